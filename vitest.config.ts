@@ -1,0 +1,12 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["supabase/tests/**/*.test.ts"],
+    pool: "forks",
+    // Two cores share the work with a Postgres, and a file may start servers of its own.
+    maxWorkers: 2,
+    testTimeout: 20_000,
+    hookTimeout: 90_000,
+  },
+});
