@@ -324,7 +324,8 @@ reset role;
 
 do $$
 begin
-  if not exists (select from pg_catalog.pg_available_extensions where name = 'pg_cron') then
+  -- It lives in one database of a cluster; this setting is there only where its library is loaded.
+  if current_database() is distinct from current_setting('cron.database_name', true) then
     return;
   end if;
 
