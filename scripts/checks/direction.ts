@@ -1,3 +1,4 @@
+import { isCatalog } from "./errors.ts";
 import {
   closingParenthesis,
   codeOf,
@@ -87,8 +88,8 @@ function upwardReferences(
   statement: Statement,
   firstDefinedIn: Map<string, string>,
 ): Finding[] {
-  // A comment may look up: "written only by billing_private.add_usage()".
-  if (startsWith(statement, "comment", "on")) return [];
+  // Words for people may look up: "written only by billing_private.add_usage()", or an error's hint.
+  if (startsWith(statement, "comment", "on") || isCatalog(statement)) return [];
   const reported = new Set<string>();
   return references(codeOf(statement, { deep: true })).flatMap(({ name, line }) => {
     const home = firstDefinedIn.get(name);

@@ -85,7 +85,7 @@ function catalogRows(path: string, statement: Statement): Entry[] {
   return rows;
 }
 
-function isCatalog(statement: Statement): boolean {
+export function isCatalog(statement: Statement): boolean {
   return (
     startsWith(statement, "insert", "into") &&
     readName(statement.tokens, 2).name === "billing.error_codes"

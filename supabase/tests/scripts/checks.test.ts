@@ -94,8 +94,9 @@ describe("direction", () => {
   const table = "create table billing.things (id uuid);";
   const later = "create function billing_private.later() returns void as $$ $$;";
 
-  it("accepts a look down, and a comment that looks up", () => {
+  it("accepts a look down, and a comment or an error's hint that looks up", () => {
     const first = `${table} -- read by billing_private.later()
+      insert into billing.error_codes (hint) values ('See billing_private.later().');
       comment on table billing.things is 'Written by billing_private.later().';`;
     expect(check(first, later + "create view billing.v as select * from billing.things;")).toEqual(
       [],
