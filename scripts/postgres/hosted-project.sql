@@ -2,8 +2,7 @@
 -- A hosted Supabase project's roles, schemas and grants, for a local cluster.
 --
 -- Run by the superuser supabase_admin in database postgres, on Postgres 15 to 18.
--- It may run again at any time and ends in the same state, so a program that
--- replaced the auth functions by its own can be followed by another run.
+-- It may run again at any time and ends in the same state.
 --
 -- What only a host can have is left out: supautils (which lets postgres create
 -- privileged extensions; here they are created beforehand), safeupdate (which
@@ -16,7 +15,6 @@
 --   4  schema extensions
 --   5  schema auth
 --   6  pg_cron
---   7  the local API server's role
 -- =============================================================================
 
 set client_min_messages = warning;
@@ -155,8 +153,9 @@ revoke create on schema auth from postgres;
 
 set role supabase_auth_admin;
 
--- Columns of Supabase Auth, named, typed and defaulted so that Supabase Lite, which creates its own
--- tables where there are none, accepts these.
+-- Columns as in Supabase Auth, except two of refresh_tokens: Supabase Lite, which serves Auth
+-- locally, uses uuids as their ids. At each start Lite tries to create these objects itself, and goes
+-- on where it may not: as postgres it finds them here and cannot replace them.
 create table if not exists auth.users (
   instance_id uuid,
   id uuid not null primary key,
@@ -250,6 +249,26 @@ create table if not exists auth.identities (
 
 create index if not exists identities_user_id_idx on auth.identities (user_id);
 
+create table if not exists auth.flow_state (
+  id uuid not null primary key,
+  user_id uuid,
+  auth_code text,
+  authentication_method text not null,
+  code_challenge_method text,
+  code_challenge text,
+  provider_type text not null,
+  provider_access_token text,
+  provider_refresh_token text,
+  auth_code_issued_at timestamptz,
+  invite_token text,
+  referrer text,
+  oauth_client_state_id uuid,
+  linking_target_id uuid,
+  email_optional boolean not null default false,
+  created_at timestamptz,
+  updated_at timestamptz
+);
+
 create table if not exists auth.audit_log_entries (
   instance_id uuid,
   id uuid not null primary key,
@@ -306,13 +325,11 @@ alter table auth.users enable row level security;
 alter table auth.sessions enable row level security;
 alter table auth.refresh_tokens enable row level security;
 alter table auth.identities enable row level security;
+alter table auth.flow_state enable row level security;
 alter table auth.audit_log_entries enable row level security;
 
-grant all on auth.users, auth.sessions, auth.refresh_tokens, auth.identities, auth.audit_log_entries
-  to postgres;
-grant select
-  on auth.users, auth.sessions, auth.refresh_tokens, auth.identities, auth.audit_log_entries
-  to postgres with grant option;
+grant all on all tables in schema auth to postgres;
+grant select on all tables in schema auth to postgres with grant option;
 grant execute on function auth.uid(), auth.role(), auth.email(), auth.jwt() to postgres;
 
 reset role;
@@ -339,23 +356,3 @@ begin
   grant execute on all functions in schema cron to postgres with grant option;
 end;
 $$;
-
-
--- -----------------------------------------------------------------------------
--- 7  the local API server's role
--- -----------------------------------------------------------------------------
-
--- Not on a host. Supabase Lite is Data API and Auth in one: it needs what postgres has, and it
--- redefines objects of supabase_auth_admin at each start. Making postgres itself a member would
--- let migrations do here what a host refuses.
-do $$
-begin
-  if to_regrole('supabase_lite') is null then
-    create role supabase_lite;
-  end if;
-end;
-$$;
-
-alter role supabase_lite with login nosuperuser inherit bypassrls password 'postgres';
-alter role supabase_lite set search_path = "$user", public, extensions;
-grant postgres, supabase_auth_admin, anon, authenticated, service_role to supabase_lite;

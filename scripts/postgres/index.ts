@@ -13,6 +13,7 @@ import {
   stopCluster,
   type Binaries,
   type ClusterOptions,
+  type RunningCluster,
 } from "./cluster.ts";
 import { embeddedBinaries } from "./embedded.ts";
 import { bestOf, findSystemPostgres, installWithApt } from "./system.ts";
@@ -31,11 +32,6 @@ export interface Postgres {
   url: string;
   /** As the superuser supabase_admin; null for a given database. */
   adminUrl: string | null;
-  /**
-   * As supabase_lite, for Supabase Lite alone: postgres plus the right to redefine objects in schema
-   * auth; null for a given database.
-   */
-  liteUrl: string | null;
   hasCron: boolean;
   hasTap: boolean;
   /** Where initdb, pg_ctl and, for a system Postgres, psql and pg_dump are; null for a given database. */
@@ -120,7 +116,6 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
       port: options.port,
       url: clusterUrl("postgres", options.port),
       adminUrl,
-      liteUrl: clusterUrl("supabase_lite", options.port),
       hasCron: binaries.has.cron,
       hasTap: binaries.has.tap,
       binDir: binaries.binDir,
@@ -149,16 +144,12 @@ export async function stopPostgres(
   return running;
 }
 
-/** The port of the cluster in this folder, if it is running. */
-export async function runningPort(directory: string): Promise<number | null> {
-  const folder = reachableFolder(directory, await unprivilegedUser());
-  return runningCluster(folder)?.port ?? null;
+/** The server of the cluster in this folder, if it is running. */
+export async function clusterAt(directory: string): Promise<RunningCluster | null> {
+  return runningCluster(reachableFolder(directory, await unprivilegedUser()));
 }
 
-/**
- * Gives a cluster a hosted project's roles, schemas and grants; returns the server's version. It may be
- * repeated: after Supabase Lite has started, another run restores the auth functions it replaced.
- */
+/** Gives a cluster a hosted project's roles, schemas and grants; returns the server's version. */
 export async function bootstrap(adminUrl: string): Promise<string> {
   const sql = readFileSync(new URL("hosted-project.sql", import.meta.url), "utf8");
   const client = new pg.Client({ connectionString: adminUrl });
@@ -230,7 +221,6 @@ async function useGiven(url: string, options: PostgresOptions): Promise<Postgres
       port: client.port,
       url,
       adminUrl: null,
-      liteUrl: null,
       hasCron: cron,
       hasTap: extensions.rows.some(({ name }) => name === "pgtap"),
       binDir: null,
