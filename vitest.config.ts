@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["supabase/tests/**/*.test.ts"],
+    globalSetup: "supabase/tests/support/global-setup.ts",
     pool: "forks",
     // Two cores share the work with a Postgres, and a file may start servers of its own.
     maxWorkers: 2,

@@ -1,25 +1,19 @@
-import { describeFinding, readSources, sourceChecks } from "./checks/index.ts";
-import { done, failed, runScript, UserError } from "./lib/terminal.ts";
+import { describeSteps, runSteps } from "./checks/runner.ts";
+import { lintSteps } from "./checks/steps.ts";
+import { runScript, UserError } from "./lib/terminal.ts";
 
 const help = `
-Compares and lints what no compiler looks at.
+Looks at what no test does: format, types, what must agree, and what Supabase's linters say.
 
-Usage: npm run lint [-- <check> …]
+Usage: npm run lint [-- <step> …]
 
-Checks: ${Object.keys(sourceChecks).join(", ")}. All of them run where none is named.
+Steps:
+${describeSteps(lintSteps)}
 `;
 
-runScript(help, async (args) => {
-  const unknown = args.filter((name) => !(name in sourceChecks));
-  if (unknown.length > 0) throw new UserError(`There is no check "${unknown.join(", ")}".`);
-  const sources = readSources();
-  let total = 0;
-  for (const [name, check] of Object.entries(sourceChecks)) {
-    if (args.length > 0 && !args.includes(name)) continue;
-    const findings = check(sources);
-    total += findings.length;
-    if (findings.length === 0) done(name);
-    for (const finding of findings) failed(describeFinding(finding));
-  }
-  if (total > 0) throw new UserError(`${total} findings`);
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
+
+runScript(help, async (names) => {
+  const { failed } = await runSteps(lintSteps, names);
+  if (failed > 0) throw new UserError(`${failed} of these did not pass.`);
 });

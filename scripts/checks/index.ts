@@ -33,7 +33,8 @@ export function readSources(root = projectRoot): Sources {
   };
 }
 
-function filesIn(folder: string, ending: string): string[] {
+/** The files of a folder and its folders whose names end so, in order. */
+export function filesIn(folder: string, ending: string): string[] {
   if (!existsSync(folder)) return [];
   return readdirSync(folder, { recursive: true, encoding: "utf8" })
     .filter((path) => path.endsWith(ending) && !path.includes("node_modules"))
@@ -41,12 +42,30 @@ function filesIn(folder: string, ending: string): string[] {
     .map((path) => join(folder, path));
 }
 
+export interface SourceCheck {
+  /** What it makes sure of, for --help. */
+  about: string;
+  check(sources: Sources): Finding[];
+}
+
 /** The checks that need no database, by the name they are asked for with. */
-export const sourceChecks: Record<string, (sources: Sources) => Finding[]> = {
-  contents: ({ migrations }) => checkContents(migrations),
-  direction: ({ migrations }) => checkDirection(migrations),
-  errors: checkErrors,
-  style: ({ migrations }) => checkStyle(migrations),
+export const sourceChecks: Record<string, SourceCheck> = {
+  contents: {
+    about: "a migration's Contents are its section headings",
+    check: ({ migrations }) => checkContents(migrations),
+  },
+  direction: {
+    about: "migrations use only lower-numbered ones, and define each object once",
+    check: ({ migrations }) => checkDirection(migrations),
+  },
+  errors: {
+    about: "errors raised, the catalog, Errors lists and README agree",
+    check: checkErrors,
+  },
+  style: {
+    about: "what a machine can see of the SQL's style",
+    check: ({ migrations }) => checkStyle(migrations),
+  },
 };
 
 export function describeFinding({ path, line, message }: Finding): string {

@@ -17,14 +17,21 @@ export interface TestCluster extends Postgres {
 /** What tests copy: a migrated database, without seed and without pg_cron. */
 export const templateName = "pg_subscriptions_template";
 
+export interface TestClusterOptions {
+  kind?: "system" | "embedded";
+  /** Outlive this program; somebody else ends it. */
+  keepRunning?: boolean;
+}
+
 /** Starts a new, empty cluster for tests on a free port; one left in the folder is thrown away. */
 export async function startTestCluster(
   directory: string,
-  kind?: "system" | "embedded",
+  { kind, keepRunning = false }: TestClusterOptions = {},
 ): Promise<TestCluster> {
   const postgres = await startPostgres({
     directory,
     kind,
+    keepRunning,
     port: await freePort(),
     fresh: true,
     quick: true,
