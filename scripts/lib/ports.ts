@@ -1,12 +1,13 @@
 import { createServer } from "node:net";
 import { UserError } from "./terminal.ts";
 
-/** Ports of `npm start`; each can be moved by its environment variable. Tests take free ones. */
+/** Ports of `npm start` and `npm run db:up`; each can be moved by its environment variable. Tests take free ones. */
 export const defaultPorts = {
   api: { variable: "PG_SUBSCRIPTIONS_API_PORT", port: 55321 },
   database: { variable: "PG_SUBSCRIPTIONS_DB_PORT", port: 55322 },
   lite: { variable: "PG_SUBSCRIPTIONS_LITE_PORT", port: 55323 },
   functions: { variable: "PG_SUBSCRIPTIONS_FUNCTIONS_PORT", port: 55324 },
+  dbUp: { variable: "PG_SUBSCRIPTIONS_DB_UP_PORT", port: 55326 },
   stripe: { variable: "PG_SUBSCRIPTIONS_STRIPE_PORT", port: 55325 },
 } as const;
 

@@ -111,9 +111,6 @@ export async function startCluster(
   const data = join(folder, "data");
   // A crash leaves this file, and Postgres would refuse if another program has that process id by now.
   rmSync(join(data, "postmaster.pid"), { force: true });
-  if (await isListening(options.port)) {
-    throw new UserError(`Port ${options.port} is in use by another program; Postgres needs it.`);
-  }
 
   const log = join(data, "server.log");
   const started = await program(options, "pg_ctl", [
@@ -172,8 +169,9 @@ function program({ binaries, user }: ClusterOptions, name: string, args: string[
   });
 }
 
-export function isListening(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
+/** Fails when another program listens on this port. */
+export async function requireFree(port: number): Promise<void> {
+  const busy = await new Promise<boolean>((resolve) => {
     const socket = createConnection({ port, host: "127.0.0.1" });
     socket.once("connect", () => {
       socket.destroy();
@@ -181,4 +179,5 @@ export function isListening(port: number): Promise<boolean> {
     });
     socket.once("error", () => resolve(false));
   });
+  if (busy) throw new UserError(`Port ${port} is in use by another program; Postgres needs it.`);
 }

@@ -2,12 +2,15 @@
 
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import pg from "pg";
+import { run } from "../lib/processes.ts";
 import { note, UserError, warn } from "../lib/terminal.ts";
 import {
   clusterUrl,
   createCluster,
   deleteCluster,
+  requireFree,
   runningCluster,
   startCluster,
   stopCluster,
@@ -60,6 +63,9 @@ export interface PostgresOptions {
   verbose?: boolean;
 }
 
+/** Where `npm run db:up` keeps its cluster. */
+export const databaseFolder = fileURLToPath(new URL("../../.local/database", import.meta.url));
+
 /**
  * Starts a Postgres, or finds it running: the given one, else the system's with pg_cron, else the one
  * from npm. All but a given one get a hosted project's roles and schemas. Calling it again with the
@@ -86,6 +92,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   const found = runningCluster(folder);
   const reuse = found !== null && found.port === options.port && !options.fresh;
   if (!reuse) {
+    if (found?.port !== options.port) await requireFree(options.port);
     await stopCluster(folder);
     if (options.fresh || dataMajor(folder) !== binaries.major) deleteCluster(folder);
     await createCluster(folder, cluster);
@@ -173,7 +180,8 @@ async function chooseBinaries(
   if (wanted !== "embedded") {
     let installed = await findSystemPostgres();
     let best = bestOf(installed);
-    const lacking = !best?.has.cron || (options.testTools && !best.has.tap);
+    const lacking =
+      !best?.has.cron || (options.testTools && !(best.has.tap && (await hasProgram("pg_prove"))));
     if (lacking && (await installWithApt(installed))) {
       installed = await findSystemPostgres();
       best = bestOf(installed);
@@ -186,6 +194,10 @@ async function chooseBinaries(
     }
   }
   return { kind: "embedded", binaries: embeddedBinaries(await unprivilegedUser()) };
+}
+
+async function hasProgram(name: string): Promise<boolean> {
+  return (await run(name, ["--version"])).code === 0;
 }
 
 function dataMajor(folder: string): number | null {

@@ -11,36 +11,75 @@ const project = fileURLToPath(new URL("../../supabase/", import.meta.url));
 
 /**
  * Applies what is pending of `supabase/migrations`, all or none, and returns the names of what it
- * applied. Which ones are applied is kept in `pg_subscriptions_migrations.history`: no schema the Data
- * API exposes.
+ * applied. Which ones are applied is kept in `node_pg_migrate.pgmigrations`, in a schema the Data API
+ * does not expose. A statement that fails is named by file and line.
  */
 export async function migrate(
   url: string,
   directory: string = join(project, "migrations"),
 ): Promise<string[]> {
+  if (!existsSync(directory)) throw new UserError(`There is no folder ${directory}.`);
+  let current: string | undefined;
+  const attend = (line: string) => {
+    current = /^### MIGRATION (\S+)/.exec(line)?.[1] ?? current;
+  };
   return withClient(url, async (client) => {
-    const applied = await runner({
-      dbClient: client,
-      dir: directory,
-      direction: "up",
-      migrationsSchema: "pg_subscriptions_migrations",
-      createMigrationsSchema: true,
-      migrationsTable: "history",
-      checkOrder: true,
-      singleTransaction: true,
-      logger: { debug() {}, info() {}, warn: console.warn, error() {} },
-    });
-    return applied.map(({ name }) => name);
+    try {
+      const applied = await runner({
+        dbClient: client,
+        dir: directory,
+        direction: "up",
+        migrationsSchema: "node_pg_migrate",
+        createMigrationsSchema: true,
+        migrationsTable: "pgmigrations",
+        checkOrder: true,
+        singleTransaction: true,
+        logger: { info: attend, warn() {}, error() {} },
+      });
+      return applied.map(({ name }) => name);
+    } catch (error) {
+      if (current === undefined || !(error instanceof pg.DatabaseError))
+        throw new UserError(messageOf(error));
+      throw failure(error, join(directory, `${current}.sql`));
+    }
   });
 }
 
 /** Runs `supabase/seed.sql` in one transaction. */
 export async function seed(url: string, file: string = join(project, "seed.sql")): Promise<void> {
   if (!existsSync(file)) throw new UserError(`There is no ${file}.`);
-  await withClient(url, (client) => client.query(readFileSync(file, "utf8")));
+  await withClient(url, async (client) => {
+    try {
+      await client.query(readFileSync(file, "utf8"));
+    } catch (error) {
+      throw error instanceof pg.DatabaseError ? failure(error, file) : error;
+    }
+  });
+}
+
+/** What psql would show: where, what, and what Postgres adds to it. Nothing has been applied. */
+function failure(error: pg.DatabaseError, file: string): UserError {
+  const position = Number(error.position);
+  const line =
+    position > 0 && existsSync(file)
+      ? `:${readFileSync(file, "utf8").slice(0, position).split("\n").length}`
+      : "";
+  return new UserError(
+    [
+      `${file}${line}: ${error.message} (${error.code})`,
+      error.detail && `  detail: ${error.detail}`,
+      error.hint && `  hint: ${error.hint}`,
+      error.where && `  where: ${error.where}`,
+    ]
+      .filter(Boolean)
+      .join("\n"),
+  );
 }
 
 async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  if (!/^postgres(ql)?:\/\//.test(url)) {
+    throw new UserError(`"${url}" is no database URL; it begins with postgresql://`);
+  }
   const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
   try {
     await client.connect();
@@ -55,5 +94,6 @@ async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T
 }
 
 function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message || error.name : String(error);
+  if (error instanceof AggregateError) return error.errors.map(messageOf).join("; ");
+  return error instanceof Error ? error.message : String(error);
 }
