@@ -37,7 +37,8 @@ export interface Statement {
 
 const patterns: [TokenKind, RegExp][] = [
   ["comment", /--[^\n]*/y],
-  ["string", /[eE]'(?:[^'\\]|\\[\s\S]|'')*'|(?:[bBxXnN])?'(?:[^']|'')*'/y],
+  // Literals on successive lines are one literal.
+  ["string", /[eE]'(?:[^'\\]|\\[\s\S]|'')*'|[bBxXnN]?'(?:[^']|''|'[ \t]*\n\s*')*'/y],
   ["dollar", /\$([A-Za-z_]\w*)?\$[\s\S]*?\$\1\$/y],
   ["quoted", /"(?:[^"]|"")*"/y],
   ["word", /[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*/y],
@@ -94,7 +95,10 @@ function blockComment(text: string, start: number): string {
 }
 
 function contentOf(kind: TokenKind, raw: string): string {
-  if (kind === "string") return raw.slice(raw.indexOf("'") + 1, -1).replaceAll("''", "'");
+  if (kind === "string") {
+    const inside = raw.slice(raw.indexOf("'") + 1, -1);
+    return inside.replaceAll(/'([ \t]*\n\s*)?'/g, (_, gap) => (gap === undefined ? "'" : ""));
+  }
   if (kind === "quoted") return raw.slice(1, -1).replaceAll('""', '"');
   if (kind !== "dollar") return raw;
   const tag = raw.indexOf("$", 1) + 1;

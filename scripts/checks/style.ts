@@ -111,8 +111,9 @@ function functionHeader(statement: Statement): Problem[] {
   const { line } = statement;
   const clauses = headerClauses(statement, object);
   const names = clauses.map(({ name }) => name);
+  const optional = ["security", ...(hasOutArguments(statement, object) ? ["returns"] : [])];
   const missing = headerOrder
-    .filter((name) => name !== "security" && !names.includes(name))
+    .filter((name) => !optional.includes(name) && !names.includes(name))
     .map((name) => ({ line, message: `${object.name}: the header does not state ${name}` }));
   const wanted = headerOrder.filter((name) => names.includes(name));
   const order =
@@ -133,6 +134,15 @@ function functionOf(statement: Statement): DefinedObject | undefined {
   const isFunction =
     object?.kind === "function" && statement.tokens.some((each) => isWord(each, "function"));
   return isFunction ? object : undefined;
+}
+
+function hasOutArguments({ tokens }: Statement, { next }: DefinedObject): boolean {
+  return tokens
+    .slice(next, closingParenthesis(tokens, next))
+    .some(
+      (token, index, all) =>
+        isWord(token, "out", "inout") && /^[(,]$/.test(all[index - 1]?.text ?? ""),
+    );
 }
 
 function headerClauses({ tokens }: Statement, { next }: DefinedObject): Clause[] {
@@ -253,19 +263,28 @@ function hasWhere(tokens: Token[], start: number): boolean {
   return false;
 }
 
-/** Each table, view and function ends its section with its own revoke; each table has row security. */
+/**
+ * Nothing stays open by default: a table's section enables its row security and revokes it, and the
+ * file revokes each of its views and functions, there or in one list.
+ */
 function openObjects(text: string, statement: Statement, statements: Statement[]): Problem[] {
   const object = definedObject(statement);
   if (!object || object.kind === "type" || object.kind === "sequence") return [];
   const { name, kind } = object;
   const { line } = statement;
+  const later = statements.filter((each) => each.line >= line);
   const lastLine = endOfSection(text, line);
-  const section = statements.filter((each) => each.line >= line && each.line <= lastLine);
-  const problems: Problem[] = [];
-  if (!section.some((each) => startsWith(each, "revoke") && names(each, name))) {
-    problems.push({ line, message: `${kind} ${name}: its section has no revoke for it` });
+  const section = later.filter((each) => each.line <= lastLine);
+  const revokes = (each: Statement) => startsWith(each, "revoke") && names(each, name);
+  if (kind !== "table") {
+    if (later.some(revokes)) return [];
+    return [{ line, message: `${kind} ${name}: nothing revokes it` }];
   }
-  if (kind === "table" && !section.some((each) => enablesRowSecurity(each, name))) {
+  const problems: Problem[] = [];
+  if (!section.some(revokes)) {
+    problems.push({ line, message: `table ${name}: its section has no revoke for it` });
+  }
+  if (!section.some((each) => enablesRowSecurity(each, name))) {
     problems.push({
       line,
       message: `table ${name}: its section does not enable row level security`,

@@ -26,6 +26,16 @@ describe("the SQL tokenizer", () => {
     expect(tokens.at(-1)).toMatchObject({ value: "last", line: 5 });
   });
 
+  it("reads literals on successive lines as one, as Postgres does", () => {
+    const tokens = tokenize("'it''s one'\n  ' text', 'two', '',\n'three'\n'four'");
+    expect(tokens.filter(({ kind }) => kind === "string").map(({ value }) => value)).toEqual([
+      "it's one text",
+      "two",
+      "",
+      "threefour",
+    ]);
+  });
+
   it("reads doubled quotes and the content of dollar quotes", () => {
     expect(tokenize("'it''s' $tag$body$tag$").map(({ value }) => value)).toEqual(["it's", "body"]);
   });
@@ -283,7 +293,7 @@ create trigger t100_touch after insert or update or delete on billing.things
     [
       "revoke all on function billing_private.touch",
       "revoke all on function f",
-      "has no revoke for",
+      "nothing revokes it",
     ],
     ["\nvolatile", "", "0001_a.sql:8 billing_private.touch: the header does not state volatility"],
     ["\nset search_path = ''", "", "0001_a.sql:8 billing_private.touch: the header does not state"],
@@ -318,7 +328,17 @@ create trigger t100_touch after insert or update or delete on billing.things
     ).toEqual([]);
   });
 
-  it("looks for the revoke in the object's own section", () => {
+  it("wants no returns where there are out arguments", () => {
+    const out = good.replace("returns trigger\n", "");
+    expect(check(out)).toEqual([
+      "0001_a.sql:8 billing_private.touch: the header does not state returns",
+    ]);
+    expect(check(out.replace("p_id uuid,", "out id uuid,"))).toEqual([]);
+  });
+
+  it("looks for a table's revoke in its own section, for a function's in the file", () => {
+    const list = good.replace("revoke all on function", `${heading("2  grants")}$&`);
+    expect(check(list)).toEqual([]);
     const apart = good.replace("revoke all on billing.things", `${heading("2  else")}$&`);
     expect(check(apart)).toEqual([
       "0001_a.sql:1 table billing.things: its section has no revoke for it",
