@@ -1,7 +1,7 @@
 /** A private cluster in a folder of its own: made, started, found again after a crash, and ended by its process id. */
 
 import { createConnection } from "node:net";
-import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { run, waitUntil } from "../lib/processes.ts";
 import { UserError } from "../lib/terminal.ts";
@@ -81,11 +81,11 @@ export async function createCluster(folder: string, options: ClusterOptions): Pr
   const data = join(folder, "data");
   if (existsSync(join(data, "PG_VERSION"))) return;
   rmSync(data, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
   makePrivateFolder(data, options.user);
 
   const passwordFile = join(folder, "password");
-  writeFileSync(passwordFile, password);
+  writeFileSync(passwordFile, password, { mode: 0o600 });
+  if (options.user !== null) chownSync(passwordFile, options.user.uid, options.user.gid);
   // Collation must not depend on the machine: byte order, with Unicode character classes where there are any.
   const locale =
     options.binaries.major >= 17

@@ -51,13 +51,13 @@ export function canReach(path: string, user: Unprivileged | null): boolean {
 export function reachableFolder(wanted: string, user: Unprivileged | null): string {
   const path = resolve(wanted);
   if (canReach(dirname(path), user)) {
-    mkdirSync(path, { recursive: true });
-    return path;
+    makeOpenFolder(path);
+    if (canReach(path, user)) return path;
   }
   const base = existsSync("/var/tmp") ? "/var/tmp" : tmpdir();
   const key = createHash("sha256").update(path).digest("hex").slice(0, 12);
   const substitute = join(base, `pg-subscriptions-${key}-${basename(path)}`);
-  mkdirSync(substitute, { recursive: true });
+  makeOpenFolder(substitute);
   // Everyone may write to the base folder: someone else could have been there first.
   const { uid } = lstatSync(substitute);
   if (uid !== process.getuid?.() || !lstatSync(substitute).isDirectory()) {
@@ -65,6 +65,13 @@ export function reachableFolder(wanted: string, user: Unprivileged | null): stri
   }
   chmodSync(substitute, 0o755);
   return substitute;
+}
+
+/** A strict umask, common for root, would shut out the very user the folder is for. */
+function makeOpenFolder(path: string): void {
+  const umask = process.umask(0o022);
+  mkdirSync(path, { recursive: true });
+  process.umask(umask);
 }
 
 /** Makes `path` a private folder of the user who runs the server. */
