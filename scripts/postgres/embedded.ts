@@ -7,6 +7,7 @@ import {
   lstatSync,
   mkdirSync,
   readFileSync,
+  renameSync,
   symlinkSync,
 } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -36,7 +37,11 @@ export function embeddedBinaries(user: Unprivileged | null): Binaries {
   if (!canReach(join(native, "bin"), user)) {
     const folder = reachableFolder(join(root, "..", `embedded-${version}`), user);
     const copy = join(folder, "native");
-    if (!existsSync(join(copy, "bin"))) cpSync(native, copy, { recursive: true });
+    if (!existsSync(copy)) {
+      const unfinished = join(folder, "unfinished");
+      cpSync(native, unfinished, { recursive: true });
+      renameSync(unfinished, copy);
+    }
     native = copy;
   }
   makeLinks(native);

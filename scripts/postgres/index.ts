@@ -274,6 +274,6 @@ function describe({ kind, version, hasCron }: Postgres): void {
   }[kind];
   const meaning = hasCron
     ? "pg_cron runs the scheduled jobs, as on a host"
-    : "it has no pg_cron, so this program calls the scheduled jobs";
+    : "it has no pg_cron, so scheduled jobs run only while npm start calls them";
   note(`Postgres ${version}: ${origin}; ${meaning}.`);
 }
