@@ -3,7 +3,7 @@ import type { Outcome } from "./outcome.ts";
 import { startMigratedCluster, type Step } from "./steps.ts";
 import type { TestCluster } from "./test-cluster.ts";
 
-interface Selected {
+export interface Selected {
   step: Step;
   files: string[];
 }
@@ -13,7 +13,7 @@ interface Selected {
  * is a step's name or part of a test file's path.
  */
 export async function runSteps(steps: Step[], filters: string[]): Promise<Outcome> {
-  const selected = select(steps, filters);
+  const selected = selectSteps(steps, filters);
   let starting: Promise<TestCluster> | undefined;
   const cluster = () => (starting ??= startMigratedCluster());
   // It starts while the first steps, which do not need it, run; whoever awaits it meets its failure.
@@ -40,7 +40,7 @@ export function describeSteps(steps: Step[]): string {
   return steps.map(({ name, about }) => `  ${name.padEnd(12)}${about}`).join("\n");
 }
 
-function select(steps: Step[], filters: string[]): Selected[] {
+export function selectSteps(steps: Step[], filters: string[]): Selected[] {
   const selected = steps.flatMap((step): Selected[] => {
     const { name, files = [] } = step;
     if (filters.length === 0 || filters.includes(name)) {
