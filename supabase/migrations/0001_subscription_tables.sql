@@ -1,0 +1,1536 @@
+-- =============================================================================
+-- 0001  subscription tables
+--
+-- The nouns: who pays (accounts, customers), for what (catalog), on which terms
+-- (subscriptions), with what money (invoices, payments), and what it gives them
+-- (entitlements). What happens to them is decided in 0003 and 0005.
+--
+-- Reads      nothing
+-- Read by    everything
+--
+-- Invariants
+--   * Every object is revoked from everyone and then granted by name.
+--   * Rows mirrored from Stripe link to each other by Stripe's ids, without foreign
+--     keys: they arrive in any order. `account_id` is null until the owner is known.
+--   * All logic that needs "now" calls billing_private.now().
+--   * One database serves one Stripe mode (live or test), named in settings.
+--
+-- Contents
+--   1  schemas
+--   2  billing.error_codes
+--   3  billing_private.fail()
+--   4  billing_private.now()
+--   5  billing_private.settings
+--   6  billing_private.administrators
+--   7  who is calling
+--   8  billing_private.set_cause()
+--   9  billing.accounts
+--   10  billing.profiles
+--   11  billing.stores
+--   12  billing.features
+--   13  billing.plans
+--   14  billing.plan_features
+--   15  billing.prices
+--   16  billing.customers
+--   17  billing.subscriptions
+--   18  billing.subscription_items
+--   19  billing.subscription_transitions
+--   20  billing.subscription_changes
+--   21  billing.invoices
+--   22  billing.invoice_lines
+--   23  billing.payments
+--   24  billing.refunds
+--   25  billing.payment_methods
+--   26  billing.checkout_sessions
+--   27  billing.entitlement_grants
+--   28  billing.entitlements
+--   29  billing_private.entitlement_history
+-- =============================================================================
+
+
+-- -----------------------------------------------------------------------------
+-- 1  schemas
+-- -----------------------------------------------------------------------------
+
+create schema billing;
+create schema billing_admin;
+create schema billing_private;
+
+comment on schema billing is
+  'What an application''s users may touch: tables under row level security, views, thin RPCs.';
+comment on schema billing_admin is
+  'What admins may touch: dashboard views and admin RPCs. Every object checks its caller.';
+comment on schema billing_private is
+  'The machine: inbox, outbox, tasks, rules, audit, and all security definer code. Never exposed.';
+
+revoke all on schema billing, billing_admin, billing_private
+  from public, anon, authenticated, service_role;
+
+-- The API roles get no usage on billing_private: the wrappers in billing resolve its names when
+-- they are created, so a grant somebody adds to a private table still leads nowhere.
+grant usage on schema billing to anon, authenticated, service_role;
+grant usage on schema billing_admin to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 2  billing.error_codes
+-- -----------------------------------------------------------------------------
+
+create table billing.error_codes (
+  code text not null,
+  status integer not null,
+  message text not null,
+  hint text not null,
+
+  primary key (code),
+  constraint error_codes_code_is_upper_snake check (code ~ '^[A-Z][A-Z0-9_]*$'),
+  constraint error_codes_status_is_http_error check (status between 400 and 599)
+);
+
+comment on table billing.error_codes is
+  'Every error this package raises: its code, HTTP status, constant message and what to do about it.';
+comment on column billing.error_codes.status is
+  'HTTP status. RPCs raise it as SQLSTATE PT<status>, which PostgREST turns into the response status.';
+
+insert into billing.error_codes (code, status, message, hint) values
+  ('ACCOUNT_NOT_FOUND', 404, 'there is no such account',
+    'Check the account id.'),
+  ('ALERT_NOT_FOUND', 404, 'there is no such alert',
+    'List billing_admin.alerts for the ids that exist.'),
+  ('ALREADY_ON_THIS_PRICE', 422, 'the subscription is already on this price',
+    'Choose another price.'),
+  ('ALREADY_SUBSCRIBED', 409, 'the account already has a subscription',
+    'Change or resume the running subscription instead of starting a second one.'),
+  ('APPEND_ONLY', 403, 'this table only takes new rows',
+    'Audit rows are never changed or removed; add a correcting row instead.'),
+  ('CHECKOUT_IN_PROGRESS', 409, 'another checkout of this account is being prepared',
+    'Wait a few seconds and try again.'),
+  ('COMMAND_NOT_FOUND', 404, 'there is no such command',
+    'List billing_admin.command_backlog for the ids that exist.'),
+  ('CUSTOMER_NOT_FOUND', 404, 'the account is not a customer yet',
+    'Start a checkout first; it creates the customer.'),
+  ('EVENT_INVALID', 400, 'the payload is not a stripe event',
+    'Send the raw body of a Stripe webhook request.'),
+  ('EVENT_NOT_FOUND', 404, 'there is no such event',
+    'List billing_admin.event_backlog for the ids that exist.'),
+  ('FEATURE_NOT_FOUND', 404, 'there is no such feature',
+    'List billing.features for the keys that exist.'),
+  ('GRANT_NOT_FOUND', 404, 'there is no such grant',
+    'List billing.entitlement_grants for the ids that exist.'),
+  ('INCIDENT_NOT_FOUND', 404, 'there is no such incident',
+    'List billing_admin.incidents for the ids that exist.'),
+  ('INTERNAL_ERROR', 500, 'something went wrong on our side',
+    'Try again; if it stays, report the request id.'),
+  ('INVALID_TOKEN', 401, 'the access token is not valid or has expired',
+    'Sign in again or refresh the session.'),
+  ('INVALID_TRANSITION', 422, 'the subscription cannot go from its state to the one asked for',
+    'Details name both states; billing.subscription_transitions lists what is allowed.'),
+  ('LEASE_LOST', 409, 'the command is no longer leased to this worker',
+    'Drop the result; whoever holds the lease now completes the command.'),
+  ('METHOD_NOT_ALLOWED', 405, 'this method is not allowed here',
+    'See the Allow header.'),
+  ('NOT_A_MEMBER', 403, 'you are not a member of this account',
+    'Use one of your own accounts.'),
+  ('NOT_AN_ADMIN', 403, 'this needs a billing administrator',
+    'Ask an administrator to add you with billing_admin.add_administrator().'),
+  ('PAYLOAD_TOO_LARGE', 413, 'the request body is too large',
+    'Stripe events are far smaller than the limit; check what is being sent.'),
+  ('PAYMENT_REQUIRED', 402, 'an unpaid invoice has to be settled first',
+    'Send the customer to the billing portal to pay the open invoice.'),
+  ('PLAN_NOT_FOUND', 404, 'there is no such plan',
+    'List billing.plans for the keys that exist.'),
+  ('PRICE_NOT_FOUND', 404, 'there is no such price on offer',
+    'List the offers with billing.list_plans().'),
+  ('ROUTE_NOT_FOUND', 404, 'there is no such route',
+    'See the README for the routes of this function.'),
+  ('SIGNATURE_EXPIRED', 400, 'the signature is outside the time tolerance',
+    'Stripe signs each retry anew; check this machine''s clock if it happens often.'),
+  ('SIGNATURE_INVALID', 400, 'the signature does not match',
+    'Check that STRIPE_WEBHOOK_SECRET is this endpoint''s secret, in the right mode.'),
+  ('SIGNATURE_MISSING', 400, 'the signature header is missing',
+    'Only Stripe may call this endpoint.'),
+  ('STRIPE_REQUEST_FAILED', 502, 'stripe refused the request',
+    'Details carry Stripe''s code and message.'),
+  ('STRIPE_TIMEOUT', 504, 'stripe did not answer in time',
+    'Try again; nothing is done twice.'),
+  ('SUBSCRIPTION_NOT_FOUND', 404, 'the account has no such subscription',
+    'Read billing.my_subscription() first.'),
+  ('TASK_NOT_FOUND', 404, 'there is no such task',
+    'List billing_admin.tasks for the keys that exist.'),
+  ('UNAUTHENTICATED', 401, 'sign in first',
+    'Send the user''s access token as Authorization: Bearer.'),
+  ('UPSTREAM_UNAVAILABLE', 503, 'the database did not answer in time',
+    'Try again; nothing is done twice.'),
+  ('VALIDATION_FAILED', 400, 'the request is not valid',
+    'Details name the field and what is wrong with it.'),
+  ('WEBHOOK_NOT_CONFIGURED', 500, 'no webhook secret is configured',
+    'Set STRIPE_WEBHOOK_SECRET for the stripe-webhook function.');
+
+alter table billing.error_codes enable row level security;
+
+create policy select_anyone on billing.error_codes
+  for select
+  to anon, authenticated
+  using (true);
+
+revoke all on billing.error_codes from public, anon, authenticated, service_role;
+grant select on billing.error_codes to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 3  billing_private.fail()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.fail(
+  p_code text,
+  p_details jsonb default '{}'
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_error billing.error_codes;
+begin
+  select * into strict v_error
+  from billing.error_codes
+  where code = p_code;
+
+  raise exception using
+    errcode = 'PT' || v_error.status,
+    message = v_error.message,
+    detail = (jsonb_build_object('code', v_error.code) || p_details)::text,
+    hint = v_error.hint;
+end;
+$$;
+
+comment on function billing_private.fail(text, jsonb) is
+$$Raises an error of the catalog; the only way errors for callers are raised.
+
+SQLSTATE is PT<status>, which PostgREST turns into that HTTP status
+(https://docs.postgrest.org, "Raise errors with HTTP status codes"). `detail` is JSON with the code and the values.$$;
+
+revoke all on function billing_private.fail(text, jsonb)
+  from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 4  billing_private.now()
+-- -----------------------------------------------------------------------------
+
+-- The test harness and the local stack replace this one function with a clock they can hold.
+-- Production has no back door: a test proves that the shipped body is this.
+create function billing_private.now()
+returns timestamptz
+language plpgsql
+stable
+parallel safe
+set search_path = ''
+as $$
+begin
+  return now();
+end;
+$$;
+
+comment on function billing_private.now() is
+  'The instant all billing logic takes as now: the start of the current transaction.';
+
+revoke all on function billing_private.now() from public, anon, authenticated, service_role;
+-- Called by security invoker code that decides access.
+grant execute on function billing_private.now() to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 5  billing_private.settings
+-- -----------------------------------------------------------------------------
+
+create table billing_private.settings (
+  only_row boolean not null default true,
+  stripe_livemode boolean not null default false,
+
+  primary key (only_row),
+  constraint settings_is_one_row check (only_row)
+);
+
+comment on table billing_private.settings is
+  'Installation-wide settings: exactly one row.';
+comment on column billing_private.settings.stripe_livemode is
+  'Which Stripe mode this database belongs to. Events of the other mode are stored, never applied.';
+
+insert into billing_private.settings default values;
+
+alter table billing_private.settings enable row level security;
+create policy select_nobody on billing_private.settings for select to public using (false);
+
+revoke all on billing_private.settings from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 6  billing_private.administrators
+-- -----------------------------------------------------------------------------
+
+create table billing_private.administrators (
+  user_id uuid not null,
+  added_at timestamptz not null default billing_private.now(),
+  reason text not null,
+
+  primary key (user_id),
+  constraint administrators_reason_is_given check (reason <> '')
+);
+
+comment on table billing_private.administrators is
+  'Users of the application who may use billing_admin. The database owner and service_role may always.';
+
+alter table billing_private.administrators enable row level security;
+create policy select_nobody on billing_private.administrators for select to public using (false);
+
+revoke all on billing_private.administrators from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 7  who is calling
+-- -----------------------------------------------------------------------------
+
+-- Not current_user: inside security definer code that is always the owner.
+create function billing_private.caller_role()
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(nullif(current_setting('role', true), 'none'), session_user);
+end;
+$$;
+
+comment on function billing_private.caller_role() is
+  'The database role the request runs as: the role that was set, else the one that connected.';
+
+revoke all on function billing_private.caller_role()
+  from public, anon, authenticated, service_role;
+
+
+create function billing_private.is_trusted()
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from pg_catalog.pg_roles
+    where rolname = billing_private.caller_role()
+      and (
+        rolsuper
+        or rolname = 'service_role'
+        or oid = (select nspowner from pg_catalog.pg_namespace where nspname = 'billing_private')
+      )
+  );
+end;
+$$;
+
+comment on function billing_private.is_trusted() is
+  'True for the owner of this package, superusers and service_role: callers that bypass row level security anyway.';
+
+revoke all on function billing_private.is_trusted()
+  from public, anon, authenticated, service_role;
+
+
+create function billing_private.is_admin()
+returns boolean
+language plpgsql
+stable
+security definer -- administrators is readable by nobody
+set search_path = ''
+as $$
+begin
+  return billing_private.is_trusted()
+    or exists (
+      select from billing_private.administrators where user_id = (select auth.uid())
+    );
+end;
+$$;
+
+comment on function billing_private.is_admin() is
+  'True when the caller may use billing_admin: a trusted role, or a user listed as administrator.';
+
+revoke all on function billing_private.is_admin()
+  from public, anon, authenticated, service_role;
+
+
+create function billing_private.require_admin()
+returns void
+language plpgsql
+stable
+security definer -- administrators is readable by nobody
+set search_path = ''
+as $$
+begin
+  if not billing_private.is_admin() then
+    perform billing_private.fail('NOT_AN_ADMIN');
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_admin() is
+  'Refuses a caller who may not use billing_admin (NOT_AN_ADMIN, 403).';
+
+revoke all on function billing_private.require_admin()
+  from public, anon, authenticated, service_role;
+
+
+create function billing_private.require_reason(p_reason text)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if coalesce(btrim(p_reason), '') = '' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'reason', 'problem', 'a reason is required'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_reason(text) is
+  'Refuses an empty reason (VALIDATION_FAILED, 400): every manual correction says why.';
+
+revoke all on function billing_private.require_reason(text)
+  from public, anon, authenticated, service_role;
+
+
+create function billing_private.my_account_ids()
+returns setof uuid
+language plpgsql
+stable
+security definer -- called from policies of roles without usage on this schema
+set search_path = ''
+as $$
+begin
+  return query select auth.uid() where auth.uid() is not null;
+end;
+$$;
+
+comment on function billing_private.my_account_ids() is
+  'The accounts the signed-in user belongs to: their personal account, whose id is the user id.';
+
+revoke all on function billing_private.my_account_ids()
+  from public, anon, authenticated, service_role;
+-- Policies call it as the user.
+grant execute on function billing_private.my_account_ids() to authenticated;
+
+
+create function billing_private.request_id()
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return left(
+    nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-request-id', 200
+  );
+exception when invalid_text_representation then
+  return null;
+end;
+$$;
+
+comment on function billing_private.request_id() is
+  'The x-request-id header of the Data API request, or null outside of one.';
+
+revoke all on function billing_private.request_id()
+  from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 8  billing_private.set_cause()
+-- -----------------------------------------------------------------------------
+
+-- A transaction-local setting, so a write's history row knows its cause without every function
+-- passing it along. The acting user is always read from the token, never from here.
+create function billing_private.set_cause(
+  p_kind text,
+  p_reference text,
+  p_reason text default null
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform set_config(
+    'billing.cause',
+    jsonb_build_object('kind', p_kind, 'reference', p_reference, 'reason', p_reason)::text,
+    true
+  );
+end;
+$$;
+
+comment on function billing_private.set_cause(text, text, text) is
+  'Names what causes the writes that follow in this transaction: stripe_event, command, task, admin or user; which one; and why.';
+
+revoke all on function billing_private.set_cause(text, text, text)
+  from public, anon, authenticated, service_role;
+
+
+create function billing_private.cause()
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(nullif(current_setting('billing.cause', true), '')::jsonb, '{}');
+end;
+$$;
+
+comment on function billing_private.cause() is
+  'What was named last by set_cause() in this transaction; {} when nothing was.';
+
+revoke all on function billing_private.cause() from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 9  billing.accounts
+-- -----------------------------------------------------------------------------
+
+-- No foreign key to auth.users: deleting a user must never take the financial record along.
+create table billing.accounts (
+  id uuid not null default gen_random_uuid(),
+  kind text not null default 'personal',
+  name text,
+  created_at timestamptz not null default billing_private.now(),
+  closed_at timestamptz,
+
+  primary key (id),
+  constraint accounts_kind_is_known check (kind in ('personal', 'organization'))
+);
+
+comment on table billing.accounts is
+  'Who subscribes. A personal account has its user''s id and is made when it is first needed.';
+
+alter table billing.accounts enable row level security;
+
+create policy select_member on billing.accounts
+  for select
+  to authenticated
+  using (id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.accounts from public, anon, authenticated, service_role;
+grant select on billing.accounts to authenticated, service_role;
+
+
+create function billing_private.ensure_account(p_user_id uuid)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing.accounts (id, kind)
+  values (p_user_id, 'personal')
+  on conflict (id) do nothing;
+  return p_user_id;
+end;
+$$;
+
+comment on function billing_private.ensure_account(uuid) is
+  'Makes the personal account of a user unless it exists, and returns its id. Twice or at once: one account.';
+
+revoke all on function billing_private.ensure_account(uuid)
+  from public, anon, authenticated, service_role;
+
+
+create function billing_private.resolve_account(p_account_id uuid)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if billing_private.is_trusted() then
+    if p_account_id is null then
+      perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+        'field', 'account_id', 'problem', 'without a signed-in user the account must be named'));
+    elsif not exists (select from billing.accounts where id = p_account_id) then
+      perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object('account_id', p_account_id));
+    end if;
+    return p_account_id;
+  end if;
+
+  if auth.uid() is null then
+    perform billing_private.fail('UNAUTHENTICATED');
+  end if;
+
+  -- The same answer for a foreign account and for none: nobody learns which accounts exist.
+  if p_account_id is not null
+    and not (p_account_id = any (array(select billing_private.my_account_ids())))
+  then
+    perform billing_private.fail('NOT_A_MEMBER', jsonb_build_object('account_id', p_account_id));
+  end if;
+
+  if p_account_id is null or p_account_id = auth.uid() then
+    return billing_private.ensure_account(auth.uid());
+  end if;
+  return p_account_id;
+end;
+$$;
+
+comment on function billing_private.resolve_account(uuid) is
+$$The account a request is about: the one named if the caller may act for it, else the caller's own.
+
+Errors
+  VALIDATION_FAILED  400  a trusted caller named no account
+  UNAUTHENTICATED    401  nobody is signed in
+  NOT_A_MEMBER       403  the account is not one of the caller's
+  ACCOUNT_NOT_FOUND  404  a trusted caller named an account that does not exist$$;
+
+revoke all on function billing_private.resolve_account(uuid)
+  from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 10  billing.profiles
+-- -----------------------------------------------------------------------------
+
+create table billing.profiles (
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  membership_tier text,
+  tier_rank integer not null default 0,
+  features text[] not null default '{}',
+  access_until timestamptz,
+  updated_at timestamptz not null default billing_private.now(),
+
+  primary key (account_id)
+);
+
+comment on table billing.profiles is
+  'Each account''s membership at a glance, kept in step by billing_private.refresh_entitlements(). Decide access with billing.has_entitlement(), which also looks at the clock.';
+comment on column billing.profiles.membership_tier is
+  'Tier of the highest-ranking plan that gives access; null without one.';
+comment on column billing.profiles.features is
+  'Keys of the features the account has, sorted.';
+comment on column billing.profiles.access_until is
+  'When the last entitlement ends, exclusive; infinity for an unlimited grant; null without any.';
+
+alter table billing.profiles enable row level security;
+
+create policy select_member on billing.profiles
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.profiles from public, anon, authenticated, service_role;
+grant select on billing.profiles to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 11  billing.stores
+-- -----------------------------------------------------------------------------
+
+create table billing.stores (
+  id uuid not null default gen_random_uuid(),
+  key text not null,
+  name text not null,
+  is_active boolean not null default true,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (key),
+  constraint stores_key_is_a_slug check (key ~ '^[a-z0-9][a-z0-9_-]*$')
+);
+
+comment on table billing.stores is
+  'Sellers within the platform. A plan belongs to one store, or to the platform itself.';
+
+alter table billing.stores enable row level security;
+
+create policy select_anyone on billing.stores
+  for select
+  to anon, authenticated
+  using (is_active);
+
+revoke all on billing.stores from public, anon, authenticated, service_role;
+grant select on billing.stores to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 12  billing.features
+-- -----------------------------------------------------------------------------
+
+create table billing.features (
+  key text not null,
+  name text not null,
+  description text,
+  kind text not null default 'boolean',
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (key),
+  constraint features_key_is_a_slug check (key ~ '^[a-z0-9][a-z0-9_-]*$'),
+  constraint features_kind_is_known check (kind in ('boolean', 'limit', 'metered'))
+);
+
+comment on table billing.features is
+  'What can be given: boolean (on or off), limit (up to n at a time) or metered (n per period).';
+
+alter table billing.features enable row level security;
+
+create policy select_anyone on billing.features
+  for select
+  to anon, authenticated
+  using (true);
+
+revoke all on billing.features from public, anon, authenticated, service_role;
+grant select on billing.features to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 13  billing.plans
+-- -----------------------------------------------------------------------------
+
+create table billing.plans (
+  id uuid not null default gen_random_uuid(),
+  key text not null,
+  name text not null,
+  description text,
+  kind text not null default 'base',
+  store_id uuid references billing.stores (id) on delete restrict,
+  tier text,
+  tier_rank integer not null default 0,
+  is_active boolean not null default true,
+  is_listed boolean not null default true,
+  renewal_grace interval not null default '3 hours',
+  past_due_grace interval not null default '3 days',
+  stripe_product_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (key),
+  unique (stripe_product_id),
+  constraint plans_kind_is_known check (kind in ('base', 'add_on')),
+  constraint plans_graces_are_not_negative check (
+    renewal_grace >= interval '0' and past_due_grace >= interval '0'
+  )
+);
+
+comment on table billing.plans is
+  'What can be subscribed to: a Stripe product with the features it gives.';
+comment on column billing.plans.kind is
+  'base: an account has one at a time; add_on: next to a base plan.';
+comment on column billing.plans.store_id is
+  'The store that sells it; null for the platform.';
+comment on column billing.plans.tier is
+  'Membership tier, shown in profiles; plans of several stores may share one.';
+comment on column billing.plans.tier_rank is
+  'Higher is more: moving up is an upgrade (now), moving down a downgrade (at period end).';
+comment on column billing.plans.is_listed is
+  'Shown to everyone. Plans made from unknown Stripe products wait unlisted for an admin.';
+comment on column billing.plans.renewal_grace is
+  'How long access outlives a period end, so a late webhook locks nobody out. None once a cancellation is scheduled.';
+comment on column billing.plans.past_due_grace is
+  'How long access outlives the first failed payment; zero for none.';
+
+create index plans_store_id_idx on billing.plans (store_id);
+
+alter table billing.plans enable row level security;
+
+create policy select_anyone on billing.plans
+  for select
+  to anon, authenticated
+  using (is_listed);
+
+revoke all on billing.plans from public, anon, authenticated, service_role;
+grant select on billing.plans to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 14  billing.plan_features
+-- -----------------------------------------------------------------------------
+
+create table billing.plan_features (
+  plan_id uuid not null references billing.plans (id) on delete cascade,
+  feature_key text not null references billing.features (key) on delete restrict,
+  limit_value bigint,
+
+  primary key (plan_id, feature_key),
+  constraint plan_features_limit_is_not_negative check (limit_value >= 0)
+);
+
+comment on table billing.plan_features is
+  'Which features a plan gives, and how much of each.';
+comment on column billing.plan_features.limit_value is
+  'Units of a limit or metered feature; null for unlimited, and for boolean features.';
+
+create index plan_features_feature_key_idx on billing.plan_features (feature_key);
+
+alter table billing.plan_features enable row level security;
+
+create policy select_anyone on billing.plan_features
+  for select
+  to anon, authenticated
+  using (plan_id = any (array(select id from billing.plans where is_listed)));
+
+revoke all on billing.plan_features from public, anon, authenticated, service_role;
+grant select on billing.plan_features to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 15  billing.prices
+-- -----------------------------------------------------------------------------
+
+create table billing.prices (
+  id uuid not null default gen_random_uuid(),
+  key text,
+  plan_id uuid references billing.plans (id) on delete restrict,
+  currency text not null,
+  unit_amount_minor bigint,
+  unit_amount_decimal numeric,
+  billing_interval text,
+  interval_count integer not null default 1,
+  usage_type text not null default 'licensed',
+  billing_scheme text not null default 'per_unit',
+  trial_days integer,
+  is_active boolean not null default true,
+  is_listed boolean not null default true,
+  stripe_price_id text,
+  stripe_product_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_price_id),
+  constraint prices_currency_is_iso_4217 check (currency ~ '^[a-z]{3}$'),
+  constraint prices_interval_count_is_positive check (interval_count > 0),
+  constraint prices_trial_is_not_negative check (trial_days >= 0)
+);
+
+comment on table billing.prices is
+  'What a plan costs, how often, in one currency. A price never changes what it costs: a new one replaces it.';
+comment on column billing.prices.key is
+  'Name used by applications; Stripe calls it lookup_key.';
+comment on column billing.prices.unit_amount_minor is
+  'Per interval, in the currency''s smallest unit; null when it is fractional or tiered.';
+comment on column billing.prices.unit_amount_decimal is
+  'The exact unit amount in the smallest unit, with fractions.';
+comment on column billing.prices.billing_interval is
+  'day, week, month or year; null for a one-time price.';
+comment on column billing.prices.stripe_product_id is
+  'Stripe''s product; plan_id is bound to the plan of that product once it is known.';
+
+-- Not a constraint on all rows: Stripe moves a lookup key from price to price, in any order of events.
+create unique index prices_key_idx on billing.prices (key) where is_active;
+create index prices_plan_id_idx on billing.prices (plan_id);
+
+alter table billing.prices enable row level security;
+
+create policy select_anyone on billing.prices
+  for select
+  to anon, authenticated
+  using (is_listed and plan_id = any (array(select id from billing.plans where is_listed)));
+
+revoke all on billing.prices from public, anon, authenticated, service_role;
+grant select on billing.prices to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 16  billing.customers
+-- -----------------------------------------------------------------------------
+
+create table billing.customers (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  is_primary boolean not null default false,
+  stripe_customer_id text,
+  email text,
+  name text,
+  currency text,
+  is_delinquent boolean not null default false,
+  stripe_default_payment_method_id text,
+  deleted_at timestamptz,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_customer_id),
+  constraint customers_is_known_to_somebody check (
+    account_id is not null or stripe_customer_id is not null
+  ),
+  constraint customers_primary_has_an_account check (not is_primary or account_id is not null)
+);
+
+comment on table billing.customers is
+  'Stripe''s customers and whose they are. A row without Stripe id is the claim taken before the customer is created; a row without account waits to be bound.';
+comment on column billing.customers.is_primary is
+  'The one customer of the account that new checkouts use.';
+comment on column billing.customers.deleted_at is
+  'When the customer was deleted at Stripe; its subscriptions ended then.';
+
+-- The claim: two checkouts at once cannot create two customers.
+create unique index customers_account_id_primary_idx on billing.customers (account_id)
+  where is_primary and deleted_at is null;
+create index customers_account_id_idx on billing.customers (account_id);
+
+alter table billing.customers enable row level security;
+
+create policy select_member on billing.customers
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.customers from public, anon, authenticated, service_role;
+grant select on billing.customers to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 17  billing.subscriptions
+-- -----------------------------------------------------------------------------
+
+create table billing.subscriptions (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  provider text not null default 'stripe',
+  status text not null,
+  price_id uuid references billing.prices (id) on delete restrict,
+  quantity bigint,
+  currency text,
+  started_at timestamptz,
+  billing_anchor timestamptz,
+  current_period_start timestamptz,
+  current_period_end timestamptz,
+  trial_start timestamptz,
+  trial_end timestamptz,
+  past_due_since timestamptz,
+  cancel_at timestamptz,
+  cancel_at_period_end boolean not null default false,
+  canceled_at timestamptz,
+  cancellation_reason text,
+  ended_at timestamptz,
+  collection_method text,
+  pause_collection jsonb,
+  pending_price_id uuid references billing.prices (id) on delete restrict,
+  pending_change_at timestamptz,
+  stripe_subscription_id text,
+  stripe_customer_id text,
+  stripe_latest_invoice_id text,
+  stripe_default_payment_method_id text,
+  stripe_schedule_id text,
+  metadata jsonb not null default '{}',
+  created_at timestamptz not null default billing_private.now(),
+  updated_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_subscription_id),
+  constraint subscriptions_provider_is_known check (provider in ('stripe', 'manual')),
+  constraint subscriptions_status_is_given check (status <> ''),
+  constraint subscriptions_period_is_ordered check (current_period_start <= current_period_end),
+  constraint subscriptions_stripe_has_an_id check (
+    (provider = 'stripe') = (stripe_subscription_id is not null)
+  ),
+  constraint subscriptions_manual_has_an_owner check (
+    provider = 'stripe' or (account_id is not null and price_id is not null)
+  ),
+  constraint subscriptions_pending_change_has_a_date check (
+    (pending_price_id is null) = (pending_change_at is null)
+  )
+);
+
+comment on table billing.subscriptions is
+  'Agreements to pay for a plan. Stripe''s are mirrored; manual ones (complimentary, invoiced, gifted) live here alone.';
+comment on column billing.subscriptions.status is
+  'Stripe''s vocabulary, which is open: a value nobody knows is stored and gives no access.';
+comment on column billing.subscriptions.price_id is
+  'Price of the base item; null while that price is not in the catalog.';
+comment on column billing.subscriptions.billing_anchor is
+  'Period n starts at anchor + n intervals (UTC), never at the previous end + 1, so month ends do not drift.';
+comment on column billing.subscriptions.current_period_end is
+  'End of the base item''s period, exclusive.';
+comment on column billing.subscriptions.past_due_since is
+  'When the running series of failed payments began; null unless past_due.';
+comment on column billing.subscriptions.canceled_at is
+  'When cancellation was asked for; the end is ended_at.';
+comment on column billing.subscriptions.pending_price_id is
+  'The price that takes over at pending_change_at.';
+
+create index subscriptions_account_id_idx on billing.subscriptions (account_id);
+create index subscriptions_price_id_idx on billing.subscriptions (price_id);
+create index subscriptions_pending_price_id_idx on billing.subscriptions (pending_price_id);
+create index subscriptions_stripe_customer_id_idx on billing.subscriptions (stripe_customer_id);
+
+-- Stripe's side is guarded by the checkout claim: a mirror must store whatever it is told.
+create unique index subscriptions_one_manual_idx on billing.subscriptions (account_id)
+  where provider = 'manual' and ended_at is null;
+
+alter table billing.subscriptions enable row level security;
+
+create policy select_member on billing.subscriptions
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.subscriptions from public, anon, authenticated, service_role;
+grant select on billing.subscriptions to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 18  billing.subscription_items
+-- -----------------------------------------------------------------------------
+
+create table billing.subscription_items (
+  id uuid not null default gen_random_uuid(),
+  subscription_id uuid not null references billing.subscriptions (id) on delete cascade,
+  price_id uuid references billing.prices (id) on delete restrict,
+  quantity bigint,
+  current_period_start timestamptz,
+  current_period_end timestamptz,
+  stripe_subscription_item_id text,
+  stripe_price_id text,
+  stripe_product_id text,
+
+  primary key (id),
+  unique (stripe_subscription_item_id)
+);
+
+comment on table billing.subscription_items is
+  'What a subscription consists of: base plan, add-ons, metered prices, each with its own period. Access follows each item.';
+comment on column billing.subscription_items.quantity is
+  'Null for metered prices.';
+comment on column billing.subscription_items.price_id is
+  'Null while Stripe''s price is not in the catalog; such an item gives nothing.';
+
+create index subscription_items_subscription_id_idx
+  on billing.subscription_items (subscription_id);
+create index subscription_items_price_id_idx on billing.subscription_items (price_id);
+
+alter table billing.subscription_items enable row level security;
+
+create policy select_member on billing.subscription_items
+  for select
+  to authenticated
+  using (
+    subscription_id = any (array(
+      select subscriptions.id
+      from billing.subscriptions
+      where account_id = any (array(select billing_private.my_account_ids()))
+    ))
+  );
+
+revoke all on billing.subscription_items from public, anon, authenticated, service_role;
+grant select on billing.subscription_items to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 19  billing.subscription_transitions
+-- -----------------------------------------------------------------------------
+
+create table billing.subscription_transitions (
+  from_status text not null,
+  to_status text not null,
+  description text not null,
+
+  primary key (from_status, to_status)
+);
+
+comment on table billing.subscription_transitions is
+  'Every legal change of a subscription''s status. canceled and incomplete_expired are final: nothing leads out of them.';
+
+insert into billing.subscription_transitions (from_status, to_status, description) values
+  ('incomplete', 'active', 'the first invoice was paid within 23 hours'),
+  ('incomplete', 'trialing', 'set-up was completed before a trial'),
+  ('incomplete', 'past_due', 'paid first, then a later invoice failed before we heard of it'),
+  ('incomplete', 'incomplete_expired', 'the first invoice was not paid within 23 hours'),
+  ('incomplete', 'canceled', 'canceled before the first payment'),
+  ('trialing', 'active', 'the trial is over'),
+  ('trialing', 'past_due', 'the first invoice after the trial failed'),
+  ('trialing', 'unpaid', 'retries after the trial are exhausted'),
+  ('trialing', 'paused', 'the trial ended without a payment method'),
+  ('trialing', 'canceled', 'canceled during or at the end of the trial'),
+  ('active', 'trialing', 'a trial was added'),
+  ('active', 'past_due', 'a renewal failed or waits for the customer'),
+  ('active', 'unpaid', 'retries are exhausted'),
+  ('active', 'paused', 'paused on request'),
+  ('active', 'canceled', 'canceled at once or at period end'),
+  ('past_due', 'active', 'the latest invoice was paid or written off'),
+  ('past_due', 'trialing', 'a trial was added'),
+  ('past_due', 'unpaid', 'retries are exhausted'),
+  ('past_due', 'paused', 'paused after failed payments'),
+  ('past_due', 'canceled', 'retries are exhausted, or canceled'),
+  ('unpaid', 'active', 'the latest invoice was paid'),
+  ('unpaid', 'past_due', 'collection was taken up again'),
+  ('unpaid', 'paused', 'paused while unpaid'),
+  ('unpaid', 'canceled', 'canceled while unpaid'),
+  ('paused', 'active', 'resumed'),
+  ('paused', 'trialing', 'resumed into a trial'),
+  ('paused', 'past_due', 'resumed, and the payment failed'),
+  ('paused', 'unpaid', 'resumed, and retries are exhausted'),
+  ('paused', 'canceled', 'canceled while paused');
+
+alter table billing.subscription_transitions enable row level security;
+
+create policy select_anyone on billing.subscription_transitions
+  for select
+  to anon, authenticated
+  using (true);
+
+revoke all on billing.subscription_transitions from public, anon, authenticated, service_role;
+grant select on billing.subscription_transitions to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 20  billing.subscription_changes
+-- -----------------------------------------------------------------------------
+
+create table billing.subscription_changes (
+  id uuid not null default gen_random_uuid(),
+  subscription_id uuid not null references billing.subscriptions (id) on delete restrict,
+  account_id uuid references billing.accounts (id) on delete restrict,
+  kind text not null,
+  from_status text,
+  to_status text,
+  from_price_id uuid references billing.prices (id) on delete restrict,
+  to_price_id uuid references billing.prices (id) on delete restrict,
+  from_quantity bigint,
+  to_quantity bigint,
+  amount_minor bigint,
+  currency text,
+  effective_at timestamptz not null,
+  actor_id uuid,
+  cause jsonb not null default '{}',
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id)
+);
+
+comment on table billing.subscription_changes is
+  'What happened to each subscription: from and to, how much, who, why, and which event or command caused it.';
+comment on column billing.subscription_changes.kind is
+  'started, status, price, quantity, cancel_scheduled, cancel_undone, renewed, change_scheduled or change_undone.';
+comment on column billing.subscription_changes.amount_minor is
+  'Unit amount × quantity per interval after the change, in the smallest unit; null where no flat amount exists.';
+comment on column billing.subscription_changes.effective_at is
+  'When it took effect by the source''s clock; created_at is when we heard of it.';
+comment on column billing.subscription_changes.cause is
+  'kind (stripe_event, command, task, admin, user), reference (its id) and reason.';
+
+create index subscription_changes_subscription_id_idx
+  on billing.subscription_changes (subscription_id, effective_at);
+create index subscription_changes_account_id_idx on billing.subscription_changes (account_id);
+create index subscription_changes_from_price_id_idx on billing.subscription_changes (from_price_id);
+create index subscription_changes_to_price_id_idx on billing.subscription_changes (to_price_id);
+
+alter table billing.subscription_changes enable row level security;
+
+create policy select_member on billing.subscription_changes
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.subscription_changes from public, anon, authenticated, service_role;
+grant select on billing.subscription_changes to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 21  billing.invoices
+-- -----------------------------------------------------------------------------
+
+create table billing.invoices (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  number text,
+  status text,
+  billing_reason text,
+  currency text not null,
+  subtotal_minor bigint not null,
+  total_minor bigint not null,
+  amount_due_minor bigint not null,
+  amount_paid_minor bigint not null,
+  amount_remaining_minor bigint not null,
+  attempt_count integer not null default 0,
+  next_payment_attempt_at timestamptz,
+  issued_at timestamptz,
+  due_at timestamptz,
+  finalized_at timestamptz,
+  paid_at timestamptz,
+  voided_at timestamptz,
+  marked_uncollectible_at timestamptz,
+  deleted_at timestamptz,
+  hosted_invoice_url text,
+  invoice_pdf_url text,
+  stripe_invoice_id text,
+  stripe_customer_id text,
+  stripe_subscription_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_invoice_id)
+);
+
+comment on table billing.invoices is
+  'Invoices mirrored from Stripe. Amounts in the currency''s smallest unit.';
+comment on column billing.invoices.status is
+  'draft, open, paid, void or uncollectible; open vocabulary. paid says nothing about money: compare amount_paid_minor.';
+comment on column billing.invoices.next_payment_attempt_at is
+  'When Stripe tries again by itself; null on an open invoice means nobody will.';
+comment on column billing.invoices.attempt_count is
+  'Payment attempts so far; after the first, Stripe counts only automatic ones.';
+
+create index invoices_account_id_idx on billing.invoices (account_id, issued_at desc);
+create index invoices_stripe_customer_id_idx on billing.invoices (stripe_customer_id);
+create index invoices_stripe_subscription_id_idx on billing.invoices (stripe_subscription_id);
+
+alter table billing.invoices enable row level security;
+
+create policy select_member on billing.invoices
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.invoices from public, anon, authenticated, service_role;
+grant select on billing.invoices to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 22  billing.invoice_lines
+-- -----------------------------------------------------------------------------
+
+create table billing.invoice_lines (
+  id uuid not null default gen_random_uuid(),
+  invoice_id uuid not null references billing.invoices (id) on delete cascade,
+  description text,
+  amount_minor bigint not null,
+  currency text not null,
+  quantity bigint,
+  period_start timestamptz,
+  period_end timestamptz,
+  is_proration boolean not null default false,
+  stripe_line_id text,
+  stripe_price_id text,
+  stripe_subscription_item_id text,
+
+  primary key (id),
+  unique (invoice_id, stripe_line_id)
+);
+
+comment on table billing.invoice_lines is
+  'What each invoice charges for. The service period is here, not on the invoice.';
+
+alter table billing.invoice_lines enable row level security;
+
+create policy select_member on billing.invoice_lines
+  for select
+  to authenticated
+  using (
+    invoice_id = any (array(
+      select invoices.id
+      from billing.invoices
+      where account_id = any (array(select billing_private.my_account_ids()))
+    ))
+  );
+
+revoke all on billing.invoice_lines from public, anon, authenticated, service_role;
+grant select on billing.invoice_lines to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 23  billing.payments
+-- -----------------------------------------------------------------------------
+
+-- One row for a payment intent and its latest charge: each writes its own columns, so the two may
+-- arrive in any order.
+create table billing.payments (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  stripe_payment_key text not null,
+  status text,
+  amount_minor bigint not null,
+  amount_received_minor bigint not null default 0,
+  amount_refunded_minor bigint not null default 0,
+  currency text not null,
+  failure_code text,
+  decline_code text,
+  failure_message text,
+  is_disputed boolean not null default false,
+  paid_at timestamptz,
+  stripe_charge_id text,
+  stripe_invoice_id text,
+  stripe_customer_id text,
+  stripe_payment_method_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_payment_key)
+);
+
+comment on table billing.payments is
+  'Attempts to collect money and what came of them. Amounts in the currency''s smallest unit.';
+comment on column billing.payments.stripe_payment_key is
+  'Id of the payment intent, or of the charge where there is none.';
+comment on column billing.payments.status is
+  'The payment intent''s status (succeeded, requires_payment_method, …); open vocabulary.';
+comment on column billing.payments.decline_code is
+  'The issuer''s reason. Show lost, stolen and fraud to the customer as a plain decline.';
+
+create index payments_account_id_idx on billing.payments (account_id, created_at desc);
+create index payments_stripe_customer_id_idx on billing.payments (stripe_customer_id);
+
+alter table billing.payments enable row level security;
+
+create policy select_member on billing.payments
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.payments from public, anon, authenticated, service_role;
+grant select on billing.payments to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 24  billing.refunds
+-- -----------------------------------------------------------------------------
+
+create table billing.refunds (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  stripe_payment_key text,
+  status text,
+  amount_minor bigint not null,
+  currency text not null,
+  reason text,
+  failure_reason text,
+  refunded_at timestamptz,
+  stripe_refund_id text not null,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_refund_id)
+);
+
+comment on table billing.refunds is
+  'Money given back. A succeeded refund may still fail later.';
+
+create index refunds_account_id_idx on billing.refunds (account_id);
+create index refunds_stripe_payment_key_idx on billing.refunds (stripe_payment_key);
+
+alter table billing.refunds enable row level security;
+
+create policy select_member on billing.refunds
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.refunds from public, anon, authenticated, service_role;
+grant select on billing.refunds to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 25  billing.payment_methods
+-- -----------------------------------------------------------------------------
+
+create table billing.payment_methods (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  type text not null,
+  card_brand text,
+  card_last4 text,
+  card_exp_month integer,
+  card_exp_year integer,
+  detached_at timestamptz,
+  stripe_payment_method_id text not null,
+  stripe_customer_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_payment_method_id)
+);
+
+comment on table billing.payment_methods is
+  'How accounts pay: what Stripe shows of a card, never the card.';
+comment on column billing.payment_methods.detached_at is
+  'When it was taken off the customer; it cannot be charged since.';
+comment on column billing.payment_methods.stripe_customer_id is
+  'The customer it is or last was attached to.';
+
+create index payment_methods_account_id_idx on billing.payment_methods (account_id);
+create index payment_methods_stripe_customer_id_idx on billing.payment_methods (stripe_customer_id);
+
+alter table billing.payment_methods enable row level security;
+
+create policy select_member on billing.payment_methods
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.payment_methods from public, anon, authenticated, service_role;
+grant select on billing.payment_methods to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 26  billing.checkout_sessions
+-- -----------------------------------------------------------------------------
+
+create table billing.checkout_sessions (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  price_id uuid not null references billing.prices (id) on delete restrict,
+  quantity bigint not null default 1,
+  status text not null default 'creating',
+  success_url text not null,
+  cancel_url text not null,
+  url text,
+  expires_at timestamptz,
+  completed_at timestamptz,
+  failure jsonb,
+  stripe_session_id text,
+  stripe_subscription_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_session_id),
+  constraint checkout_sessions_status_is_known check (
+    status in ('creating', 'open', 'complete', 'expired', 'failed')
+  ),
+  constraint checkout_sessions_quantity_is_positive check (quantity > 0)
+);
+
+comment on table billing.checkout_sessions is
+  'Checkouts our users started. The row is the claim: it is taken before Stripe is called, so two clicks cannot open two sessions.';
+comment on column billing.checkout_sessions.url is
+  'Where the user pays; only while open.';
+comment on column billing.checkout_sessions.failure is
+  'Stripe''s refusal as {"code", "message"}; only when failed.';
+
+create unique index checkout_sessions_one_open_idx on billing.checkout_sessions (account_id)
+  where status in ('creating', 'open');
+create index checkout_sessions_account_id_idx on billing.checkout_sessions (account_id);
+create index checkout_sessions_price_id_idx on billing.checkout_sessions (price_id);
+
+alter table billing.checkout_sessions enable row level security;
+
+create policy select_member on billing.checkout_sessions
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.checkout_sessions from public, anon, authenticated, service_role;
+grant select on billing.checkout_sessions to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 27  billing.entitlement_grants
+-- -----------------------------------------------------------------------------
+
+create table billing.entitlement_grants (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  feature_key text not null references billing.features (key) on delete restrict,
+  limit_value bigint,
+  valid_from timestamptz not null,
+  valid_until timestamptz not null default 'infinity',
+  reason text not null,
+  granted_by uuid,
+  revoked_at timestamptz,
+  revoked_reason text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  constraint entitlement_grants_interval_is_ordered check (valid_from < valid_until),
+  constraint entitlement_grants_limit_is_not_negative check (limit_value >= 0),
+  constraint entitlement_grants_reason_is_given check (reason <> '')
+);
+
+comment on table billing.entitlement_grants is
+  'Features given by hand (gift, support, promotion), each with an end and a reason. Revoked, never deleted.';
+
+create index entitlement_grants_account_id_idx on billing.entitlement_grants (account_id);
+create index entitlement_grants_feature_key_idx on billing.entitlement_grants (feature_key);
+
+alter table billing.entitlement_grants enable row level security;
+
+create policy select_member on billing.entitlement_grants
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.entitlement_grants from public, anon, authenticated, service_role;
+grant select on billing.entitlement_grants to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 28  billing.entitlements
+-- -----------------------------------------------------------------------------
+
+create table billing.entitlements (
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  feature_key text not null references billing.features (key) on delete restrict,
+  source_kind text not null,
+  source_id uuid not null,
+  plan_id uuid references billing.plans (id) on delete restrict,
+  limit_value bigint,
+  valid_from timestamptz not null,
+  valid_until timestamptz not null,
+  recorded_at timestamptz not null default billing_private.now(),
+
+  primary key (account_id, feature_key, source_kind, source_id),
+  constraint entitlements_source_is_known check (source_kind in ('subscription_item', 'grant')),
+  constraint entitlements_interval_is_ordered check (valid_from < valid_until)
+);
+
+comment on table billing.entitlements is
+  'What each account has, from which source, for exactly how long. Derived: written only by billing_private.refresh_entitlements().';
+comment on column billing.entitlements.source_id is
+  'The subscription item or the grant.';
+comment on column billing.entitlements.limit_value is
+  'Units of a limit or metered feature; null for unlimited, and for boolean features.';
+comment on column billing.entitlements.valid_until is
+  'End, exclusive; infinity for an unlimited grant. Nothing has to run for access to end here.';
+comment on column billing.entitlements.recorded_at is
+  'Since when the row has said what it says.';
+
+create index entitlements_feature_key_idx on billing.entitlements (feature_key);
+create index entitlements_plan_id_idx on billing.entitlements (plan_id);
+
+alter table billing.entitlements enable row level security;
+
+create policy select_member on billing.entitlements
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.entitlements from public, anon, authenticated, service_role;
+grant select on billing.entitlements to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 29  billing_private.entitlement_history
+-- -----------------------------------------------------------------------------
+
+create table billing_private.entitlement_history (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid not null,
+  feature_key text not null,
+  source_kind text not null,
+  source_id uuid not null,
+  plan_id uuid,
+  limit_value bigint,
+  valid_from timestamptz not null,
+  valid_until timestamptz not null,
+  recorded_at timestamptz not null,
+  replaced_at timestamptz not null,
+
+  primary key (id)
+);
+
+comment on table billing_private.entitlement_history is
+  'What billing.entitlements said before it was changed, so that past access can be explained as it was.';
+comment on column billing_private.entitlement_history.replaced_at is
+  'Until when the row said what it says, exclusive.';
+
+create index entitlement_history_account_id_idx
+  on billing_private.entitlement_history (account_id, feature_key, replaced_at);
+
+alter table billing_private.entitlement_history enable row level security;
+create policy select_nobody on billing_private.entitlement_history
+  for select to public using (false);
+
+revoke all on billing_private.entitlement_history from public, anon, authenticated, service_role;

@@ -1,0 +1,391 @@
+-- =============================================================================
+-- 0002  monitoring tables
+--
+-- The machine's own tables: what came from Stripe (inbox), what has to go there
+-- (outbox), what runs when (tasks), and what was found (health).
+--
+-- Reads      0001 schemas, billing_private.now()
+-- Read by    0003 projection and commands, 0006 automation, 0007 admin views
+--
+-- Invariants
+--   * An event is stored before anything is decided about it, and never twice.
+--   * A command's id is the idempotency key of its call to Stripe.
+--   * What is stored of Stripe's object is a function of the set of its snapshots in the
+--     inbox, not of the order in which they came (see stripe_objects).
+--
+-- Contents
+--   1  billing_private.stripe_events
+--   2  billing_private.stripe_objects
+--   3  billing_private.event_handlers
+--   4  billing_private.webhook_rejections
+--   5  billing_private.commands
+--   6  billing_private.tasks
+--   7  billing_private.task_runs
+--   8  billing_private.health_checks
+--   9  billing_private.entitlement_corrections
+-- =============================================================================
+
+
+-- -----------------------------------------------------------------------------
+-- 1  billing_private.stripe_events
+-- -----------------------------------------------------------------------------
+
+-- The payload is text: jsonb refuses \u0000, and the exact characters are the evidence.
+create table billing_private.stripe_events (
+  event_id text not null,
+  source text not null default 'webhook',
+  type text not null,
+  object_id text,
+  object_type text,
+  stripe_customer_id text,
+  connected_account_id text,
+  api_version text,
+  livemode boolean not null,
+  occurred_at timestamptz not null,
+  payload text not null,
+  status text not null default 'pending',
+  status_reason text,
+  attempts integer not null default 0,
+  next_attempt_at timestamptz,
+  last_error jsonb,
+  request_id text,
+  received_at timestamptz not null default billing_private.now(),
+  finished_at timestamptz,
+
+  primary key (event_id),
+  constraint stripe_events_source_is_known check (source in ('webhook', 'command')),
+  constraint stripe_events_status_is_known check (
+    status in ('pending', 'applied', 'ignored', 'failed', 'dead', 'discarded')
+  )
+);
+
+comment on table billing_private.stripe_events is
+  'Inbox: every verified Stripe event, and every object Stripe returned to a command, as it came.';
+comment on column billing_private.stripe_events.occurred_at is
+  'Stripe''s created, in whole seconds: many events share one.';
+comment on column billing_private.stripe_events.status is
+  'pending (stored), applied, ignored (status_reason says why), failed (will be retried), dead (given up), discarded (by an admin).';
+
+alter table billing_private.stripe_events enable row level security;
+create policy select_nobody on billing_private.stripe_events for select to public using (false);
+
+revoke all on billing_private.stripe_events from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 2  billing_private.stripe_objects
+-- -----------------------------------------------------------------------------
+
+create table billing_private.stripe_objects (
+  object_id text not null,
+  object_type text not null,
+  event_id text not null,
+  occurred_at timestamptz not null,
+  is_final boolean not null default false,
+  reread_requested_at timestamptz,
+
+  primary key (object_id),
+  constraint stripe_objects_event_id_fkey foreign key (event_id)
+    references billing_private.stripe_events (event_id) on delete restrict
+);
+
+comment on table billing_private.stripe_objects is
+  'For each object of Stripe, the snapshot that is projected into the tables of billing.';
+comment on column billing_private.stripe_objects.is_final is
+  'The snapshot is in a state nothing leads out of (canceled, paid, void, deleted, …): only another final one replaces it.';
+comment on column billing_private.stripe_objects.reread_requested_at is
+  'Set when snapshots of one second contradict each other and only Stripe can tell which is newer.';
+
+create index stripe_objects_event_id_idx on billing_private.stripe_objects (event_id);
+
+alter table billing_private.stripe_objects enable row level security;
+create policy select_nobody on billing_private.stripe_objects for select to public using (false);
+
+revoke all on billing_private.stripe_objects from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 3  billing_private.event_handlers
+-- -----------------------------------------------------------------------------
+
+create table billing_private.event_handlers (
+  event_type text not null,
+  projector text not null,
+
+  primary key (event_type)
+);
+
+comment on table billing_private.event_handlers is
+  'Which projector of billing_private applies which type of event. A type without a row is stored and ignored.';
+
+insert into billing_private.event_handlers (event_type, projector) values
+  ('checkout.session.async_payment_failed', 'project_checkout_session'),
+  ('checkout.session.async_payment_succeeded', 'project_checkout_session'),
+  ('checkout.session.completed', 'project_checkout_session'),
+  ('checkout.session.expired', 'project_checkout_session'),
+  ('charge.captured', 'project_charge'),
+  ('charge.expired', 'project_charge'),
+  ('charge.failed', 'project_charge'),
+  ('charge.pending', 'project_charge'),
+  ('charge.refunded', 'project_charge'),
+  ('charge.succeeded', 'project_charge'),
+  ('charge.updated', 'project_charge'),
+  ('charge.refund.updated', 'project_refund'),
+  ('customer.created', 'project_customer'),
+  ('customer.deleted', 'project_customer'),
+  ('customer.updated', 'project_customer'),
+  ('customer.subscription.created', 'project_subscription'),
+  ('customer.subscription.deleted', 'project_subscription'),
+  ('customer.subscription.paused', 'project_subscription'),
+  ('customer.subscription.pending_update_applied', 'project_subscription'),
+  ('customer.subscription.pending_update_expired', 'project_subscription'),
+  ('customer.subscription.resumed', 'project_subscription'),
+  ('customer.subscription.trial_will_end', 'project_subscription'),
+  ('customer.subscription.updated', 'project_subscription'),
+  ('invoice.created', 'project_invoice'),
+  ('invoice.deleted', 'project_invoice'),
+  ('invoice.finalization_failed', 'project_invoice'),
+  ('invoice.finalized', 'project_invoice'),
+  ('invoice.marked_uncollectible', 'project_invoice'),
+  ('invoice.overdue', 'project_invoice'),
+  ('invoice.overpaid', 'project_invoice'),
+  ('invoice.paid', 'project_invoice'),
+  ('invoice.payment_action_required', 'project_invoice'),
+  ('invoice.payment_attempt_required', 'project_invoice'),
+  ('invoice.payment_failed', 'project_invoice'),
+  ('invoice.payment_succeeded', 'project_invoice'),
+  ('invoice.sent', 'project_invoice'),
+  ('invoice.updated', 'project_invoice'),
+  ('invoice.voided', 'project_invoice'),
+  ('invoice.will_be_due', 'project_invoice'),
+  ('invoice_payment.paid', 'project_invoice_payment'),
+  ('payment_intent.amount_capturable_updated', 'project_payment_intent'),
+  ('payment_intent.canceled', 'project_payment_intent'),
+  ('payment_intent.created', 'project_payment_intent'),
+  ('payment_intent.partially_funded', 'project_payment_intent'),
+  ('payment_intent.payment_failed', 'project_payment_intent'),
+  ('payment_intent.processing', 'project_payment_intent'),
+  ('payment_intent.requires_action', 'project_payment_intent'),
+  ('payment_intent.succeeded', 'project_payment_intent'),
+  ('payment_method.attached', 'project_payment_method'),
+  ('payment_method.automatically_updated', 'project_payment_method'),
+  ('payment_method.detached', 'project_payment_method'),
+  ('payment_method.updated', 'project_payment_method'),
+  ('price.created', 'project_price'),
+  ('price.deleted', 'project_price'),
+  ('price.updated', 'project_price'),
+  ('product.created', 'project_product'),
+  ('product.deleted', 'project_product'),
+  ('product.updated', 'project_product'),
+  ('refund.created', 'project_refund'),
+  ('refund.failed', 'project_refund'),
+  ('refund.updated', 'project_refund');
+
+alter table billing_private.event_handlers enable row level security;
+create policy select_nobody on billing_private.event_handlers for select to public using (false);
+
+revoke all on billing_private.event_handlers from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 4  billing_private.webhook_rejections
+-- -----------------------------------------------------------------------------
+
+-- Counted, not listed: whoever can reach the endpoint can cause these rows.
+create table billing_private.webhook_rejections (
+  reason text not null,
+  minute timestamptz not null,
+  count integer not null default 1,
+
+  primary key (reason, minute),
+  constraint webhook_rejections_minute_is_whole check (
+    minute = date_trunc('minute', minute, 'UTC')
+  )
+);
+
+comment on table billing_private.webhook_rejections is
+  'How many webhook requests were refused, by minute and reason (an error code).';
+
+alter table billing_private.webhook_rejections enable row level security;
+create policy select_nobody on billing_private.webhook_rejections
+  for select to public using (false);
+
+revoke all on billing_private.webhook_rejections from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 5  billing_private.commands
+-- -----------------------------------------------------------------------------
+
+create table billing_private.commands (
+  id uuid not null default gen_random_uuid(),
+  position bigint generated always as identity,
+  kind text not null,
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  subscription_id uuid references billing.subscriptions (id) on delete restrict,
+  subject_id uuid,
+  method text not null default 'POST',
+  path text not null,
+  params jsonb not null default '{}',
+  target_object_id text,
+  target_event_id text,
+  status text not null default 'pending',
+  attempts integer not null default 0,
+  next_attempt_at timestamptz not null default billing_private.now(),
+  lease uuid,
+  lease_expires_at timestamptz,
+  result_id text,
+  last_error jsonb,
+  actor_id uuid,
+  cause jsonb not null default '{}',
+  request_id text,
+  created_at timestamptz not null default billing_private.now(),
+  finished_at timestamptz,
+
+  primary key (id),
+  constraint commands_status_is_known check (
+    status in ('pending', 'leased', 'succeeded', 'dead', 'canceled')
+  ),
+  constraint commands_lease_has_an_end check (
+    (status = 'leased') = (lease is not null and lease_expires_at is not null)
+  )
+);
+
+comment on table billing_private.commands is
+  'Outbox: calls to Stripe, written in the transaction that wants them. The id is the idempotency key.';
+comment on column billing_private.commands.position is
+  'Commands of one account run one at a time, in this order.';
+comment on column billing_private.commands.subject_id is
+  'The checkout or portal request a waiting user is behind; lets its own function run it at once.';
+comment on column billing_private.commands.target_object_id is
+  'The Stripe object it changes; target_event_id is its snapshot when the command was claimed, before the call.';
+
+create index commands_account_id_idx on billing_private.commands (account_id, position);
+create index commands_subscription_id_idx on billing_private.commands (subscription_id);
+
+alter table billing_private.commands enable row level security;
+create policy select_nobody on billing_private.commands for select to public using (false);
+
+revoke all on billing_private.commands from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 6  billing_private.tasks
+-- -----------------------------------------------------------------------------
+
+create table billing_private.tasks (
+  key text not null,
+  description text not null,
+  function_name text not null,
+  run_every interval not null,
+  is_enabled boolean not null default true,
+  next_run_at timestamptz not null default billing_private.now(),
+  last_run_at timestamptz,
+  consecutive_failures integer not null default 0,
+  resume_after text,
+
+  primary key (key),
+  constraint tasks_run_every_is_positive check (run_every > interval '0')
+);
+
+comment on table billing_private.tasks is
+  'What runs when. A missed run is caught up by the next heartbeat; 0006 fills in the rows.';
+comment on column billing_private.tasks.resume_after is
+  'Where a task that works through everything in batches goes on; null at the beginning.';
+comment on column billing_private.tasks.function_name is
+  'A function of billing_private taking no argument and returning how many rows it changed.';
+
+alter table billing_private.tasks enable row level security;
+create policy select_nobody on billing_private.tasks for select to public using (false);
+
+revoke all on billing_private.tasks from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 7  billing_private.task_runs
+-- -----------------------------------------------------------------------------
+
+create table billing_private.task_runs (
+  id bigint generated always as identity,
+  task_key text not null references billing_private.tasks (key) on delete cascade,
+  started_at timestamptz not null,
+  duration interval not null,
+  outcome text not null,
+  rows_affected bigint,
+  error jsonb,
+
+  primary key (id),
+  constraint task_runs_outcome_is_known check (outcome in ('succeeded', 'failed'))
+);
+
+comment on table billing_private.task_runs is
+  'Every run of every task and what came of it.';
+comment on column billing_private.task_runs.duration is
+  'Wall-clock time spent.';
+
+create index task_runs_task_key_idx on billing_private.task_runs (task_key, id desc);
+
+alter table billing_private.task_runs enable row level security;
+create policy select_nobody on billing_private.task_runs for select to public using (false);
+
+revoke all on billing_private.task_runs from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 8  billing_private.health_checks
+-- -----------------------------------------------------------------------------
+
+create table billing_private.health_checks (
+  check_key text not null,
+  status text not null,
+  summary text not null,
+  value numeric,
+  checked_at timestamptz not null,
+  since timestamptz not null,
+
+  primary key (check_key),
+  constraint health_checks_status_is_known check (status in ('healthy', 'degraded', 'unhealthy'))
+);
+
+comment on table billing_private.health_checks is
+  'The latest result of each health check.';
+comment on column billing_private.health_checks.since is
+  'Since when the check has had its status.';
+
+alter table billing_private.health_checks enable row level security;
+create policy select_nobody on billing_private.health_checks for select to public using (false);
+
+revoke all on billing_private.health_checks from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 9  billing_private.entitlement_corrections
+-- -----------------------------------------------------------------------------
+
+create table billing_private.entitlement_corrections (
+  id bigint generated always as identity,
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  feature_key text not null,
+  problem text not null,
+  before jsonb,
+  after jsonb,
+  cause jsonb not null default '{}',
+  corrected_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  constraint entitlement_corrections_problem_is_known check (
+    problem in ('missing', 'surplus', 'different')
+  )
+);
+
+comment on table billing_private.entitlement_corrections is
+  'Each stored entitlement that disagreed with its sources: what it said, and what it was corrected to.';
+
+create index entitlement_corrections_account_id_idx
+  on billing_private.entitlement_corrections (account_id);
+
+alter table billing_private.entitlement_corrections enable row level security;
+create policy select_nobody on billing_private.entitlement_corrections
+  for select to public using (false);
+
+revoke all on billing_private.entitlement_corrections from public, anon, authenticated, service_role;

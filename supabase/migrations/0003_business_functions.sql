@@ -1,0 +1,3852 @@
+-- =============================================================================
+-- 0003  business functions
+--
+-- What happens: Stripe's events become rows, users' wishes become commands, manual
+-- subscriptions live by the same rules. Who has access because of it is decided in 0005.
+--
+-- Reads      0001 tables and helpers, 0002 inbox, outbox, handlers
+-- Read by    0005 access, 0006 automation, 0007 admin
+--
+-- Invariants
+--   * A verified event is stored whatever happens to it afterwards; applying it is a
+--     subtransaction whose failure is kept and retried.
+--   * What is stored of an object is a function of the set of its snapshots, not of their order.
+--   * Whoever writes what belongs to a customer holds that customer's lock; whoever decides
+--     about an account's subscriptions holds that account's lock.
+--   * Nothing here calls Stripe. Commands are rows; the checkout function carries them.
+--
+-- Contents
+--   1  reading Stripe's JSON
+--   2  which snapshot is newest
+--   3  whose customer it is
+--   4  projector: customer
+--   5  projector: product and price
+--   6  projector: subscription
+--   7  projector: invoice
+--   8  projectors: payment intent, charge, refund, payment method
+--   9  projector: checkout session
+--   10  applying an event
+--   11  billing.ingest_stripe_event()
+--   12  billing.report_rejected_webhook()
+--   13  history of subscriptions
+--   14  billing.plan_offers and list_plans()
+--   15  billing.my_subscription()
+--   16  commands
+--   17  billing.prepare_checkout()
+--   18  billing.prepare_portal()
+--   19  billing.claim_commands() and complete_command()
+--   20  rules of the lifecycle
+--   21  billing.cancel_subscription() and undo_cancel()
+--   22  billing.change_plan()
+--   23  manual subscriptions
+--   24  who may call what
+-- =============================================================================
+
+
+-- -----------------------------------------------------------------------------
+-- 1  reading Stripe's JSON
+-- -----------------------------------------------------------------------------
+
+create function billing_private.parse_json(p_text text)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- jsonb refuses \u0000 and unpaired surrogates; Stripe's customers can type both.
+  if p_text ~ '\\u(0000|[dD][89a-fA-F])' then
+    p_text := regexp_replace(p_text, '(?<!\\)((?:\\\\)*)\\u0000', '\1', 'g');
+    p_text := regexp_replace(
+      p_text, '\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])', '\\ufffd', 'g');
+    p_text := regexp_replace(
+      p_text, '(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}', '\\ufffd', 'g');
+  end if;
+  return p_text::jsonb;
+end;
+$$;
+
+comment on function billing_private.parse_json(text) is
+  'jsonb of a JSON text as other systems write it: NUL characters are dropped, half surrogate pairs replaced.';
+
+
+create function billing_private.stripe_id(p_value jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return case jsonb_typeof(p_value)
+    when 'string' then nullif(p_value #>> '{}', '')
+    when 'object' then nullif(p_value ->> 'id', '')
+  end;
+end;
+$$;
+
+comment on function billing_private.stripe_id(jsonb) is
+  'The id behind an expandable field: given as id, as object, as deleted object, or null.';
+
+
+create function billing_private.stripe_time(p_value jsonb)
+returns timestamptz
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- Milliseconds taken for seconds would be the year 57,000: such a value is no time at all.
+  if jsonb_typeof(p_value) <> 'number' or (p_value #>> '{}')::numeric not between 0 and 32503680000 then
+    return null;
+  end if;
+  return to_timestamp((p_value #>> '{}')::double precision);
+end;
+$$;
+
+comment on function billing_private.stripe_time(jsonb) is
+  'A Unix time in seconds as timestamptz; null for null, for anything else, and beyond the year 3000.';
+
+
+create function billing_private.stripe_integer(p_value jsonb)
+returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_text text := p_value #>> '{}';
+begin
+  if v_text !~ '^-?[0-9]{1,18}$' then
+    return null;
+  end if;
+  return v_text::bigint;
+end;
+$$;
+
+comment on function billing_private.stripe_integer(jsonb) is
+  'A whole number as bigint; null for null, fractions and what does not fit.';
+
+
+create function billing_private.uuid_or_null(p_text text)
+returns uuid
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if p_text ~* '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
+    return p_text::uuid;
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.uuid_or_null(text) is
+  'A uuid from outside, or null when it is none: metadata is free text.';
+
+
+-- -----------------------------------------------------------------------------
+-- 2  which snapshot is newest
+-- -----------------------------------------------------------------------------
+
+-- Stripe's created has whole seconds and events come in any order, so no single comparison decides.
+-- Chosen instead of a "last synced" guard, which either keeps or loses the second of two equals.
+
+create function billing_private.is_final_snapshot(
+  p_event_type text,
+  p_object jsonb
+)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_status text := p_object ->> 'status';
+begin
+  return p_event_type like '%.deleted'
+    or p_event_type = 'payment_method.detached'
+    or coalesce(p_object -> 'deleted' = 'true', false)
+    or case p_object ->> 'object'
+      when 'subscription' then coalesce(v_status in ('canceled', 'incomplete_expired'), false)
+      when 'invoice' then coalesce(v_status in ('paid', 'void'), false)
+      when 'checkout.session' then coalesce(v_status in ('complete', 'expired'), false)
+      when 'payment_intent' then coalesce(v_status in ('succeeded', 'canceled'), false)
+      when 'refund' then coalesce(v_status in ('failed', 'canceled'), false)
+      else false
+    end;
+end;
+$$;
+
+comment on function billing_private.is_final_snapshot(text, jsonb) is
+  'True for a state nothing leads out of. Needs no clock, so it outranks every time stamp.';
+
+
+create function billing_private.status_rank(p_object jsonb)
+returns integer
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return coalesce(case p_object ->> 'object'
+    when 'subscription' then array_position(array['incomplete', 'trialing'], p_object ->> 'status')
+    when 'invoice' then
+      array_position(array['draft', 'open', 'uncollectible', 'void'], p_object ->> 'status')
+    when 'payment_intent' then array_position(array[
+      'requires_payment_method', 'requires_confirmation', 'requires_action', 'processing'
+    ], p_object ->> 'status')
+    when 'charge' then array_position(array['pending'], p_object ->> 'status')
+    when 'refund' then array_position(array['pending', 'requires_action'], p_object ->> 'status')
+    when 'checkout.session' then array_position(array['open'], p_object ->> 'status')
+  end, 9);
+end;
+$$;
+
+comment on function billing_private.status_rank(jsonb) is
+  'How far an object has come in its life, as far as the order is forced; 9 for all later states, which can alternate.';
+
+
+create function billing_private.newest_of_second(
+  p_object_id text,
+  p_occurred_at timestamptz,
+  out event_id text,
+  out is_ambiguous boolean
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  with snapshots as materialized (
+    select
+      stripe_events.event_id,
+      (stripe_events.type like '%.created')::integer as is_creation,
+      (stripe_events.source = 'command')::integer as is_response,
+      parsed.event #> '{data,object}' as object,
+      coalesce(parsed.event #> '{data,previous_attributes}', '{}') as previous,
+      billing_private.is_final_snapshot(
+        stripe_events.type, parsed.event #> '{data,object}'
+      )::integer as is_final,
+      billing_private.status_rank(parsed.event #> '{data,object}') as rank
+    from billing_private.stripe_events
+    cross join lateral (
+      select billing_private.parse_json(stripe_events.payload) as event
+    ) as parsed
+    where stripe_events.object_id = p_object_id
+      and stripe_events.occurred_at = p_occurred_at
+      and coalesce(stripe_events.status_reason, 'superseded') = 'superseded'
+  ),
+  judged as (
+    select
+      snapshots.*,
+      -- Somebody else's "before" is what this one says: that event came after this one.
+      exists (
+        select
+        from snapshots as later
+        where later.event_id <> snapshots.event_id
+          and later.previous <> '{}'
+          and snapshots.object @> later.previous
+          and not later.object @> later.previous
+      )::integer as is_followed
+    from snapshots
+  ),
+  ranked as (
+    select
+      judged.*,
+      dense_rank() over (
+        order by is_final desc, is_creation, is_followed, rank desc, is_response desc
+      ) as place
+    from judged
+  )
+  select
+    max(ranked.event_id),
+    count(distinct ranked.object) > 1
+  into newest_of_second.event_id, newest_of_second.is_ambiguous
+  from ranked
+  where place = 1;
+end;
+$$;
+
+comment on function billing_private.newest_of_second(text, timestamptz) is
+$$Which of an object's snapshots of one second is the last: final states, then chains of previous_attributes,
+then the rank of the status. Depends on the set alone. Ambiguous when those rules leave several different ones.$$;
+
+
+create function billing_private.accept_snapshot(
+  p_event billing_private.stripe_events,
+  p_object jsonb
+)
+returns jsonb
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_stored billing_private.stripe_objects;
+  v_is_final boolean := billing_private.is_final_snapshot(p_event.type, p_object);
+  v_newest record;
+begin
+  select * into v_stored
+  from billing_private.stripe_objects
+  where object_id = p_event.object_id
+  for update;
+
+  if not found then
+    insert into billing_private.stripe_objects (object_id, object_type, event_id, occurred_at, is_final)
+    values (
+      p_event.object_id, coalesce(p_event.object_type, 'unknown'), p_event.event_id,
+      p_event.occurred_at, v_is_final
+    );
+    return p_object;
+  end if;
+
+  if v_stored.event_id = p_event.event_id then
+    return p_object;
+  end if;
+
+  if v_is_final <> v_stored.is_final or p_event.occurred_at <> v_stored.occurred_at then
+    if (v_is_final, p_event.occurred_at) < (v_stored.is_final, v_stored.occurred_at) then
+      return null;
+    end if;
+    update billing_private.stripe_objects
+    set event_id = p_event.event_id,
+        occurred_at = p_event.occurred_at,
+        is_final = v_is_final,
+        reread_requested_at = null
+    where object_id = p_event.object_id;
+    return p_object;
+  end if;
+
+  v_newest := billing_private.newest_of_second(p_event.object_id, p_event.occurred_at);
+
+  update billing_private.stripe_objects
+  set event_id = v_newest.event_id,
+      reread_requested_at = case when v_newest.is_ambiguous then billing_private.now() end
+  where object_id = p_event.object_id
+    and (event_id, reread_requested_at is not null)
+      is distinct from (v_newest.event_id, v_newest.is_ambiguous);
+
+  if v_newest.event_id = v_stored.event_id then
+    return null;
+  end if;
+  return (
+    select billing_private.parse_json(payload) #> '{data,object}'
+    from billing_private.stripe_events
+    where event_id = v_newest.event_id
+  );
+end;
+$$;
+
+comment on function billing_private.accept_snapshot(billing_private.stripe_events, jsonb) is
+  'Takes note of a snapshot and returns the one to project, or null when what is stored is as new.';
+
+
+-- -----------------------------------------------------------------------------
+-- 3  whose customer it is
+-- -----------------------------------------------------------------------------
+
+create function billing_private.lock_customer(p_key text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('billing.customer:' || p_key, 0));
+end;
+$$;
+
+comment on function billing_private.lock_customer(text) is
+  'Held until the transaction ends by whoever writes what belongs to a Stripe customer.';
+
+
+create function billing_private.lock_account(p_account_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('billing.account:' || p_account_id, 0));
+end;
+$$;
+
+comment on function billing_private.lock_account(uuid) is
+  'Held until the transaction ends by whoever decides about an account''s subscriptions.';
+
+
+create function billing_private.account_of_customer(p_stripe_customer_id text)
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select account_id from billing.customers where stripe_customer_id = p_stripe_customer_id
+  );
+end;
+$$;
+
+comment on function billing_private.account_of_customer(text) is
+  'The account a Stripe customer is bound to, or null while nobody knows.';
+
+
+create function billing_private.bind_customer(
+  p_stripe_customer_id text,
+  p_account_id uuid
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_is_primary boolean;
+begin
+  if p_stripe_customer_id is null
+    or not exists (select from billing.accounts where id = p_account_id)
+    or billing_private.account_of_customer(p_stripe_customer_id) is not null
+  then
+    return;
+  end if;
+
+  -- The claim taken before the customer was created becomes this customer.
+  delete from billing.customers
+  where account_id = p_account_id
+    and stripe_customer_id is null
+    and exists (
+      select from billing.customers where stripe_customer_id = p_stripe_customer_id
+    );
+  update billing.customers
+  set stripe_customer_id = p_stripe_customer_id
+  where account_id = p_account_id
+    and stripe_customer_id is null;
+
+  v_is_primary := not exists (
+    select
+    from billing.customers
+    where account_id = p_account_id
+      and is_primary
+      and deleted_at is null
+  );
+  insert into billing.customers (stripe_customer_id, account_id, is_primary)
+  values (p_stripe_customer_id, p_account_id, v_is_primary)
+  on conflict (stripe_customer_id) do update
+  set account_id = excluded.account_id,
+      is_primary = excluded.is_primary and customers.deleted_at is null
+  where customers.account_id is null;
+
+  perform billing_private.bind_customer_rows(p_stripe_customer_id, p_account_id);
+end;
+$$;
+
+comment on function billing_private.bind_customer(text, uuid) is
+  'Makes an account the owner of a Stripe customer and of all that came in for it. Never by e-mail, never away from another account.';
+
+
+create function billing_private.bind_customer_rows(
+  p_stripe_customer_id text,
+  p_account_id uuid
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.invoices
+  set account_id = p_account_id
+  where stripe_customer_id = p_stripe_customer_id and account_id is null;
+
+  update billing.payment_methods
+  set account_id = p_account_id
+  where stripe_customer_id = p_stripe_customer_id and account_id is null;
+
+  with bound as (
+    update billing.payments
+    set account_id = p_account_id
+    where stripe_customer_id = p_stripe_customer_id and account_id is null
+    returning stripe_payment_key
+  )
+  update billing.refunds
+  set account_id = p_account_id
+  from bound
+  where refunds.stripe_payment_key = bound.stripe_payment_key and refunds.account_id is null;
+
+  with bound as (
+    update billing.subscriptions
+    set account_id = p_account_id
+    where stripe_customer_id = p_stripe_customer_id and account_id is null
+    returning id
+  )
+  update billing.subscription_changes
+  set account_id = p_account_id
+  from bound
+  where subscription_changes.subscription_id = bound.id
+    and subscription_changes.account_id is null;
+end;
+$$;
+
+comment on function billing_private.bind_customer_rows(text, uuid) is
+  'Gives an account the rows that were mirrored before anybody knew whose customer it is.';
+
+
+create function billing_private.note_customer(
+  p_stripe_customer_id text,
+  p_metadata jsonb
+)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.account_of_customer(p_stripe_customer_id);
+begin
+  if p_stripe_customer_id is null or v_account_id is not null then
+    return v_account_id;
+  end if;
+
+  perform billing_private.bind_customer(
+    p_stripe_customer_id, billing_private.uuid_or_null(p_metadata ->> 'account_id'));
+
+  insert into billing.customers (stripe_customer_id)
+  values (p_stripe_customer_id)
+  on conflict (stripe_customer_id) do nothing;
+
+  return billing_private.account_of_customer(p_stripe_customer_id);
+end;
+$$;
+
+comment on function billing_private.note_customer(text, jsonb) is
+  'Makes sure a customer mentioned by some object has a row, binds it if the metadata our commands set name an account, and returns that account.';
+
+
+-- -----------------------------------------------------------------------------
+-- 4  projector: customer
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_customer(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_id text := p_object ->> 'id';
+  v_is_deleted boolean := p_event.type = 'customer.deleted'
+    or coalesce(p_object -> 'deleted' = 'true', false);
+begin
+  perform billing_private.note_customer(v_id, p_object -> 'metadata');
+
+  if v_is_deleted then
+    update billing.customers
+    set deleted_at = p_event.occurred_at,
+        is_primary = false
+    where stripe_customer_id = v_id;
+    perform billing_private.end_with_customer(v_id);
+    return;
+  end if;
+
+  update billing.customers
+  set email = p_object ->> 'email',
+      name = p_object ->> 'name',
+      currency = p_object ->> 'currency',
+      is_delinquent = coalesce(p_object -> 'delinquent' = 'true', false),
+      stripe_default_payment_method_id = coalesce(
+        billing_private.stripe_id(p_object #> '{invoice_settings,default_payment_method}'),
+        billing_private.stripe_id(p_object -> 'default_source')
+      )
+  where stripe_customer_id = v_id;
+end;
+$$;
+
+comment on function billing_private.project_customer(jsonb, billing_private.stripe_events) is
+  'Mirrors a Stripe customer. Its deletion ends its subscriptions, as it does at Stripe.';
+
+
+create function billing_private.end_with_customer(p_stripe_customer_id text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.subscriptions
+  set status = 'canceled',
+      ended_at = customers.deleted_at,
+      canceled_at = coalesce(subscriptions.canceled_at, customers.deleted_at),
+      past_due_since = null,
+      updated_at = customers.deleted_at
+  from billing.customers
+  where customers.stripe_customer_id = p_stripe_customer_id
+    and customers.deleted_at is not null
+    and subscriptions.stripe_customer_id = p_stripe_customer_id
+    and subscriptions.status not in ('canceled', 'incomplete_expired');
+end;
+$$;
+
+comment on function billing_private.end_with_customer(text) is
+  'Cancels what is left of a deleted customer''s subscriptions, whether or not Stripe''s own events about them have come.';
+
+
+-- -----------------------------------------------------------------------------
+-- 5  projector: product and price
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_product(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_id text := p_object ->> 'id';
+  v_is_active boolean := p_event.type <> 'product.deleted'
+    and coalesce(p_object -> 'active' = 'true', true);
+begin
+  -- A plan that was written here first is claimed by its key.
+  update billing.plans
+  set stripe_product_id = v_id
+  where key = p_object #>> '{metadata,plan_key}'
+    and stripe_product_id is null
+    and not exists (select from billing.plans where stripe_product_id = v_id);
+
+  -- A product nobody knows waits unlisted until an admin has looked at it.
+  insert into billing.plans (key, name, description, stripe_product_id, is_active, is_listed)
+  values (
+    v_id, coalesce(p_object ->> 'name', v_id), p_object ->> 'description', v_id, v_is_active, false
+  )
+  on conflict (stripe_product_id) do update
+  set name = coalesce(p_object ->> 'name', plans.name),
+      description = coalesce(excluded.description, plans.description),
+      is_active = excluded.is_active;
+
+  update billing.prices
+  set plan_id = plans.id
+  from billing.plans
+  where plans.stripe_product_id = v_id
+    and prices.stripe_product_id = v_id
+    and prices.plan_id is null;
+end;
+$$;
+
+comment on function billing_private.project_product(jsonb, billing_private.stripe_events) is
+  'Keeps a plan''s name, description and activity as its Stripe product says; binds prices that came first.';
+
+
+create function billing_private.settle_price_key(
+  p_key text,
+  p_stripe_price_id text
+)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_holder text;
+begin
+  select prices.stripe_price_id into v_holder
+  from billing.prices
+  where prices.key = p_key
+    and prices.is_active
+    and prices.stripe_price_id is distinct from p_stripe_price_id
+    and prices.stripe_price_id is not null;
+
+  if v_holder is null then
+    return p_key;
+  end if;
+  -- A lookup key moves from price to price; the two events may come in either order.
+  if (select (occurred_at, object_id) from billing_private.stripe_objects where object_id = v_holder)
+    > (select (occurred_at, object_id) from billing_private.stripe_objects
+      where object_id = p_stripe_price_id)
+  then
+    return null;
+  end if;
+
+  update billing.prices set key = null where stripe_price_id = v_holder;
+  return p_key;
+end;
+$$;
+
+comment on function billing_private.settle_price_key(text, text) is
+  'Decides who holds a lookup key two active prices claim: the one whose snapshot is newer.';
+
+
+create function billing_private.project_price(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_id text := p_object ->> 'id';
+  v_product_id text := billing_private.stripe_id(p_object -> 'product');
+  v_is_active boolean := p_event.type <> 'price.deleted'
+    and coalesce(p_object -> 'active' = 'true', true);
+  v_key text := nullif(p_object ->> 'lookup_key', '');
+begin
+  if v_key is not null and v_is_active then
+    v_key := billing_private.settle_price_key(v_key, v_id);
+  end if;
+
+  -- A price that was written here first is claimed by its key.
+  update billing.prices
+  set stripe_price_id = v_id
+  where key = v_key
+    and stripe_price_id is null
+    and not exists (select from billing.prices where stripe_price_id = v_id);
+
+  insert into billing.prices (
+    key, plan_id, currency, unit_amount_minor, unit_amount_decimal, billing_interval,
+    interval_count, usage_type, billing_scheme, trial_days, is_active, is_listed,
+    stripe_price_id, stripe_product_id
+  )
+  values (
+    v_key,
+    (select id from billing.plans where stripe_product_id = v_product_id),
+    lower(p_object ->> 'currency'),
+    billing_private.stripe_integer(p_object -> 'unit_amount'),
+    nullif(p_object ->> 'unit_amount_decimal', '')::numeric,
+    p_object #>> '{recurring,interval}',
+    coalesce(billing_private.stripe_integer(p_object #> '{recurring,interval_count}'), 1),
+    coalesce(p_object #>> '{recurring,usage_type}', 'licensed'),
+    coalesce(p_object ->> 'billing_scheme', 'per_unit'),
+    billing_private.stripe_integer(p_object #> '{recurring,trial_period_days}'),
+    v_is_active,
+    -- Only prices with a name are on offer; one made in the dashboard for one customer stays private.
+    v_key is not null,
+    v_id,
+    v_product_id
+  )
+  on conflict (stripe_price_id) do update
+  set key = excluded.key,
+      plan_id = coalesce(excluded.plan_id, prices.plan_id),
+      stripe_product_id = excluded.stripe_product_id,
+      trial_days = coalesce(excluded.trial_days, prices.trial_days),
+      is_active = excluded.is_active;
+
+  perform billing_private.bind_price(v_id);
+end;
+$$;
+
+comment on function billing_private.project_price(jsonb, billing_private.stripe_events) is
+  'Mirrors a Stripe price. What it costs is written once: Stripe''s prices are immutable.';
+
+
+create function billing_private.bind_price(p_stripe_price_id text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  with bound as (
+    update billing.subscription_items
+    set price_id = prices.id
+    from billing.prices
+    where prices.stripe_price_id = p_stripe_price_id
+      and subscription_items.stripe_price_id = p_stripe_price_id
+      and subscription_items.price_id is null
+    returning subscription_items.subscription_id
+  )
+  update billing.subscriptions
+  set price_id = base.price_id
+  from bound
+  cross join lateral billing_private.base_item(bound.subscription_id) as base
+  where subscriptions.id = bound.subscription_id
+    and subscriptions.price_id is null;
+end;
+$$;
+
+comment on function billing_private.bind_price(text) is
+  'Gives a price to the subscription items that were mirrored before it.';
+
+
+-- -----------------------------------------------------------------------------
+-- 6  projector: subscription
+-- -----------------------------------------------------------------------------
+
+create function billing_private.base_item(p_subscription_id uuid)
+returns billing.subscription_items
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_item billing.subscription_items;
+begin
+  select subscription_items.* into v_item
+  from billing.subscription_items
+  left join billing.prices on prices.id = subscription_items.price_id
+  left join billing.plans on plans.id = prices.plan_id
+  where subscription_items.subscription_id = p_subscription_id
+  order by
+    (plans.kind = 'base') desc nulls last,
+    plans.tier_rank desc nulls last,
+    subscription_items.stripe_subscription_item_id
+  limit 1;
+  return v_item;
+end;
+$$;
+
+comment on function billing_private.base_item(uuid) is
+  'The item a subscription is named after: its base plan, of the highest tier where there are several.';
+
+
+create function billing_private.past_due_since(
+  p_stripe_subscription_id text,
+  p_as_of timestamptz
+)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_since timestamptz;
+begin
+  -- Read from the inbox, so it does not depend on the order in which the events came.
+  with snapshots as materialized (
+    select
+      occurred_at,
+      billing_private.parse_json(payload) #>> '{data,object,status}' = 'past_due' as is_past_due
+    from billing_private.stripe_events
+    where object_id = p_stripe_subscription_id
+      and occurred_at <= p_as_of
+      and coalesce(status_reason, 'superseded') = 'superseded'
+  )
+  select min(occurred_at) into v_since
+  from snapshots
+  where is_past_due
+    and occurred_at >= coalesce(
+      (select max(occurred_at) from snapshots where not is_past_due), '-infinity');
+  return coalesce(v_since, p_as_of);
+end;
+$$;
+
+comment on function billing_private.past_due_since(text, timestamptz) is
+  'When the series of past_due snapshots that a subscription is in began.';
+
+
+create function billing_private.project_subscription(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_id text := p_object ->> 'id';
+  v_status text := coalesce(nullif(p_object ->> 'status', ''), 'unknown');
+  v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
+  v_account_id uuid := billing_private.note_customer(v_customer_id, p_object -> 'metadata');
+begin
+  -- The header says who and since when; its period and price follow from the items below.
+  insert into billing.subscriptions as stored (
+    account_id, provider, status, currency, started_at, billing_anchor, trial_start, trial_end,
+    past_due_since, cancel_at, cancel_at_period_end, canceled_at, cancellation_reason, ended_at,
+    collection_method, pause_collection, stripe_subscription_id, stripe_customer_id,
+    stripe_latest_invoice_id, stripe_default_payment_method_id, stripe_schedule_id, metadata,
+    updated_at
+  )
+  values (
+    v_account_id, 'stripe', v_status, p_object ->> 'currency',
+    billing_private.stripe_time(coalesce(p_object -> 'start_date', p_object -> 'created')),
+    billing_private.stripe_time(p_object -> 'billing_cycle_anchor'),
+    billing_private.stripe_time(p_object -> 'trial_start'),
+    billing_private.stripe_time(p_object -> 'trial_end'),
+    case when v_status = 'past_due'
+      then billing_private.past_due_since(v_id, p_event.occurred_at) end,
+    billing_private.stripe_time(p_object -> 'cancel_at'),
+    coalesce(p_object -> 'cancel_at_period_end' = 'true', false),
+    billing_private.stripe_time(p_object -> 'canceled_at'),
+    p_object #>> '{cancellation_details,reason}',
+    billing_private.stripe_time(p_object -> 'ended_at'),
+    p_object ->> 'collection_method',
+    nullif(p_object -> 'pause_collection', 'null'),
+    v_id, v_customer_id,
+    billing_private.stripe_id(p_object -> 'latest_invoice'),
+    billing_private.stripe_id(p_object -> 'default_payment_method'),
+    billing_private.stripe_id(p_object -> 'schedule'),
+    coalesce(nullif(p_object -> 'metadata', 'null'), '{}'),
+    p_event.occurred_at
+  )
+  on conflict (stripe_subscription_id) do update
+  set (
+    account_id, status, currency, started_at, billing_anchor, trial_start, trial_end,
+    past_due_since, cancel_at, cancel_at_period_end, canceled_at, cancellation_reason, ended_at,
+    collection_method, pause_collection, stripe_customer_id, stripe_latest_invoice_id,
+    stripe_default_payment_method_id, stripe_schedule_id, metadata, updated_at
+  ) = row(
+    coalesce(stored.account_id, excluded.account_id), excluded.status, excluded.currency,
+    excluded.started_at, excluded.billing_anchor, excluded.trial_start, excluded.trial_end,
+    excluded.past_due_since, excluded.cancel_at, excluded.cancel_at_period_end,
+    excluded.canceled_at, excluded.cancellation_reason, excluded.ended_at,
+    excluded.collection_method, excluded.pause_collection, excluded.stripe_customer_id,
+    excluded.stripe_latest_invoice_id, excluded.stripe_default_payment_method_id,
+    excluded.stripe_schedule_id, excluded.metadata, excluded.updated_at
+  );
+
+  perform billing_private.project_subscription_items(v_id, p_object);
+  perform billing_private.end_with_customer(v_customer_id);
+end;
+$$;
+
+comment on function billing_private.project_subscription(jsonb, billing_private.stripe_events) is
+  'Mirrors a Stripe subscription with its items, from any API version. Not split: it is one row, column by column.';
+
+
+create function billing_private.project_subscription_items(
+  p_stripe_subscription_id text,
+  p_object jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_subscription_id uuid := (
+    select id from billing.subscriptions where stripe_subscription_id = p_stripe_subscription_id
+  );
+begin
+  -- Up to acacia the period is the subscription's, since basil (2025-03-31) each item's.
+  insert into billing.subscription_items (
+    subscription_id, price_id, quantity, current_period_start, current_period_end,
+    stripe_subscription_item_id, stripe_price_id, stripe_product_id
+  )
+  select
+    v_subscription_id,
+    prices.id,
+    billing_private.stripe_integer(item -> 'quantity'),
+    billing_private.stripe_time(
+      coalesce(item -> 'current_period_start', p_object -> 'current_period_start')),
+    billing_private.stripe_time(
+      coalesce(item -> 'current_period_end', p_object -> 'current_period_end')),
+    item ->> 'id',
+    read.price_id,
+    billing_private.stripe_id(coalesce(
+      nullif(item #> '{price,product}', 'null'), item #> '{plan,product}'))
+  from jsonb_path_query(p_object, '$.items.data[*]') as item
+  cross join lateral (
+    select billing_private.stripe_id(
+      coalesce(nullif(item -> 'price', 'null'), item -> 'plan')) as price_id
+  ) as read
+  left join billing.prices on prices.stripe_price_id = read.price_id
+  where item ->> 'id' is not null
+  on conflict (stripe_subscription_item_id) do update
+  set price_id = excluded.price_id,
+      quantity = excluded.quantity,
+      current_period_start = excluded.current_period_start,
+      current_period_end = excluded.current_period_end,
+      stripe_price_id = excluded.stripe_price_id,
+      stripe_product_id = excluded.stripe_product_id;
+
+  -- A list that is cut short says nothing about what it does not show.
+  delete from billing.subscription_items
+  where subscription_id = v_subscription_id
+    and jsonb_typeof(p_object #> '{items,data}') = 'array'
+    and coalesce(p_object #> '{items,has_more}' <> 'true', true)
+    and not exists (
+      select
+      from jsonb_path_query(p_object, '$.items.data[*]') as item
+      where item ->> 'id' = subscription_items.stripe_subscription_item_id
+    );
+
+  update billing.subscriptions
+  set price_id = base.price_id,
+      quantity = base.quantity,
+      current_period_start = base.current_period_start,
+      current_period_end = base.current_period_end,
+      pending_price_id = nullif(pending_price_id, base.price_id),
+      pending_change_at = case
+        when pending_price_id is distinct from base.price_id then pending_change_at
+      end
+  from billing_private.base_item(v_subscription_id) as base
+  where subscriptions.id = v_subscription_id;
+end;
+$$;
+
+comment on function billing_private.project_subscription_items(text, jsonb) is
+  'Mirrors the items of a subscription''s newest snapshot, and what the subscription takes from its base item.';
+
+
+-- -----------------------------------------------------------------------------
+-- 7  projector: invoice
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_invoice(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
+  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+begin
+  insert into billing.invoices as stored (
+    account_id, number, status, billing_reason, currency, subtotal_minor, total_minor,
+    amount_due_minor, amount_paid_minor, amount_remaining_minor, attempt_count,
+    next_payment_attempt_at, issued_at, due_at, finalized_at, paid_at, voided_at,
+    marked_uncollectible_at, deleted_at, hosted_invoice_url, invoice_pdf_url, stripe_invoice_id,
+    stripe_customer_id, stripe_subscription_id
+  )
+  values (
+    v_account_id, p_object ->> 'number', p_object ->> 'status', p_object ->> 'billing_reason',
+    coalesce(p_object ->> 'currency', 'xxx'),
+    coalesce(billing_private.stripe_integer(p_object -> 'subtotal'), 0),
+    coalesce(billing_private.stripe_integer(p_object -> 'total'), 0),
+    coalesce(billing_private.stripe_integer(p_object -> 'amount_due'), 0),
+    coalesce(billing_private.stripe_integer(p_object -> 'amount_paid'), 0),
+    coalesce(billing_private.stripe_integer(p_object -> 'amount_remaining'), 0),
+    coalesce(billing_private.stripe_integer(p_object -> 'attempt_count'), 0),
+    billing_private.stripe_time(p_object -> 'next_payment_attempt'),
+    billing_private.stripe_time(p_object -> 'created'),
+    billing_private.stripe_time(p_object -> 'due_date'),
+    billing_private.stripe_time(p_object #> '{status_transitions,finalized_at}'),
+    billing_private.stripe_time(p_object #> '{status_transitions,paid_at}'),
+    billing_private.stripe_time(p_object #> '{status_transitions,voided_at}'),
+    billing_private.stripe_time(p_object #> '{status_transitions,marked_uncollectible_at}'),
+    case when p_event.type = 'invoice.deleted' then p_event.occurred_at end,
+    p_object ->> 'hosted_invoice_url', p_object ->> 'invoice_pdf', p_object ->> 'id',
+    v_customer_id,
+    -- Since basil under parent, which one-off invoices do not have; before at the top.
+    coalesce(
+      billing_private.stripe_id(p_object #> '{parent,subscription_details,subscription}'),
+      billing_private.stripe_id(p_object -> 'subscription'))
+  )
+  on conflict (stripe_invoice_id) do update
+  set (
+    account_id, number, status, billing_reason, currency, subtotal_minor, total_minor,
+    amount_due_minor, amount_paid_minor, amount_remaining_minor, attempt_count,
+    next_payment_attempt_at, issued_at, due_at, finalized_at, paid_at, voided_at,
+    marked_uncollectible_at, deleted_at, hosted_invoice_url, invoice_pdf_url, stripe_customer_id,
+    stripe_subscription_id
+  ) = row(
+    coalesce(stored.account_id, excluded.account_id), excluded.number, excluded.status,
+    excluded.billing_reason, excluded.currency, excluded.subtotal_minor, excluded.total_minor,
+    excluded.amount_due_minor, excluded.amount_paid_minor, excluded.amount_remaining_minor,
+    excluded.attempt_count, excluded.next_payment_attempt_at, excluded.issued_at, excluded.due_at,
+    excluded.finalized_at, excluded.paid_at, excluded.voided_at, excluded.marked_uncollectible_at,
+    excluded.deleted_at, excluded.hosted_invoice_url, excluded.invoice_pdf_url,
+    excluded.stripe_customer_id, excluded.stripe_subscription_id
+  );
+
+  perform billing_private.project_invoice_lines(p_object);
+end;
+$$;
+
+comment on function billing_private.project_invoice(jsonb, billing_private.stripe_events) is
+  'Mirrors a Stripe invoice with its lines, from any API version. Not split: it is one row, column by column.';
+
+
+create function billing_private.project_invoice_lines(p_object jsonb)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice_id uuid := (
+    select id from billing.invoices where stripe_invoice_id = p_object ->> 'id'
+  );
+begin
+  insert into billing.invoice_lines (
+    invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
+    is_proration, stripe_line_id, stripe_price_id, stripe_subscription_item_id
+  )
+  select
+    v_invoice_id,
+    line ->> 'description',
+    coalesce(billing_private.stripe_integer(line -> 'amount'), 0),
+    coalesce(line ->> 'currency', p_object ->> 'currency', 'xxx'),
+    billing_private.stripe_integer(line -> 'quantity'),
+    billing_private.stripe_time(line #> '{period,start}'),
+    billing_private.stripe_time(line #> '{period,end}'),
+    coalesce(
+      line #> '{parent,subscription_item_details,proration}' = 'true'
+        or line #> '{parent,invoice_item_details,proration}' = 'true'
+        or line -> 'proration' = 'true',
+      false),
+    line ->> 'id',
+    billing_private.stripe_id(coalesce(
+      nullif(line #> '{pricing,price_details,price}', 'null'),
+      nullif(line -> 'price', 'null'),
+      line -> 'plan')),
+    billing_private.stripe_id(coalesce(
+      nullif(line #> '{parent,subscription_item_details,subscription_item}', 'null'),
+      line -> 'subscription_item'))
+  from jsonb_path_query(p_object, '$.lines.data[*]') as line
+  where line ->> 'id' is not null
+  on conflict (invoice_id, stripe_line_id) do update
+  set description = excluded.description,
+      amount_minor = excluded.amount_minor,
+      currency = excluded.currency,
+      quantity = excluded.quantity,
+      period_start = excluded.period_start,
+      period_end = excluded.period_end,
+      is_proration = excluded.is_proration,
+      stripe_price_id = excluded.stripe_price_id,
+      stripe_subscription_item_id = excluded.stripe_subscription_item_id;
+
+  -- Events show the first ten lines; a list that is cut short removes nothing.
+  delete from billing.invoice_lines
+  where invoice_id = v_invoice_id
+    and jsonb_typeof(p_object #> '{lines,data}') = 'array'
+    and coalesce(p_object #> '{lines,has_more}' <> 'true', true)
+    and not exists (
+      select
+      from jsonb_path_query(p_object, '$.lines.data[*]') as line
+      where line ->> 'id' = invoice_lines.stripe_line_id
+    );
+end;
+$$;
+
+comment on function billing_private.project_invoice_lines(jsonb) is
+  'Mirrors the lines of an invoice''s newest snapshot.';
+
+
+-- -----------------------------------------------------------------------------
+-- 8  projectors: payment intent, charge, refund, payment method
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_payment_intent(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
+  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+begin
+  insert into billing.payments as stored (
+    account_id, stripe_payment_key, status, amount_minor, amount_received_minor, currency,
+    failure_code, decline_code, failure_message, stripe_invoice_id, stripe_customer_id,
+    stripe_payment_method_id, created_at
+  )
+  values (
+    v_account_id, p_object ->> 'id', p_object ->> 'status',
+    coalesce(billing_private.stripe_integer(p_object -> 'amount'), 0),
+    coalesce(billing_private.stripe_integer(p_object -> 'amount_received'), 0),
+    coalesce(p_object ->> 'currency', 'xxx'),
+    p_object #>> '{last_payment_error,code}',
+    p_object #>> '{last_payment_error,decline_code}',
+    p_object #>> '{last_payment_error,message}',
+    billing_private.stripe_id(p_object -> 'invoice'),
+    v_customer_id,
+    billing_private.stripe_id(p_object -> 'payment_method'),
+    coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at)
+  )
+  on conflict (stripe_payment_key) do update
+  set account_id = coalesce(stored.account_id, excluded.account_id),
+      status = excluded.status,
+      amount_minor = excluded.amount_minor,
+      amount_received_minor = excluded.amount_received_minor,
+      currency = excluded.currency,
+      failure_code = excluded.failure_code,
+      decline_code = excluded.decline_code,
+      failure_message = excluded.failure_message,
+      stripe_invoice_id = coalesce(excluded.stripe_invoice_id, stored.stripe_invoice_id),
+      stripe_customer_id = excluded.stripe_customer_id,
+      stripe_payment_method_id = excluded.stripe_payment_method_id,
+      created_at = excluded.created_at;
+
+  perform billing_private.bind_refunds(p_object ->> 'id');
+end;
+$$;
+
+comment on function billing_private.project_payment_intent(jsonb, billing_private.stripe_events) is
+  'Mirrors a payment intent into billing.payments: everything but what its charge knows better.';
+
+
+create function billing_private.project_charge(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_intent_id text := billing_private.stripe_id(p_object -> 'payment_intent');
+  v_is_paid boolean := p_object ->> 'status' = 'succeeded';
+  v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
+  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+  v_created_at timestamptz := billing_private.stripe_time(p_object -> 'created');
+begin
+  -- A failed attempt is told by its intent, which outlives it.
+  if v_intent_id is not null and not v_is_paid then
+    return;
+  end if;
+
+  insert into billing.payments as stored (
+    account_id, stripe_payment_key, status, amount_minor, amount_received_minor,
+    amount_refunded_minor, currency, failure_code, decline_code, failure_message, is_disputed,
+    paid_at, stripe_charge_id, stripe_invoice_id, stripe_customer_id, stripe_payment_method_id,
+    created_at
+  )
+  values (
+    v_account_id, coalesce(v_intent_id, p_object ->> 'id'), p_object ->> 'status',
+    coalesce(billing_private.stripe_integer(p_object -> 'amount'), 0),
+    case when v_is_paid
+      then coalesce(billing_private.stripe_integer(
+        coalesce(p_object -> 'amount_captured', p_object -> 'amount')), 0)
+      else 0 end,
+    coalesce(billing_private.stripe_integer(p_object -> 'amount_refunded'), 0),
+    coalesce(p_object ->> 'currency', 'xxx'),
+    p_object ->> 'failure_code', p_object #>> '{outcome,reason}', p_object ->> 'failure_message',
+    coalesce(p_object -> 'disputed' = 'true', false),
+    case when v_is_paid then v_created_at end,
+    p_object ->> 'id',
+    billing_private.stripe_id(p_object -> 'invoice'),
+    v_customer_id,
+    billing_private.stripe_id(p_object -> 'payment_method'),
+    coalesce(v_created_at, p_event.occurred_at)
+  )
+  on conflict (stripe_payment_key) do update
+  set account_id = coalesce(stored.account_id, excluded.account_id),
+      status = case when v_intent_id is null then excluded.status else stored.status end,
+      amount_refunded_minor = excluded.amount_refunded_minor,
+      is_disputed = excluded.is_disputed,
+      paid_at = excluded.paid_at,
+      stripe_charge_id = excluded.stripe_charge_id,
+      stripe_invoice_id = coalesce(stored.stripe_invoice_id, excluded.stripe_invoice_id);
+
+  perform billing_private.bind_refunds(coalesce(v_intent_id, p_object ->> 'id'));
+end;
+$$;
+
+comment on function billing_private.project_charge(jsonb, billing_private.stripe_events) is
+  'Mirrors a successful charge, or one without intent, into billing.payments: when it was paid, refunded, disputed.';
+
+
+create function billing_private.project_invoice_payment(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Since basil the only link between an invoice and its payment.
+  insert into billing.payments as stored (
+    stripe_payment_key, amount_minor, currency, stripe_invoice_id, created_at
+  )
+  select
+    payment_key,
+    coalesce(billing_private.stripe_integer(p_object -> 'amount_requested'), 0),
+    coalesce(p_object ->> 'currency', 'xxx'),
+    billing_private.stripe_id(p_object -> 'invoice'),
+    p_event.occurred_at
+  from coalesce(
+    billing_private.stripe_id(p_object #> '{payment,payment_intent}'),
+    billing_private.stripe_id(p_object #> '{payment,charge}')
+  ) as payment_key
+  where payment_key is not null
+  on conflict (stripe_payment_key) do update
+  set stripe_invoice_id = excluded.stripe_invoice_id;
+end;
+$$;
+
+comment on function billing_private.project_invoice_payment(jsonb, billing_private.stripe_events) is
+  'Links a payment to the invoice it pays.';
+
+
+create function billing_private.bind_refunds(p_stripe_payment_key text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.refunds
+  set account_id = payments.account_id
+  from billing.payments
+  where payments.stripe_payment_key = p_stripe_payment_key
+    and refunds.stripe_payment_key = p_stripe_payment_key
+    and refunds.account_id is null
+    and payments.account_id is not null;
+end;
+$$;
+
+comment on function billing_private.bind_refunds(text) is
+  'Gives refunds that came before their payment its account.';
+
+
+create function billing_private.project_refund(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_payment_key text := coalesce(
+    billing_private.stripe_id(p_object -> 'payment_intent'),
+    billing_private.stripe_id(p_object -> 'charge'));
+begin
+  insert into billing.refunds as stored (
+    stripe_payment_key, status, amount_minor, currency, reason, failure_reason, refunded_at,
+    stripe_refund_id
+  )
+  values (
+    v_payment_key, p_object ->> 'status',
+    coalesce(billing_private.stripe_integer(p_object -> 'amount'), 0),
+    coalesce(p_object ->> 'currency', 'xxx'),
+    p_object ->> 'reason', p_object ->> 'failure_reason',
+    billing_private.stripe_time(p_object -> 'created'),
+    p_object ->> 'id'
+  )
+  on conflict (stripe_refund_id) do update
+  set stripe_payment_key = excluded.stripe_payment_key,
+      status = excluded.status,
+      amount_minor = excluded.amount_minor,
+      reason = excluded.reason,
+      failure_reason = excluded.failure_reason;
+
+  perform billing_private.bind_refunds(v_payment_key);
+end;
+$$;
+
+comment on function billing_private.project_refund(jsonb, billing_private.stripe_events) is
+  'Mirrors a refund. It names no customer: its account is its payment''s.';
+
+
+create function billing_private.project_payment_method(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := coalesce(
+    billing_private.stripe_id(p_object -> 'customer'), p_event.stripe_customer_id);
+  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+begin
+  insert into billing.payment_methods as stored (
+    account_id, type, card_brand, card_last4, card_exp_month, card_exp_year, detached_at,
+    stripe_payment_method_id, stripe_customer_id
+  )
+  values (
+    v_account_id, coalesce(p_object ->> 'type', 'unknown'),
+    p_object #>> '{card,brand}', p_object #>> '{card,last4}',
+    billing_private.stripe_integer(p_object #> '{card,exp_month}'),
+    billing_private.stripe_integer(p_object #> '{card,exp_year}'),
+    case when p_event.type = 'payment_method.detached' then p_event.occurred_at end,
+    p_object ->> 'id', v_customer_id
+  )
+  on conflict (stripe_payment_method_id) do update
+  set account_id = coalesce(stored.account_id, excluded.account_id),
+      type = excluded.type,
+      card_brand = excluded.card_brand,
+      card_last4 = excluded.card_last4,
+      card_exp_month = excluded.card_exp_month,
+      card_exp_year = excluded.card_exp_year,
+      detached_at = excluded.detached_at,
+      stripe_customer_id = coalesce(excluded.stripe_customer_id, stored.stripe_customer_id);
+
+  update billing.customers
+  set stripe_default_payment_method_id = null
+  where stripe_default_payment_method_id = p_object ->> 'id'
+    and p_event.type = 'payment_method.detached';
+end;
+$$;
+
+comment on function billing_private.project_payment_method(jsonb, billing_private.stripe_events) is
+  'Mirrors what Stripe shows of a payment method. Detached ones stay, and are nobody''s default.';
+
+
+-- -----------------------------------------------------------------------------
+-- 9  projector: checkout session
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_checkout_session(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_status text := p_object ->> 'status';
+  v_session billing.checkout_sessions;
+begin
+  -- Sessions made by others (payment links, the dashboard) are not ours to follow; what they sell
+  -- arrives as a subscription.
+  update billing.checkout_sessions
+  set stripe_session_id = p_object ->> 'id',
+      status = case when v_status in ('open', 'complete', 'expired') then v_status else status end,
+      url = case when v_status = 'open' then p_object ->> 'url' end,
+      expires_at = billing_private.stripe_time(p_object -> 'expires_at'),
+      completed_at = case
+        when v_status = 'complete' then coalesce(completed_at, p_event.occurred_at)
+      end,
+      stripe_subscription_id = billing_private.stripe_id(p_object -> 'subscription'),
+      failure = null
+  where stripe_session_id = p_object ->> 'id'
+    or (
+      stripe_session_id is null
+      and id = billing_private.uuid_or_null(p_object #>> '{metadata,checkout_id}')
+    )
+  returning * into v_session;
+
+  if not found then
+    return;
+  end if;
+
+  perform billing_private.bind_customer(
+    billing_private.stripe_id(p_object -> 'customer'), v_session.account_id);
+
+  if v_status = 'complete' then
+    perform billing_private.retire_checkouts(v_session.account_id, v_session.id);
+  end if;
+end;
+$$;
+
+comment on function billing_private.project_checkout_session(jsonb, billing_private.stripe_events) is
+  'Follows the checkout sessions we opened. complete is not paid: access waits for the subscription itself.';
+
+
+-- -----------------------------------------------------------------------------
+-- 10  applying an event
+-- -----------------------------------------------------------------------------
+
+create function billing_private.refusal_of(p_event billing_private.stripe_events)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return case
+    when p_event.connected_account_id is not null then 'connected_account'
+    when p_event.livemode <> (select stripe_livemode from billing_private.settings)
+      then 'other_livemode'
+    when not exists (
+      select from billing_private.event_handlers where event_type = p_event.type
+    ) then 'unhandled_type'
+    when p_event.object_id is null then 'object_without_id'
+  end;
+end;
+$$;
+
+comment on function billing_private.refusal_of(billing_private.stripe_events) is
+  'Why an event is stored but not applied, or null when it is to be applied.';
+
+
+create function billing_private.project_event(p_event billing_private.stripe_events)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_object jsonb;
+  v_newest billing_private.stripe_events;
+begin
+  perform billing_private.lock_customer(coalesce(p_event.stripe_customer_id, p_event.object_id));
+  perform billing_private.set_cause('stripe_event', p_event.event_id, p_event.type);
+
+  v_object := billing_private.accept_snapshot(
+    p_event, billing_private.parse_json(p_event.payload) #> '{data,object}');
+
+  if v_object is null then
+    -- An older snapshot changes nothing, but it may move the beginning of a series of failures.
+    update billing.subscriptions
+    set past_due_since = billing_private.past_due_since(p_event.object_id, stripe_objects.occurred_at)
+    from billing_private.stripe_objects
+    where subscriptions.stripe_subscription_id = p_event.object_id
+      and stripe_objects.object_id = p_event.object_id
+      and subscriptions.status = 'past_due';
+    return 'superseded';
+  end if;
+
+  select stripe_events.* into v_newest
+  from billing_private.stripe_objects
+  join billing_private.stripe_events using (event_id)
+  where stripe_objects.object_id = p_event.object_id;
+
+  execute format(
+    'select billing_private.%I($1, $2)',
+    (select projector from billing_private.event_handlers where event_type = p_event.type)
+  )
+  using v_object, v_newest;
+  return null;
+end;
+$$;
+
+comment on function billing_private.project_event(billing_private.stripe_events) is
+  'Brings what an event says into the tables; returns superseded when something newer is there already.';
+
+
+create function billing_private.apply_event(p_event_id text)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_event billing_private.stripe_events;
+  v_reason text;
+  v_status text;
+  v_message text;
+  v_context text;
+begin
+  select * into strict v_event
+  from billing_private.stripe_events
+  where event_id = p_event_id
+  for update;
+
+  v_reason := billing_private.refusal_of(v_event);
+  if v_reason is not null then
+    v_status := 'ignored';
+  else
+    begin
+      v_reason := billing_private.project_event(v_event);
+      v_status := 'applied';
+    exception when others then
+      get stacked diagnostics v_message = message_text, v_context = pg_exception_context;
+      v_status := case when v_event.attempts >= 7 then 'dead' else 'failed' end;
+      v_reason := null;
+    end;
+  end if;
+
+  update billing_private.stripe_events
+  set status = v_status,
+      status_reason = v_reason,
+      attempts = v_event.attempts + 1,
+      -- 1 minute, then twice as long each time: eight tries within about two hours.
+      next_attempt_at = case
+        when v_status = 'failed'
+          then billing_private.now() + interval '1 minute' * (2 ^ v_event.attempts)
+      end,
+      last_error = case
+        when v_message is not null
+          then jsonb_build_object('message', v_message, 'context', v_context)
+      end,
+      finished_at = case when v_status <> 'failed' then billing_private.now() end
+  where event_id = p_event_id;
+
+  return v_status;
+end;
+$$;
+
+comment on function billing_private.apply_event(text) is
+  'Applies a stored event and notes the outcome: applied, ignored, failed (will be retried) or dead (after eight tries).';
+
+
+-- -----------------------------------------------------------------------------
+-- 11  billing.ingest_stripe_event()
+-- -----------------------------------------------------------------------------
+
+create type billing.ingest_result as (
+  event_id text,
+  status text,
+  duplicate boolean
+);
+
+comment on type billing.ingest_result is
+  'What became of a delivered event: its id, its status in the inbox, and whether it was there before.';
+
+
+create function billing_private.read_envelope(p_payload text)
+returns billing_private.stripe_events
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_json jsonb;
+  v_object jsonb;
+  v_event billing_private.stripe_events;
+begin
+  begin
+    v_json := billing_private.parse_json(p_payload);
+  exception when others then
+    perform billing_private.fail('EVENT_INVALID', '{"problem": "not JSON"}');
+  end;
+  v_object := v_json #> '{data,object}';
+
+  v_event.event_id := nullif(v_json ->> 'id', '');
+  v_event.source := 'webhook';
+  v_event.type := nullif(v_json ->> 'type', '');
+  -- Thin events (v2.core.event) name their object, and write the time as text.
+  v_event.object_id := coalesce(
+    nullif(v_object ->> 'id', ''), v_json #>> '{related_object,id}');
+  v_event.object_type := coalesce(v_object ->> 'object', v_json #>> '{related_object,type}');
+  v_event.stripe_customer_id := case
+    when v_object ->> 'object' = 'customer' then v_object ->> 'id'
+    else coalesce(
+      billing_private.stripe_id(v_object -> 'customer'),
+      billing_private.stripe_id(v_json #> '{data,previous_attributes,customer}'))
+  end;
+  v_event.connected_account_id := nullif(v_json ->> 'account', '');
+  v_event.api_version := v_json ->> 'api_version';
+  v_event.livemode := coalesce(v_json -> 'livemode' = 'true', false);
+  v_event.occurred_at := coalesce(
+    billing_private.stripe_time(v_json -> 'created'),
+    case when v_json ->> 'created' ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d'
+      then (v_json ->> 'created')::timestamptz end,
+    billing_private.now());
+  v_event.payload := p_payload;
+  v_event.request_id := billing_private.request_id();
+
+  if v_event.event_id is null or v_event.type is null
+    or v_json ->> 'object' not in ('event', 'v2.core.event')
+  then
+    perform billing_private.fail('EVENT_INVALID', jsonb_build_object(
+      'problem', 'id, type or object is missing'));
+  end if;
+  return v_event;
+end;
+$$;
+
+comment on function billing_private.read_envelope(text) is
+  'What the inbox keeps beside the raw text of an event. Refuses what is not an event (EVENT_INVALID, 400).';
+
+
+create function billing_private.ingest_stripe_event(p_payload text)
+returns billing.ingest_result
+language plpgsql
+volatile
+security definer -- the inbox is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_event billing_private.stripe_events := billing_private.read_envelope(p_payload);
+begin
+  -- Waits for a concurrent delivery of the same event, and then finds it done.
+  insert into billing_private.stripe_events (
+    event_id, type, object_id, object_type, stripe_customer_id, connected_account_id, api_version,
+    livemode, occurred_at, payload, request_id
+  )
+  values (
+    v_event.event_id, v_event.type, v_event.object_id, v_event.object_type,
+    v_event.stripe_customer_id, v_event.connected_account_id, v_event.api_version,
+    v_event.livemode, v_event.occurred_at, v_event.payload, v_event.request_id
+  )
+  on conflict (event_id) do nothing;
+
+  if not found then
+    return (
+      select row(event_id, status, true)::billing.ingest_result
+      from billing_private.stripe_events
+      where event_id = v_event.event_id
+    );
+  end if;
+
+  return row(v_event.event_id, billing_private.apply_event(v_event.event_id), false);
+end;
+$$;
+
+
+create function billing.ingest_stripe_event(payload text)
+returns billing.ingest_result
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.ingest_stripe_event(payload);
+end;
+
+comment on function billing.ingest_stripe_event(text) is
+$$Stores a verified Stripe event and applies it, in one transaction. For service_role.
+
+payload: the raw request body, whose signature the caller has checked. The same event twice changes nothing.
+A failure to apply does not fail the call: the event is kept, retried with back-off, and shown in
+billing_admin.event_backlog. Only a failure to store is an error, so that Stripe delivers again.
+
+Errors
+  EVENT_INVALID  400  not JSON, or not an event$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 12  billing.report_rejected_webhook()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.report_rejected_webhook(p_reason text)
+returns void
+language plpgsql
+volatile
+security definer -- the counter is writable by nobody
+set search_path = ''
+as $$
+begin
+  insert into billing_private.webhook_rejections as stored (reason, minute)
+  values (
+    -- Reasons come from the catalog, so a caller cannot make the table grow.
+    coalesce((select code from billing.error_codes where code = p_reason), 'INTERNAL_ERROR'),
+    date_trunc('minute', billing_private.now(), 'UTC')
+  )
+  on conflict (reason, minute) do update
+  set count = stored.count + 1;
+end;
+$$;
+
+
+create function billing.report_rejected_webhook(reason text)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.report_rejected_webhook(reason);
+end;
+
+comment on function billing.report_rejected_webhook(text) is
+$$Counts a webhook request that was refused, so that a burst of them raises an alert. For service_role.
+
+reason: the error code the request was answered with.$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 13  history of subscriptions
+-- -----------------------------------------------------------------------------
+
+create function billing_private.record_subscription_changes()
+returns trigger
+language plpgsql
+volatile
+security definer -- history is writable by nobody
+set search_path = ''
+as $$
+begin
+  insert into billing.subscription_changes (
+    subscription_id, account_id, kind, from_status, to_status, from_price_id, to_price_id,
+    from_quantity, to_quantity, amount_minor, currency, effective_at, actor_id, cause
+  )
+  select
+    after.id, after.account_id, kind,
+    before.status, after.status, before.price_id, after.price_id,
+    before.quantity, after.quantity,
+    prices.unit_amount_minor * after.quantity, prices.currency,
+    after.updated_at, auth.uid(), billing_private.cause()
+  from subscriptions_after as after
+  join subscriptions_before as before on before.id = after.id
+  cross join lateral billing_private.kinds_of_change(before, after) as kind
+  left join billing.prices on prices.id = after.price_id;
+  return null;
+end;
+$$;
+
+comment on function billing_private.record_subscription_changes() is
+  'Writes what an update changed into subscription_changes, whoever made it.';
+
+
+create function billing_private.record_subscription_starts()
+returns trigger
+language plpgsql
+volatile
+security definer -- history is writable by nobody
+set search_path = ''
+as $$
+begin
+  insert into billing.subscription_changes (
+    subscription_id, account_id, kind, to_status, to_price_id, to_quantity, effective_at,
+    actor_id, cause
+  )
+  select
+    id, account_id, 'started', status, price_id, quantity, coalesce(started_at, updated_at),
+    auth.uid(), billing_private.cause()
+  from subscriptions_after;
+  return null;
+end;
+$$;
+
+comment on function billing_private.record_subscription_starts() is
+  'Writes the start of each new subscription into subscription_changes.';
+
+
+create function billing_private.kinds_of_change(
+  p_before billing.subscriptions,
+  p_after billing.subscriptions
+)
+returns setof text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_was_ending boolean := p_before.cancel_at_period_end or p_before.cancel_at is not null;
+  v_is_ending boolean := p_after.cancel_at_period_end or p_after.cancel_at is not null;
+begin
+  if p_after.status <> p_before.status then
+    return next 'status';
+  end if;
+  -- From null it is the mirror learning what was bought, not a change of it.
+  if p_after.price_id <> p_before.price_id then
+    return next 'price';
+  end if;
+  if p_after.quantity <> p_before.quantity then
+    return next 'quantity';
+  end if;
+  if p_after.current_period_start > p_before.current_period_start then
+    return next 'renewed';
+  end if;
+  if v_is_ending and not v_was_ending then
+    return next 'cancel_scheduled';
+  end if;
+  if v_was_ending and not v_is_ending and p_after.ended_at is null then
+    return next 'cancel_undone';
+  end if;
+  if p_after.pending_price_id is not null
+    and p_after.pending_price_id is distinct from p_before.pending_price_id
+  then
+    return next 'change_scheduled';
+  end if;
+  if p_before.pending_price_id is not null and p_after.pending_price_id is null
+    and p_after.price_id is not distinct from p_before.price_id and p_after.ended_at is null
+  then
+    return next 'change_undone';
+  end if;
+end;
+$$;
+
+comment on function billing_private.kinds_of_change(billing.subscriptions, billing.subscriptions) is
+  'Names what differs between two states of a subscription, for its history.';
+
+create trigger t050_history_of_updates
+  after update on billing.subscriptions
+  referencing old table as subscriptions_before new table as subscriptions_after
+  for each statement execute function billing_private.record_subscription_changes();
+
+create trigger t050_history_of_inserts
+  after insert on billing.subscriptions
+  referencing new table as subscriptions_after
+  for each statement execute function billing_private.record_subscription_starts();
+
+
+-- -----------------------------------------------------------------------------
+-- 14  billing.plan_offers and list_plans()
+-- -----------------------------------------------------------------------------
+
+create view billing.plan_offers with (security_invoker = true) as
+select
+  plans.key as plan_key,
+  plans.name as plan_name,
+  plans.description,
+  plans.kind,
+  stores.key as store_key,
+  stores.name as store_name,
+  plans.tier,
+  plans.tier_rank,
+  prices.key as price_key,
+  prices.currency,
+  prices.unit_amount_minor,
+  prices.billing_interval,
+  prices.interval_count,
+  prices.trial_days,
+  (
+    select coalesce(
+      jsonb_object_agg(feature_key, coalesce(to_jsonb(limit_value), 'true')), '{}')
+    from billing.plan_features
+    where plan_features.plan_id = plans.id
+  ) as features
+from billing.plans
+join billing.prices on prices.plan_id = plans.id
+left join billing.stores on stores.id = plans.store_id
+where plans.is_active
+  and plans.is_listed
+  and prices.is_active
+  and prices.is_listed
+  and prices.key is not null
+  and prices.billing_interval is not null
+  and (plans.store_id is null or stores.is_active);
+
+comment on view billing.plan_offers is
+  'What can be bought now: one row per plan and price.';
+comment on column billing.plan_offers.features is
+  'Feature keys with their limit; true where there is none.';
+comment on column billing.plan_offers.unit_amount_minor is
+  'Per interval, in the currency''s smallest unit.';
+
+
+create function billing.list_plans(
+  store text default null,
+  currency text default null
+)
+returns setof billing.plan_offers
+language sql
+stable
+set search_path = ''
+begin atomic
+  select plan_offers.*
+  from billing.plan_offers
+  where (list_plans.store is null or plan_offers.store_key = list_plans.store)
+    and (list_plans.currency is null or plan_offers.currency = lower(list_plans.currency))
+  order by plan_offers.store_key nulls first, plan_offers.tier_rank, plan_offers.unit_amount_minor;
+end;
+
+comment on function billing.list_plans(text, text) is
+$$The offers for a pricing page, cheapest tier first. Anyone may call it; use GET, so it can be cached.
+
+store: only this store's plans; currency: only prices in it (ISO 4217).$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 15  billing.my_subscription()
+-- -----------------------------------------------------------------------------
+
+create type billing.subscription_summary as (
+  id uuid,
+  account_id uuid,
+  provider text,
+  status text,
+  plan_key text,
+  plan_name text,
+  tier text,
+  price_key text,
+  quantity bigint,
+  unit_amount_minor bigint,
+  currency text,
+  billing_interval text,
+  interval_count integer,
+  current_period_start timestamptz,
+  current_period_end timestamptz,
+  trial_end timestamptz,
+  past_due_since timestamptz,
+  ends_at timestamptz,
+  access_until timestamptz,
+  pending_price_key text,
+  pending_change_at timestamptz,
+  pending_command text,
+  open_invoice_url text
+);
+
+comment on type billing.subscription_summary is
+  'An account''s subscription as a client shows it. ends_at: the scheduled end, null while it renews. pending_command: what Stripe has been asked and not answered yet. Amounts in the smallest unit.';
+
+
+create function billing_private.current_subscription(p_account_id uuid)
+returns billing.subscriptions
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions;
+begin
+  select subscriptions.* into v_subscription
+  from billing.subscriptions
+  left join billing.prices on prices.id = subscriptions.price_id
+  left join billing.plans on plans.id = prices.plan_id
+  where subscriptions.account_id = p_account_id
+  order by
+    (subscriptions.status in ('canceled', 'incomplete_expired')),
+    (subscriptions.status in ('incomplete', 'unpaid', 'paused')),
+    plans.tier_rank desc nulls last,
+    subscriptions.started_at desc nulls last,
+    subscriptions.id
+  limit 1;
+  return v_subscription;
+end;
+$$;
+
+comment on function billing_private.current_subscription(uuid) is
+  'The one subscription to show or act on: running before stalled before ended, then the highest tier, then the newest.';
+
+
+create function billing_private.summarize_subscription(p_subscription_id uuid)
+returns setof billing.subscription_summary
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    subscriptions.id, subscriptions.account_id, subscriptions.provider, subscriptions.status,
+    plans.key, plans.name, plans.tier, prices.key,
+    subscriptions.quantity, prices.unit_amount_minor, prices.currency,
+    prices.billing_interval, prices.interval_count,
+    subscriptions.current_period_start, subscriptions.current_period_end,
+    subscriptions.trial_end, subscriptions.past_due_since,
+    coalesce(
+      subscriptions.ended_at,
+      subscriptions.cancel_at,
+      case when subscriptions.cancel_at_period_end then subscriptions.current_period_end end),
+    (
+      select max(entitlements.valid_until)
+      from billing.entitlements
+      join billing.subscription_items on subscription_items.id = entitlements.source_id
+      where entitlements.account_id = subscriptions.account_id
+        and subscription_items.subscription_id = subscriptions.id
+    ),
+    pending_prices.key, subscriptions.pending_change_at,
+    (
+      select commands.kind
+      from billing_private.commands
+      where commands.subscription_id = subscriptions.id
+        and commands.status in ('pending', 'leased')
+      order by commands.position desc
+      limit 1
+    ),
+    invoices.hosted_invoice_url
+  from billing.subscriptions
+  left join billing.prices on prices.id = subscriptions.price_id
+  left join billing.plans on plans.id = prices.plan_id
+  left join billing.prices as pending_prices
+    on pending_prices.id = subscriptions.pending_price_id
+  left join billing.invoices
+    on invoices.stripe_invoice_id = subscriptions.stripe_latest_invoice_id
+    and invoices.status = 'open'
+  where subscriptions.id = p_subscription_id;
+end;
+$$;
+
+comment on function billing_private.summarize_subscription(uuid) is
+  'A subscription as a client shows it; no row when there is none.';
+
+
+create function billing_private.my_subscription(p_account_id uuid)
+returns setof billing.subscription_summary
+language plpgsql
+stable
+security definer -- shows plans that are no longer listed, and unanswered commands
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := coalesce(p_account_id, auth.uid());
+begin
+  if v_account_id is null then
+    perform billing_private.fail('UNAUTHENTICATED');
+  elsif not billing_private.is_trusted()
+    and not (v_account_id = any (array(select billing_private.my_account_ids())))
+  then
+    perform billing_private.fail('NOT_A_MEMBER', jsonb_build_object('account_id', v_account_id));
+  end if;
+
+  return query
+  select *
+  from billing_private.summarize_subscription(
+    (billing_private.current_subscription(v_account_id)).id);
+end;
+$$;
+
+
+create function billing.my_subscription(account_id uuid default null)
+returns setof billing.subscription_summary
+language sql
+stable
+rows 1
+set search_path = ''
+begin atomic
+  select * from billing_private.my_subscription(my_subscription.account_id);
+end;
+
+comment on function billing.my_subscription(uuid) is
+$$The account's current or last subscription; no row when it never had one. Times in UTC, amounts in the smallest unit.
+
+account_id: null for the caller's own account.
+
+Errors
+  UNAUTHENTICATED  401  nobody is signed in
+  NOT_A_MEMBER     403  the account is not one of the caller's$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 16  commands
+-- -----------------------------------------------------------------------------
+
+create function billing_private.enqueue_command(
+  p_kind text,
+  p_account_id uuid,
+  p_path text,
+  p_params jsonb default '{}',
+  p_method text default 'POST',
+  p_subject_id uuid default null,
+  p_subscription billing.subscriptions default null
+)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_id uuid;
+begin
+  insert into billing_private.commands (
+    kind, account_id, subscription_id, subject_id, method, path, params, target_object_id,
+    actor_id, cause, request_id
+  )
+  values (
+    p_kind, p_account_id, p_subscription.id, p_subject_id, p_method, p_path, p_params,
+    p_subscription.stripe_subscription_id, auth.uid(), billing_private.cause(),
+    billing_private.request_id()
+  )
+  returning id into v_id;
+  return v_id;
+end;
+$$;
+
+comment on function billing_private.enqueue_command(
+  text, uuid, text, jsonb, text, uuid, billing.subscriptions
+) is
+  'Writes a call to Stripe into the outbox, in the transaction that wants it. Returns its id, which is its idempotency key.';
+
+
+create function billing_private.enqueue_customer_creation(p_account_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing.customers (account_id, is_primary)
+  values (p_account_id, true)
+  on conflict (account_id) where is_primary and deleted_at is null do nothing;
+
+  if not exists (
+    select
+    from billing_private.commands
+    where account_id = p_account_id
+      and kind = 'create_customer'
+      and status in ('pending', 'leased')
+  ) then
+    perform billing_private.enqueue_command(
+      'create_customer', p_account_id, '/v1/customers',
+      jsonb_strip_nulls(jsonb_build_object(
+        'email', auth.jwt() ->> 'email',
+        'metadata', jsonb_build_object('account_id', p_account_id))));
+  end if;
+end;
+$$;
+
+comment on function billing_private.enqueue_customer_creation(uuid) is
+  'Claims the account''s customer and asks Stripe for it, unless that is already under way.';
+
+
+create function billing_private.enqueue_session_creation(p_checkout billing.checkout_sessions)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+  v_metadata jsonb := jsonb_build_object(
+    'account_id', p_checkout.account_id, 'checkout_id', p_checkout.id);
+begin
+  select * into strict v_price from billing.prices where id = p_checkout.price_id;
+
+  perform billing_private.enqueue_command(
+    'create_checkout', p_checkout.account_id, '/v1/checkout/sessions',
+    jsonb_build_object(
+      'mode', 'subscription',
+      'customer', (
+        select stripe_customer_id
+        from billing.customers
+        where account_id = p_checkout.account_id and is_primary and deleted_at is null
+      ),
+      'client_reference_id', p_checkout.account_id,
+      'line_items', jsonb_build_array(jsonb_build_object(
+        'price', v_price.stripe_price_id, 'quantity', p_checkout.quantity)),
+      'success_url', p_checkout.success_url,
+      'cancel_url', p_checkout.cancel_url,
+      'metadata', v_metadata,
+      'subscription_data', jsonb_strip_nulls(jsonb_build_object(
+        'metadata', v_metadata,
+        'trial_period_days', nullif(v_price.trial_days, 0)))),
+    'POST', p_checkout.id);
+end;
+$$;
+
+comment on function billing_private.enqueue_session_creation(billing.checkout_sessions) is
+  'Asks Stripe for the hosted page of a claimed checkout. The metadata lead every event that follows back to the account.';
+
+
+create function billing_private.retire_checkouts(
+  p_account_id uuid,
+  p_except uuid
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_session billing.checkout_sessions;
+begin
+  for v_session in
+    update billing.checkout_sessions
+    set status = 'expired',
+        url = null
+    where account_id = p_account_id
+      and id is distinct from p_except
+      and status in ('creating', 'open')
+    returning *
+  loop
+    if v_session.stripe_session_id is not null then
+      perform billing_private.enqueue_command(
+        'expire_checkout', p_account_id,
+        format('/v1/checkout/sessions/%s/expire', v_session.stripe_session_id));
+    end if;
+  end loop;
+
+  update billing_private.commands
+  set status = 'canceled',
+      finished_at = billing_private.now()
+  where account_id = p_account_id
+    and kind = 'create_checkout'
+    and subject_id is distinct from p_except
+    and status = 'pending';
+end;
+$$;
+
+comment on function billing_private.retire_checkouts(uuid, uuid) is
+  'Closes the account''s other open checkouts, here at once and at Stripe by command, so that none can be paid twice.';
+
+
+-- -----------------------------------------------------------------------------
+-- 17  billing.prepare_checkout()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.require_url(
+  p_field text,
+  p_url text
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_url is null or p_url !~ '^https?://[^[:space:]/]+' or length(p_url) > 2000 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', p_field, 'problem', 'an absolute http(s) address of at most 2000 characters is needed'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_url(text, text) is
+  'Refuses what is not an absolute http(s) address (VALIDATION_FAILED, 400).';
+
+
+create function billing_private.offered_price(p_price_key text)
+returns billing.prices
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+begin
+  select prices.* into v_price
+  from billing.prices
+  join billing.plan_offers on plan_offers.price_key = prices.key
+  where prices.key = p_price_key
+    and prices.is_active;
+
+  if not found then
+    perform billing_private.fail('PRICE_NOT_FOUND', jsonb_build_object('price_key', p_price_key));
+  end if;
+  return v_price;
+end;
+$$;
+
+comment on function billing_private.offered_price(text) is
+  'The price that is on offer under a key (PRICE_NOT_FOUND, 404, when there is none).';
+
+
+create function billing_private.require_eligible(p_account_id uuid)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_running billing.subscriptions := billing_private.current_subscription(p_account_id);
+begin
+  if v_running.id is null or v_running.status in ('canceled', 'incomplete_expired') then
+    return;
+  end if;
+
+  -- Whoever owes is led to the open invoice, not to a second subscription.
+  if v_running.status in ('past_due', 'unpaid', 'incomplete') then
+    perform billing_private.fail('PAYMENT_REQUIRED', jsonb_build_object(
+      'subscription_id', v_running.id, 'status', v_running.status));
+  end if;
+  perform billing_private.fail('ALREADY_SUBSCRIBED', jsonb_build_object(
+    'subscription_id', v_running.id, 'status', v_running.status,
+    'is_ending', v_running.cancel_at_period_end or v_running.cancel_at is not null));
+end;
+$$;
+
+comment on function billing_private.require_eligible(uuid) is
+  'Refuses a second base subscription, with the reason (ALREADY_SUBSCRIBED, 409; PAYMENT_REQUIRED, 402).';
+
+
+create function billing_private.reusable_checkout(
+  p_account_id uuid,
+  p_wanted billing.checkout_sessions
+)
+returns billing.checkout_sessions
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_open billing.checkout_sessions;
+begin
+  select * into v_open
+  from billing.checkout_sessions
+  where account_id = p_account_id
+    and status in ('creating', 'open');
+  if not found then
+    return null;
+  end if;
+
+  if (v_open.expires_at is null or v_open.expires_at > billing_private.now())
+    and (v_open.price_id, v_open.quantity, v_open.success_url, v_open.cancel_url)
+      = (p_wanted.price_id, p_wanted.quantity, p_wanted.success_url, p_wanted.cancel_url)
+  then
+    return v_open;
+  end if;
+
+  -- While Stripe is being asked for the other page, nobody knows its id to close it.
+  if exists (
+    select
+    from billing_private.commands
+    where subject_id = v_open.id
+      and status = 'leased'
+  ) then
+    perform billing_private.fail('CHECKOUT_IN_PROGRESS', jsonb_build_object('checkout_id', v_open.id));
+  end if;
+  perform billing_private.retire_checkouts(p_account_id, null);
+  return null;
+end;
+$$;
+
+comment on function billing_private.reusable_checkout(uuid, billing.checkout_sessions) is
+  'The account''s open checkout if it asks for the same; another one is closed first.';
+
+
+create function billing_private.prepare_checkout(
+  p_price_key text,
+  p_success_url text,
+  p_cancel_url text,
+  p_quantity bigint,
+  p_account_id uuid
+)
+returns billing.checkout_sessions
+language plpgsql
+volatile
+security definer -- takes the claim and writes commands for the user
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_wanted billing.checkout_sessions;
+  v_session billing.checkout_sessions;
+begin
+  perform billing_private.require_url('success_url', p_success_url);
+  perform billing_private.require_url('cancel_url', p_cancel_url);
+  if p_quantity is null or p_quantity not between 1 and 999999 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'quantity', 'problem', 'must be from 1 to 999999'));
+  end if;
+
+  v_wanted.price_id := (billing_private.offered_price(p_price_key)).id;
+  v_wanted.quantity := p_quantity;
+  v_wanted.success_url := p_success_url;
+  v_wanted.cancel_url := p_cancel_url;
+
+  perform billing_private.lock_account(v_account_id);
+  perform billing_private.require_eligible(v_account_id);
+  perform billing_private.set_cause('user', auth.uid()::text, 'checkout');
+
+  v_session := billing_private.reusable_checkout(v_account_id, v_wanted);
+  if v_session.id is not null then
+    return v_session;
+  end if;
+
+  insert into billing.checkout_sessions (account_id, price_id, quantity, success_url, cancel_url)
+  values (v_account_id, v_wanted.price_id, p_quantity, p_success_url, p_cancel_url)
+  returning * into v_session;
+
+  if exists (
+    select
+    from billing.customers
+    where account_id = v_account_id
+      and is_primary
+      and deleted_at is null
+      and stripe_customer_id is not null
+  ) then
+    perform billing_private.enqueue_session_creation(v_session);
+  else
+    perform billing_private.enqueue_customer_creation(v_account_id);
+  end if;
+  return v_session;
+end;
+$$;
+
+
+create function billing.prepare_checkout(
+  price_key text,
+  success_url text,
+  cancel_url text,
+  quantity bigint default 1,
+  account_id uuid default null
+)
+returns billing.checkout_sessions
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.prepare_checkout(price_key, success_url, cancel_url, quantity, account_id);
+end;
+
+comment on function billing.prepare_checkout(text, text, text, bigint, uuid) is
+$$Claims a checkout for the account; the checkout function then has Stripe open its page. Twice or at once: one checkout.
+
+price_key: from billing.list_plans(). quantity: seats. account_id: null for the caller's own account.
+An open checkout for something else is closed first.
+
+Errors
+  VALIDATION_FAILED     400  an address or the quantity is not acceptable
+  UNAUTHENTICATED       401  nobody is signed in
+  PAYMENT_REQUIRED      402  a subscription exists and its invoice is unpaid
+  NOT_A_MEMBER          403  the account is not one of the caller's
+  PRICE_NOT_FOUND       404  the price is not on offer
+  ALREADY_SUBSCRIBED    409  the account has a running subscription
+  CHECKOUT_IN_PROGRESS  409  a different checkout is being opened right now$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 18  billing.prepare_portal()
+-- -----------------------------------------------------------------------------
+
+create type billing.portal_request as (
+  subject_id uuid
+);
+
+comment on type billing.portal_request is
+  'A portal session that has been asked for; subject_id is the command that will open it.';
+
+
+create function billing_private.prepare_portal(
+  p_return_url text,
+  p_account_id uuid
+)
+returns billing.portal_request
+language plpgsql
+volatile
+security definer -- writes a command for the user
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_customer_id text;
+  v_command_id uuid;
+begin
+  perform billing_private.require_url('return_url', p_return_url);
+
+  select stripe_customer_id into v_customer_id
+  from billing.customers
+  where account_id = v_account_id
+    and is_primary
+    and deleted_at is null;
+  if v_customer_id is null then
+    perform billing_private.fail('CUSTOMER_NOT_FOUND', jsonb_build_object('account_id', v_account_id));
+  end if;
+
+  perform billing_private.set_cause('user', auth.uid()::text, 'portal');
+  v_command_id := billing_private.enqueue_command(
+    'create_portal', v_account_id, '/v1/billing_portal/sessions',
+    jsonb_build_object('customer', v_customer_id, 'return_url', p_return_url));
+  update billing_private.commands
+  set subject_id = id
+  where id = v_command_id;
+  return row(v_command_id);
+end;
+$$;
+
+
+create function billing.prepare_portal(
+  return_url text,
+  account_id uuid default null
+)
+returns billing.portal_request
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.prepare_portal(return_url, account_id);
+end;
+
+comment on function billing.prepare_portal(text, uuid) is
+$$Asks for a session of Stripe's billing portal; the checkout function opens it and answers with its address.
+
+account_id: null for the caller's own account. The customer is always the account's own.
+
+Errors
+  VALIDATION_FAILED   400  return_url is not an absolute http(s) address
+  UNAUTHENTICATED     401  nobody is signed in
+  NOT_A_MEMBER        403  the account is not one of the caller's
+  CUSTOMER_NOT_FOUND  404  the account has never been a customer$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 19  billing.claim_commands() and complete_command()
+-- -----------------------------------------------------------------------------
+
+create type billing.claimed_command as (
+  id uuid,
+  lease uuid,
+  method text,
+  path text,
+  params jsonb
+);
+
+comment on type billing.claimed_command is
+  'A call to Stripe to be made now. id is its idempotency key, lease proves the claim on completion.';
+
+
+create function billing_private.claim_commands(
+  p_batch integer,
+  p_subject_id uuid
+)
+returns setof billing.claimed_command
+language plpgsql
+volatile
+security definer -- the outbox is readable by nobody
+set search_path = ''
+as $$
+begin
+  return query
+  with due as (
+    select commands.id
+    from billing_private.commands
+    where commands.status in ('pending', 'leased')
+      and case commands.status
+        when 'pending' then commands.next_attempt_at
+        else commands.lease_expires_at
+      end <= billing_private.now()
+      -- Whoever waits for a checkout also runs what stands before it in the account's line.
+      and (p_subject_id is null or commands.account_id in (
+        select waiting.account_id
+        from billing_private.commands as waiting
+        where waiting.subject_id = p_subject_id
+        union all
+        select checkout_sessions.account_id
+        from billing.checkout_sessions
+        where checkout_sessions.id = p_subject_id
+      ))
+      and not exists (
+        select
+        from billing_private.commands as earlier
+        where earlier.account_id = commands.account_id
+          and earlier.position < commands.position
+          and earlier.status in ('pending', 'leased')
+      )
+    order by commands.position
+    limit least(greatest(coalesce(p_batch, 20), 1), 100)
+    for update skip locked
+  )
+  update billing_private.commands
+  set status = 'leased',
+      attempts = commands.attempts + 1,
+      lease = gen_random_uuid(),
+      -- Each call may take 20 seconds and the claimed ones are made one after the other.
+      lease_expires_at = billing_private.now()
+        + interval '30 seconds' + interval '20 seconds' * coalesce(p_batch, 20),
+      target_event_id = (
+        select stripe_objects.event_id
+        from billing_private.stripe_objects
+        where stripe_objects.object_id = commands.target_object_id
+      )
+  from due
+  where commands.id = due.id
+  returning commands.id, commands.lease, commands.method, commands.path, commands.params;
+end;
+$$;
+
+
+create function billing.claim_commands(
+  batch integer default 20,
+  subject_id uuid default null
+)
+returns setof billing.claimed_command
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.claim_commands(batch, subject_id);
+end;
+
+comment on function billing.claim_commands(integer, uuid) is
+$$Leases calls to Stripe that are due, at most one per account, oldest first. For service_role.
+
+batch: at most this many (1 to 100). subject_id: only the account behind this checkout or portal request.
+A lease that runs out is given to the next caller; Stripe's idempotency key keeps the effect single.$$;
+
+
+create type billing.command_outcome as (
+  status text,
+  retry_at timestamptz
+);
+
+comment on type billing.command_outcome is
+  'What became of a command: succeeded, pending (will be tried again at retry_at) or dead.';
+
+
+create function billing_private.retry_at(
+  p_command billing_private.commands,
+  p_http_status integer,
+  p_response jsonb,
+  p_retry_after_seconds integer
+)
+returns timestamptz
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- No answer, server errors, rate limits, lock time-outs, requests in flight, and keys that are not
+  -- accepted (somebody will correct them) pass. Any other refusal would be refused again.
+  if not coalesce(
+      p_http_status is null or p_http_status >= 500 or p_http_status in (401, 403, 408, 409, 429)
+        or p_response #>> '{error,code}' = 'lock_timeout',
+      false)
+    -- Twelve tries take about three hours: well inside the 24 hours Stripe keeps a key.
+    or p_command.attempts >= 12
+  then
+    return null;
+  end if;
+
+  return billing_private.now() + make_interval(secs => greatest(
+    least(coalesce(p_retry_after_seconds, 0), 3600),
+    least(2.5 * 2 ^ p_command.attempts, 1800) * (0.75 + random() / 2)));
+end;
+$$;
+
+comment on function billing_private.retry_at(billing_private.commands, integer, jsonb, integer) is
+  'When a failed command is tried again (doubling, with jitter, never before Retry-After), or null when it never is.';
+
+
+create function billing_private.complete_command(
+  p_command_id uuid,
+  p_lease uuid,
+  p_http_status integer,
+  p_response jsonb,
+  p_retry_after_seconds integer
+)
+returns billing.command_outcome
+language plpgsql
+volatile
+security definer -- the outbox is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_command billing_private.commands;
+  v_retry_at timestamptz;
+  v_status text;
+begin
+  select * into v_command
+  from billing_private.commands
+  where id = p_command_id
+  for update;
+
+  if not found then
+    perform billing_private.fail('COMMAND_NOT_FOUND', jsonb_build_object('command_id', p_command_id));
+  elsif v_command.lease is distinct from p_lease or p_lease is null then
+    perform billing_private.fail('LEASE_LOST', jsonb_build_object(
+      'command_id', p_command_id, 'status', v_command.status));
+  end if;
+
+  if p_http_status between 200 and 299 then
+    v_status := 'succeeded';
+  else
+    v_retry_at := billing_private.retry_at(
+      v_command, p_http_status, p_response, p_retry_after_seconds);
+    v_status := case when v_retry_at is null then 'dead' else 'pending' end;
+  end if;
+
+  update billing_private.commands
+  set status = v_status,
+      lease = null,
+      lease_expires_at = null,
+      next_attempt_at = coalesce(v_retry_at, next_attempt_at),
+      result_id = case when v_status = 'succeeded' then p_response ->> 'id' end,
+      last_error = case
+        when v_status <> 'succeeded'
+          then jsonb_build_object('http_status', p_http_status) || coalesce(p_response, '{}')
+      end,
+      finished_at = case when v_status <> 'pending' then billing_private.now() end
+  where id = p_command_id;
+
+  perform billing_private.set_cause('command', p_command_id::text, v_command.kind);
+  if v_status = 'succeeded' then
+    perform billing_private.command_succeeded(v_command, p_response);
+  elsif v_status = 'dead' then
+    perform billing_private.command_refused(v_command, p_response);
+  end if;
+  return row(v_status, v_retry_at);
+end;
+$$;
+
+
+create function billing_private.command_succeeded(
+  p_command billing_private.commands,
+  p_response jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_checkout billing.checkout_sessions;
+begin
+  case p_command.kind
+    when 'create_customer' then
+      perform billing_private.lock_account(p_command.account_id);
+      perform billing_private.apply_response(p_command, p_response, 'customer.created');
+      perform billing_private.bind_customer(p_response ->> 'id', p_command.account_id);
+      select * into v_checkout
+      from billing.checkout_sessions
+      where account_id = p_command.account_id
+        and status = 'creating';
+      if found then
+        perform billing_private.enqueue_session_creation(v_checkout);
+      end if;
+    when 'create_checkout' then
+      perform billing_private.apply_response(p_command, p_response, 'checkout.session.completed');
+    when 'expire_checkout' then
+      perform billing_private.apply_response(p_command, p_response, 'checkout.session.expired');
+    when 'update_subscription', 'cancel_subscription', 'undo_cancel', 'change_plan' then
+      perform billing_private.apply_response(
+        p_command, p_response, 'customer.subscription.updated');
+    when 'create_schedule' then
+      perform billing_private.enqueue_schedule_phases(p_command, p_response);
+    when 'update_schedule' then
+      perform billing_private.note_pending_change(p_command, p_response);
+    when 'release_schedule' then
+      perform billing_private.note_pending_change(p_command, null);
+    else
+      null; -- create_portal: its address is for the user who waits, never stored
+  end case;
+end;
+$$;
+
+comment on function billing_private.command_succeeded(billing_private.commands, jsonb) is
+  'What follows from Stripe''s answer to a command.';
+
+
+create function billing_private.command_refused(
+  p_command billing_private.commands,
+  p_response jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- The user who waits behind a checkout is told; the claim is free for another try.
+  update billing.checkout_sessions
+  set status = 'failed',
+      failure = jsonb_build_object(
+        'code', coalesce(p_response #>> '{error,code}', p_response #>> '{error,type}', 'unknown'),
+        'message', coalesce(p_response #>> '{error,message}', 'Stripe did not answer'))
+  where account_id = p_command.account_id
+    and status = 'creating'
+    and (id = p_command.subject_id or p_command.kind = 'create_customer');
+end;
+$$;
+
+comment on function billing_private.command_refused(billing_private.commands, jsonb) is
+  'What follows when Stripe refuses a command for good.';
+
+
+create function billing_private.apply_response(
+  p_command billing_private.commands,
+  p_object jsonb,
+  p_as_type text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_stored billing_private.stripe_objects;
+  v_event_id text := 'command:' || p_command.id;
+begin
+  perform billing_private.lock_customer(coalesce(
+    billing_private.stripe_id(p_object -> 'customer'), p_object ->> 'id'));
+  select * into v_stored
+  from billing_private.stripe_objects
+  where object_id = p_object ->> 'id';
+
+  -- An event that came in during the call may be newer than the answer; its successors decide.
+  if v_stored.event_id is distinct from p_command.target_event_id then
+    update billing_private.stripe_objects
+    set reread_requested_at = billing_private.now()
+    where object_id = v_stored.object_id
+      and p_command.target_event_id is not null;
+    return;
+  end if;
+
+  -- Stamped with the time of the snapshot it builds on, never with this machine's clock: any event
+  -- Stripe made since then still counts as newer.
+  insert into billing_private.stripe_events (
+    event_id, source, type, object_id, object_type, stripe_customer_id, livemode, occurred_at,
+    payload, status, attempts, request_id, finished_at
+  )
+  values (
+    v_event_id, 'command', p_as_type, p_object ->> 'id', p_object ->> 'object',
+    billing_private.stripe_id(p_object -> 'customer'),
+    coalesce(p_object -> 'livemode' = 'true', false),
+    coalesce(
+      v_stored.occurred_at, billing_private.stripe_time(p_object -> 'created'),
+      billing_private.now()),
+    jsonb_build_object('data', jsonb_build_object('object', p_object)),
+    'applied', 1, billing_private.request_id(), billing_private.now()
+  );
+  update billing_private.stripe_objects
+  set event_id = v_event_id,
+      is_final = billing_private.is_final_snapshot(p_as_type, p_object)
+  where object_id = v_stored.object_id;
+  perform billing_private.project_event(stripe_events)
+  from billing_private.stripe_events
+  where event_id = v_event_id;
+end;
+$$;
+
+comment on function billing_private.apply_response(billing_private.commands, jsonb, text) is
+  'Projects the object Stripe returned as if an event had brought it, unless an event was faster.';
+
+
+create function billing.complete_command(
+  command_id uuid,
+  lease uuid,
+  http_status integer,
+  response jsonb,
+  retry_after_seconds integer default null
+)
+returns billing.command_outcome
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.complete_command(
+    command_id, lease, http_status, response, retry_after_seconds);
+end;
+
+comment on function billing.complete_command(uuid, uuid, integer, jsonb, integer) is
+$$Reports what Stripe answered to a claimed command. For service_role.
+
+http_status: null when no answer came. response: Stripe's body. retry_after_seconds: from Retry-After.
+A returned object is applied at once, through the same code as an event.
+
+Errors
+  COMMAND_NOT_FOUND  404  there is no such command
+  LEASE_LOST         409  the lease ran out, or the command is completed already$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 20  rules of the lifecycle
+-- -----------------------------------------------------------------------------
+
+create function billing_private.require_transition(
+  p_subscription billing.subscriptions,
+  p_to_status text
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select
+    from billing.subscription_transitions
+    where from_status = p_subscription.status
+      and to_status = p_to_status
+  ) then
+    perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
+      'subscription_id', p_subscription.id,
+      'from', p_subscription.status, 'to', p_to_status));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_transition(billing.subscriptions, text) is
+  'Refuses a change of status that billing.subscription_transitions does not list (INVALID_TRANSITION, 422).';
+
+
+create function billing_private.lock_subscription(p_account_id uuid)
+returns billing.subscriptions
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions;
+begin
+  perform billing_private.lock_account(p_account_id);
+  v_subscription := billing_private.current_subscription(p_account_id);
+  if v_subscription.id is null then
+    perform billing_private.fail('SUBSCRIPTION_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id));
+  end if;
+  return v_subscription;
+end;
+$$;
+
+comment on function billing_private.lock_subscription(uuid) is
+  'The account''s current subscription, for a decision nobody else takes meanwhile (SUBSCRIPTION_NOT_FOUND, 404).';
+
+
+create function billing_private.is_being_asked(
+  p_subscription_id uuid,
+  p_kind text,
+  p_params jsonb
+)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce((
+    select commands.kind = p_kind and commands.params = p_params
+    from billing_private.commands
+    where commands.subscription_id = p_subscription_id
+      and commands.status in ('pending', 'leased')
+    order by commands.position desc
+    limit 1
+  ), false);
+end;
+$$;
+
+comment on function billing_private.is_being_asked(uuid, text, jsonb) is
+  'True when the last unanswered command of a subscription already asks for this: a double click is one command.';
+
+
+create function billing_private.ask_subscription(
+  p_subscription billing.subscriptions,
+  p_kind text,
+  p_params jsonb,
+  p_method text default 'POST'
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if billing_private.is_being_asked(p_subscription.id, p_kind, p_params) then
+    return;
+  end if;
+  perform billing_private.enqueue_command(
+    p_kind, p_subscription.account_id,
+    format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
+    p_params, p_method, null, p_subscription);
+end;
+$$;
+
+comment on function billing_private.ask_subscription(billing.subscriptions, text, jsonb, text) is
+  'Asks Stripe to change a subscription, unless that is what it is being asked already.';
+
+
+create function billing_private.release_schedule(p_subscription billing.subscriptions)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if p_subscription.stripe_schedule_id is null then
+    return;
+  end if;
+  perform billing_private.enqueue_command(
+    'release_schedule', p_subscription.account_id,
+    format('/v1/subscription_schedules/%s/release', p_subscription.stripe_schedule_id),
+    '{}', 'POST', null, p_subscription);
+end;
+$$;
+
+comment on function billing_private.release_schedule(billing.subscriptions) is
+  'Lets go of the Stripe schedule a waiting change hangs on: while one is attached, Stripe refuses direct changes.';
+
+
+-- -----------------------------------------------------------------------------
+-- 21  billing.cancel_subscription() and undo_cancel()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.cancel_subscription(
+  p_at_period_end boolean,
+  p_reason text,
+  p_account_id uuid
+)
+returns setof billing.subscription_summary
+language plpgsql
+volatile
+security definer -- users ask; only this may write
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions := billing_private.lock_subscription(
+    billing_private.resolve_account(p_account_id));
+  v_now timestamptz := billing_private.now();
+begin
+  perform billing_private.require_transition(v_subscription, 'canceled');
+  perform billing_private.set_cause('user', auth.uid()::text, p_reason);
+
+  if v_subscription.provider = 'stripe' then
+    if not p_at_period_end then
+      perform billing_private.ask_subscription(
+        v_subscription, 'cancel_subscription', '{}', 'DELETE');
+    elsif not v_subscription.cancel_at_period_end then
+      perform billing_private.release_schedule(v_subscription);
+      perform billing_private.ask_subscription(
+        v_subscription, 'update_subscription', '{"cancel_at_period_end": true}');
+    end if;
+  elsif p_at_period_end then
+    update billing.subscriptions
+    set cancel_at_period_end = true,
+        canceled_at = coalesce(canceled_at, v_now),
+        cancellation_reason = coalesce(p_reason, 'cancellation_requested'),
+        pending_price_id = null,
+        pending_change_at = null,
+        updated_at = v_now
+    where id = v_subscription.id
+      and not cancel_at_period_end;
+  else
+    update billing.subscriptions
+    set status = 'canceled',
+        canceled_at = v_now,
+        cancellation_reason = coalesce(p_reason, 'cancellation_requested'),
+        ended_at = v_now,
+        pending_price_id = null,
+        pending_change_at = null,
+        updated_at = v_now
+    where id = v_subscription.id;
+  end if;
+
+  return query select * from billing_private.summarize_subscription(v_subscription.id);
+end;
+$$;
+
+
+create function billing.cancel_subscription(
+  at_period_end boolean default true,
+  reason text default null,
+  account_id uuid default null
+)
+returns setof billing.subscription_summary
+language sql
+volatile
+rows 1
+set search_path = ''
+begin atomic
+  select * from billing_private.cancel_subscription(at_period_end, reason, account_id);
+end;
+
+comment on function billing.cancel_subscription(boolean, text, uuid) is
+$$Ends the account's subscription, at the end of the paid period or at once. Twice changes nothing more.
+
+For Stripe subscriptions this asks Stripe: pending_command shows it until Stripe has answered.
+account_id: null for the caller's own account.
+
+Errors
+  UNAUTHENTICATED         401  nobody is signed in
+  NOT_A_MEMBER            403  the account is not one of the caller's
+  SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  INVALID_TRANSITION      422  it has ended already$$;
+
+
+create function billing_private.undo_cancel(p_account_id uuid)
+returns setof billing.subscription_summary
+language plpgsql
+volatile
+security definer -- users ask; only this may write
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions := billing_private.lock_subscription(
+    billing_private.resolve_account(p_account_id));
+  v_is_ending boolean := v_subscription.ended_at is null
+    and (v_subscription.cancel_at_period_end or v_subscription.cancel_at is not null);
+begin
+  perform billing_private.set_cause('user', auth.uid()::text, 'undo cancellation');
+
+  if not v_is_ending and not billing_private.is_being_asked(
+    v_subscription.id, 'update_subscription', '{"cancel_at_period_end": true}')
+  then
+    perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
+      'subscription_id', v_subscription.id, 'from', v_subscription.status, 'to', 'active',
+      'problem', 'no cancellation is scheduled'));
+  end if;
+
+  if v_subscription.provider = 'stripe' then
+    -- Stripe's portal sets cancel_at where the API sets the flag: clear whichever is set.
+    perform billing_private.ask_subscription(v_subscription, 'undo_cancel', case
+      when v_subscription.cancel_at is not null and not v_subscription.cancel_at_period_end
+        then '{"cancel_at": ""}'::jsonb
+      else '{"cancel_at_period_end": false}'
+    end);
+  else
+    update billing.subscriptions
+    set cancel_at_period_end = false,
+        cancel_at = null,
+        canceled_at = null,
+        cancellation_reason = null,
+        updated_at = billing_private.now()
+    where id = v_subscription.id;
+  end if;
+
+  return query select * from billing_private.summarize_subscription(v_subscription.id);
+end;
+$$;
+
+
+create function billing.undo_cancel(account_id uuid default null)
+returns setof billing.subscription_summary
+language sql
+volatile
+rows 1
+set search_path = ''
+begin atomic
+  select * from billing_private.undo_cancel(undo_cancel.account_id);
+end;
+
+comment on function billing.undo_cancel(uuid) is
+$$Takes back a scheduled cancellation, so that the subscription renews.
+
+account_id: null for the caller's own account.
+
+Errors
+  UNAUTHENTICATED         401  nobody is signed in
+  NOT_A_MEMBER            403  the account is not one of the caller's
+  SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  INVALID_TRANSITION      422  no cancellation is scheduled, or it has ended already$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 22  billing.change_plan()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.is_upgrade(
+  p_from_price_id uuid,
+  p_to_price_id uuid
+)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_from record;
+  v_to record;
+begin
+  select coalesce(plans.tier_rank, 0) as rank, prices.* into v_from
+  from billing.prices
+  left join billing.plans on plans.id = prices.plan_id
+  where prices.id = p_from_price_id;
+
+  select coalesce(plans.tier_rank, 0) as rank, prices.* into v_to
+  from billing.prices
+  left join billing.plans on plans.id = prices.plan_id
+  where prices.id = p_to_price_id;
+
+  -- Within a tier a longer or dearer period is the upgrade: it starts a new, larger invoice.
+  return (v_to.rank, billing_private.interval_of(v_to.billing_interval, v_to.interval_count),
+      coalesce(v_to.unit_amount_minor, 0))
+    > (coalesce(v_from.rank, 0),
+      billing_private.interval_of(v_from.billing_interval, v_from.interval_count),
+      coalesce(v_from.unit_amount_minor, 0));
+end;
+$$;
+
+comment on function billing_private.is_upgrade(uuid, uuid) is
+  'True when moving from one price to the other gives more: a higher tier, then a longer period, then a higher amount.';
+
+
+create function billing_private.interval_of(
+  p_billing_interval text,
+  p_interval_count integer
+)
+returns interval
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return case p_billing_interval
+    when 'day' then make_interval(days => p_interval_count)
+    when 'week' then make_interval(weeks => p_interval_count)
+    when 'month' then make_interval(months => p_interval_count)
+    when 'year' then make_interval(years => p_interval_count)
+  end;
+end;
+$$;
+
+comment on function billing_private.interval_of(text, integer) is
+  'A price''s period as an interval; null for a one-time price.';
+
+
+create function billing_private.change_plan(
+  p_price_key text,
+  p_at_period_end boolean,
+  p_account_id uuid
+)
+returns setof billing.subscription_summary
+language plpgsql
+volatile
+security definer -- users ask; only this may write
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions := billing_private.lock_subscription(
+    billing_private.resolve_account(p_account_id));
+  v_price billing.prices := billing_private.offered_price(p_price_key);
+  v_at_period_end boolean := coalesce(
+    p_at_period_end, not billing_private.is_upgrade(v_subscription.price_id, v_price.id));
+begin
+  perform billing_private.set_cause('user', auth.uid()::text, 'change plan');
+
+  if v_subscription.status in ('past_due', 'unpaid', 'incomplete') then
+    perform billing_private.fail('PAYMENT_REQUIRED', jsonb_build_object(
+      'subscription_id', v_subscription.id, 'status', v_subscription.status));
+  elsif v_subscription.status not in ('active', 'trialing') then
+    perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
+      'subscription_id', v_subscription.id, 'from', v_subscription.status, 'to', 'active'));
+  elsif v_price.currency is distinct from coalesce(v_subscription.currency, v_price.currency) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'price_key', 'problem', 'a subscription keeps its currency',
+      'currency', v_subscription.currency));
+  elsif v_price.id = v_subscription.price_id and v_subscription.pending_price_id is null then
+    perform billing_private.fail('ALREADY_ON_THIS_PRICE', jsonb_build_object(
+      'price_key', p_price_key));
+  end if;
+
+  if v_subscription.provider = 'stripe' then
+    perform billing_private.change_stripe_plan(v_subscription, v_price, v_at_period_end);
+  else
+    perform billing_private.change_manual_plan(v_subscription, v_price, v_at_period_end);
+  end if;
+  return query select * from billing_private.summarize_subscription(v_subscription.id);
+end;
+$$;
+
+
+create function billing_private.change_stripe_plan(
+  p_subscription billing.subscriptions,
+  p_price billing.prices,
+  p_at_period_end boolean
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_item billing.subscription_items := billing_private.base_item(p_subscription.id);
+begin
+  -- A change that waits is superseded.
+  perform billing_private.release_schedule(p_subscription);
+
+  if p_price.id = p_subscription.price_id then
+    return; -- back to what runs: releasing the schedule was all
+  elsif p_at_period_end then
+    perform billing_private.enqueue_command(
+      'create_schedule', p_subscription.account_id, '/v1/subscription_schedules',
+      jsonb_build_object('from_subscription', p_subscription.stripe_subscription_id),
+      'POST', p_price.id, p_subscription);
+  else
+    -- By item id, or Stripe adds a second item; with the quantity, or Stripe resets it to one.
+    -- Applied only if its invoice is paid.
+    perform billing_private.ask_subscription(p_subscription, 'change_plan', jsonb_build_object(
+      'items', jsonb_build_array(jsonb_build_object(
+        'id', v_item.stripe_subscription_item_id,
+        'price', p_price.stripe_price_id,
+        'quantity', coalesce(v_item.quantity, 1))),
+      'proration_behavior', 'always_invoice',
+      'payment_behavior', 'pending_if_incomplete'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.change_stripe_plan(
+  billing.subscriptions, billing.prices, boolean
+) is
+  'Asks Stripe to change a price: now with proration, or at period end through a subscription schedule.';
+
+
+create function billing_private.enqueue_schedule_phases(
+  p_command billing_private.commands,
+  p_schedule jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions;
+  v_price billing.prices;
+  v_phase jsonb := p_schedule #> '{phases,0}';
+begin
+  select * into strict v_subscription
+  from billing.subscriptions
+  where id = p_command.subscription_id;
+  -- subject_id of a schedule's commands is the price it leads to.
+  select * into strict v_price from billing.prices where id = p_command.subject_id;
+
+  perform billing_private.enqueue_command(
+    'update_schedule', p_command.account_id,
+    format('/v1/subscription_schedules/%s', p_schedule ->> 'id'),
+    jsonb_build_object(
+      'end_behavior', 'release',
+      'phases', jsonb_build_array(
+        jsonb_build_object(
+          'start_date', v_phase -> 'start_date',
+          'end_date', v_phase -> 'end_date',
+          'items', (
+            select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+              'price', billing_private.stripe_id(item -> 'price'), 'quantity', item -> 'quantity')))
+            from jsonb_path_query(v_phase, '$.items[*]') as item)),
+        jsonb_build_object(
+          'items', jsonb_build_array(jsonb_build_object(
+            'price', v_price.stripe_price_id,
+            'quantity', coalesce(v_subscription.quantity, 1))),
+          'proration_behavior', 'none',
+          'duration', jsonb_build_object(
+            'interval', v_price.billing_interval, 'interval_count', v_price.interval_count)))),
+    'POST', p_command.subject_id, v_subscription);
+end;
+$$;
+
+comment on function billing_private.enqueue_schedule_phases(billing_private.commands, jsonb) is
+  'Second half of a change at period end: the schedule Stripe made of the subscription gets the new price as its next phase.';
+
+
+create function billing_private.note_pending_change(
+  p_command billing_private.commands,
+  p_schedule jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.subscriptions
+  set pending_price_id = case when p_schedule is not null then p_command.subject_id end,
+      pending_change_at = case
+        when p_schedule is not null
+          then coalesce(
+            billing_private.stripe_time(p_schedule #> '{phases,0,end_date}'), current_period_end)
+      end,
+      stripe_schedule_id = p_schedule ->> 'id',
+      updated_at = billing_private.now()
+  where id = p_command.subscription_id;
+end;
+$$;
+
+comment on function billing_private.note_pending_change(billing_private.commands, jsonb) is
+  'Notes, or with null forgets, which price a Stripe schedule will bring and when.';
+
+
+create function billing_private.change_manual_plan(
+  p_subscription billing.subscriptions,
+  p_price billing.prices,
+  p_at_period_end boolean
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_is_back boolean := p_price.id = p_subscription.price_id;
+begin
+  if p_at_period_end or v_is_back then
+    update billing.subscriptions
+    set pending_price_id = case when not v_is_back then p_price.id end,
+        pending_change_at = case when not v_is_back then current_period_end end,
+        updated_at = billing_private.now()
+    where id = p_subscription.id;
+    return;
+  end if;
+
+  update billing.subscriptions
+  set pending_price_id = null,
+      pending_change_at = null
+  where id = p_subscription.id;
+  perform billing_private.set_manual_price(
+    p_subscription.id, p_price.id, billing_private.now());
+end;
+$$;
+
+comment on function billing_private.change_manual_plan(
+  billing.subscriptions, billing.prices, boolean
+) is
+  'Changes a manual subscription''s price: now, at period end, or back to the running one.';
+
+
+create function billing.change_plan(
+  price_key text,
+  at_period_end boolean default null,
+  account_id uuid default null
+)
+returns setof billing.subscription_summary
+language sql
+volatile
+rows 1
+set search_path = ''
+begin atomic
+  select * from billing_private.change_plan(price_key, at_period_end, account_id);
+end;
+
+comment on function billing.change_plan(text, boolean, uuid) is
+$$Moves the account's subscription to another price. Naming the running price takes back a change that waits.
+
+at_period_end: null decides by the catalog: upgrades now (with proration), downgrades at period end.
+For Stripe subscriptions this asks Stripe: pending_command shows it until Stripe has answered.
+account_id: null for the caller's own account.
+
+Errors
+  VALIDATION_FAILED       400  the price is in another currency
+  UNAUTHENTICATED         401  nobody is signed in
+  PAYMENT_REQUIRED        402  an invoice is unpaid
+  NOT_A_MEMBER            403  the account is not one of the caller's
+  PRICE_NOT_FOUND         404  the price is not on offer
+  SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  ALREADY_ON_THIS_PRICE   422  nothing would change
+  INVALID_TRANSITION      422  it is paused or has ended$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 23  manual subscriptions
+-- -----------------------------------------------------------------------------
+
+create function billing_private.period_at(
+  p_anchor timestamptz,
+  p_interval interval,
+  p_at timestamptz,
+  out period_start timestamptz,
+  out period_end timestamptz
+)
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_anchor timestamp := p_anchor at time zone 'UTC';
+  -- Never too late: no month or year is 4 % longer than Postgres counts it.
+  v_number integer := greatest(
+    floor(extract(epoch from p_at - p_anchor) / (extract(epoch from p_interval) * 1.04)), 0);
+begin
+  while (v_anchor + (v_number + 1) * p_interval) at time zone 'UTC' <= p_at loop
+    v_number := v_number + 1;
+  end loop;
+  period_start := (v_anchor + v_number * p_interval) at time zone 'UTC';
+  period_end := (v_anchor + (v_number + 1) * p_interval) at time zone 'UTC';
+end;
+$$;
+
+comment on function billing_private.period_at(timestamptz, interval, timestamptz) is
+$$The billing period that contains an instant: anchor + n × interval in UTC, so 31 January leads to 28 February and 31 March.
+The rule of Stripe's billing cycle anchors (https://docs.stripe.com/billing/subscriptions/billing-cycle).$$;
+
+
+create function billing_private.start_manual_subscription(
+  p_account_id uuid,
+  p_price_id uuid,
+  p_quantity bigint,
+  p_ends_at timestamptz
+)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_price billing.prices;
+  v_period record;
+  v_id uuid;
+begin
+  perform billing_private.lock_account(p_account_id);
+  perform billing_private.require_eligible(p_account_id);
+  select * into strict v_price from billing.prices where id = p_price_id;
+  v_period := billing_private.period_at(
+    v_now, billing_private.interval_of(v_price.billing_interval, v_price.interval_count), v_now);
+
+  insert into billing.subscriptions (
+    account_id, provider, status, price_id, quantity, currency, started_at, billing_anchor,
+    current_period_start, current_period_end, cancel_at, updated_at
+  )
+  values (
+    p_account_id, 'manual', 'active', p_price_id, p_quantity, v_price.currency, v_now, v_now,
+    v_period.period_start, v_period.period_end, p_ends_at, v_now
+  )
+  returning id into v_id;
+
+  insert into billing.subscription_items (
+    subscription_id, price_id, quantity, current_period_start, current_period_end
+  )
+  values (v_id, p_price_id, p_quantity, v_period.period_start, v_period.period_end);
+  return v_id;
+end;
+$$;
+
+comment on function billing_private.start_manual_subscription(uuid, uuid, bigint, timestamptz) is
+  'Starts a subscription that lives without Stripe (complimentary, invoiced, gifted). p_ends_at: null to renew until canceled.';
+
+
+create function billing_private.set_manual_price(
+  p_subscription_id uuid,
+  p_price_id uuid,
+  p_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Another period length begins a new period now, as it does at Stripe.
+  with priced as (
+    select
+      subscriptions.id,
+      case
+        when after.billing_interval = before.billing_interval
+          and after.interval_count = before.interval_count
+          then subscriptions.billing_anchor
+        else p_at
+      end as anchor,
+      billing_private.interval_of(after.billing_interval, after.interval_count) as length
+    from billing.subscriptions
+    join billing.prices as before on before.id = subscriptions.price_id
+    join billing.prices as after on after.id = p_price_id
+    where subscriptions.id = p_subscription_id
+  )
+  update billing.subscriptions
+  set price_id = p_price_id,
+      billing_anchor = priced.anchor,
+      current_period_start = period.period_start,
+      current_period_end = period.period_end,
+      updated_at = p_at
+  from priced
+  cross join lateral billing_private.period_at(priced.anchor, priced.length, p_at) as period
+  where subscriptions.id = priced.id;
+
+  perform billing_private.sync_manual_items(array[p_subscription_id]);
+end;
+$$;
+
+comment on function billing_private.set_manual_price(uuid, uuid, timestamptz) is
+  'Puts a manual subscription on another price from an instant on.';
+
+
+create function billing_private.sync_manual_items(p_subscription_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.subscription_items
+  set price_id = subscriptions.price_id,
+      quantity = subscriptions.quantity,
+      current_period_start = subscriptions.current_period_start,
+      current_period_end = subscriptions.current_period_end
+  from billing.subscriptions
+  where subscriptions.id = any (p_subscription_ids)
+    and subscription_items.subscription_id = subscriptions.id;
+end;
+$$;
+
+comment on function billing_private.sync_manual_items(uuid[]) is
+  'Manual subscriptions have one item, which follows its subscription.';
+
+
+create function billing_private.expire_manual_subscriptions(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_count bigint;
+begin
+  update billing.subscriptions
+  set status = 'canceled',
+      ended_at = least(
+        cancel_at, case when cancel_at_period_end then current_period_end end),
+      canceled_at = coalesce(canceled_at, v_now),
+      pending_price_id = null,
+      pending_change_at = null,
+      updated_at = v_now
+  where id in (
+    select due.id
+    from billing.subscriptions as due
+    where due.provider = 'manual'
+      and due.ended_at is null
+      and least(
+        due.cancel_at,
+        case when due.cancel_at_period_end then due.current_period_end end
+      ) <= v_now
+    limit p_limit
+    for update skip locked
+  );
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.expire_manual_subscriptions(integer) is
+  'Ends manual subscriptions whose end has passed; access ended by itself at that instant. Returns how many.';
+
+
+create function billing_private.apply_manual_changes(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_due billing.subscriptions;
+  v_count bigint := 0;
+begin
+  for v_due in
+    select *
+    from billing.subscriptions
+    where provider = 'manual'
+      and ended_at is null
+      and pending_change_at <= billing_private.now()
+    limit p_limit
+    for update skip locked
+  loop
+    update billing.subscriptions
+    set pending_price_id = null,
+        pending_change_at = null
+    where id = v_due.id;
+    perform billing_private.set_manual_price(
+      v_due.id, v_due.pending_price_id, v_due.pending_change_at);
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.apply_manual_changes(integer) is
+  'Brings changes of price that were scheduled for a period end into force. Returns how many.';
+
+
+create function billing_private.renew_manual_subscriptions(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_renewed uuid[];
+begin
+  with due as (
+    select
+      subscriptions.id,
+      subscriptions.billing_anchor,
+      billing_private.interval_of(prices.billing_interval, prices.interval_count) as length
+    from billing.subscriptions
+    join billing.prices on prices.id = subscriptions.price_id
+    where subscriptions.provider = 'manual'
+      and subscriptions.ended_at is null
+      and subscriptions.current_period_end <= v_now
+      and not subscriptions.cancel_at_period_end
+      and subscriptions.pending_price_id is null
+    limit p_limit
+    for update of subscriptions skip locked
+  ),
+  renewed as (
+    update billing.subscriptions
+    set current_period_start = period.period_start,
+        current_period_end = period.period_end,
+        updated_at = v_now
+    from due
+    cross join lateral billing_private.period_at(due.billing_anchor, due.length, v_now) as period
+    where subscriptions.id = due.id
+    returning subscriptions.id
+  )
+  select array_agg(id) into v_renewed from renewed;
+
+  perform billing_private.sync_manual_items(v_renewed);
+  return coalesce(cardinality(v_renewed), 0);
+end;
+$$;
+
+comment on function billing_private.renew_manual_subscriptions(integer) is
+  'Rolls manual subscriptions into the period that contains now, also over several missed ones. Returns how many.';
+
+
+-- -----------------------------------------------------------------------------
+-- 24  who may call what
+-- -----------------------------------------------------------------------------
+
+revoke all on function
+  billing_private.parse_json,
+  billing_private.stripe_id,
+  billing_private.stripe_time,
+  billing_private.stripe_integer,
+  billing_private.uuid_or_null,
+  billing_private.is_final_snapshot,
+  billing_private.status_rank,
+  billing_private.newest_of_second,
+  billing_private.accept_snapshot,
+  billing_private.lock_customer,
+  billing_private.lock_account,
+  billing_private.account_of_customer,
+  billing_private.bind_customer,
+  billing_private.bind_customer_rows,
+  billing_private.note_customer,
+  billing_private.project_customer,
+  billing_private.end_with_customer,
+  billing_private.project_product,
+  billing_private.settle_price_key,
+  billing_private.project_price,
+  billing_private.bind_price,
+  billing_private.base_item,
+  billing_private.past_due_since,
+  billing_private.project_subscription,
+  billing_private.project_subscription_items,
+  billing_private.project_invoice,
+  billing_private.project_invoice_lines,
+  billing_private.project_payment_intent,
+  billing_private.project_charge,
+  billing_private.project_invoice_payment,
+  billing_private.bind_refunds,
+  billing_private.project_refund,
+  billing_private.project_payment_method,
+  billing_private.project_checkout_session,
+  billing_private.refusal_of,
+  billing_private.project_event,
+  billing_private.apply_event,
+  billing_private.read_envelope,
+  billing_private.ingest_stripe_event,
+  billing.ingest_stripe_event,
+  billing_private.report_rejected_webhook,
+  billing.report_rejected_webhook,
+  billing_private.record_subscription_changes,
+  billing_private.record_subscription_starts,
+  billing_private.kinds_of_change,
+  billing.list_plans,
+  billing_private.current_subscription,
+  billing_private.summarize_subscription,
+  billing_private.my_subscription,
+  billing.my_subscription,
+  billing_private.enqueue_command,
+  billing_private.enqueue_customer_creation,
+  billing_private.enqueue_session_creation,
+  billing_private.retire_checkouts,
+  billing_private.require_url,
+  billing_private.offered_price,
+  billing_private.require_eligible,
+  billing_private.reusable_checkout,
+  billing_private.prepare_checkout,
+  billing.prepare_checkout,
+  billing_private.prepare_portal,
+  billing.prepare_portal,
+  billing_private.claim_commands,
+  billing.claim_commands,
+  billing_private.retry_at,
+  billing_private.complete_command,
+  billing_private.command_succeeded,
+  billing_private.command_refused,
+  billing_private.apply_response,
+  billing.complete_command,
+  billing_private.require_transition,
+  billing_private.lock_subscription,
+  billing_private.is_being_asked,
+  billing_private.ask_subscription,
+  billing_private.release_schedule,
+  billing_private.cancel_subscription,
+  billing.cancel_subscription,
+  billing_private.undo_cancel,
+  billing.undo_cancel,
+  billing_private.is_upgrade,
+  billing_private.interval_of,
+  billing_private.change_plan,
+  billing_private.change_stripe_plan,
+  billing_private.enqueue_schedule_phases,
+  billing_private.note_pending_change,
+  billing_private.change_manual_plan,
+  billing.change_plan,
+  billing_private.period_at,
+  billing_private.start_manual_subscription,
+  billing_private.set_manual_price,
+  billing_private.sync_manual_items,
+  billing_private.expire_manual_subscriptions,
+  billing_private.apply_manual_changes,
+  billing_private.renew_manual_subscriptions
+from public, anon, authenticated, service_role;
+
+revoke all on billing.plan_offers from public, anon, authenticated, service_role;
+grant select on billing.plan_offers to anon, authenticated, service_role;
+grant execute on function billing.list_plans to anon, authenticated, service_role;
+
+-- The functions behind the wrappers: callable only through them, for want of usage on the schema.
+grant execute on function
+  billing.my_subscription,
+  billing_private.my_subscription,
+  billing.prepare_checkout,
+  billing_private.prepare_checkout,
+  billing.prepare_portal,
+  billing_private.prepare_portal,
+  billing.cancel_subscription,
+  billing_private.cancel_subscription,
+  billing.undo_cancel,
+  billing_private.undo_cancel,
+  billing.change_plan,
+  billing_private.change_plan
+to authenticated, service_role;
+
+grant execute on function
+  billing.ingest_stripe_event,
+  billing_private.ingest_stripe_event,
+  billing.report_rejected_webhook,
+  billing_private.report_rejected_webhook,
+  billing.claim_commands,
+  billing_private.claim_commands,
+  billing.complete_command,
+  billing_private.complete_command
+to service_role;

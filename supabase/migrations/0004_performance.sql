@@ -1,0 +1,125 @@
+-- =============================================================================
+-- 0004  performance
+--
+-- The indexes that reads and jobs need beyond keys and foreign keys, each with the
+-- query it serves. has_entitlement() needs none: the primary key of billing.entitlements
+-- begins with what it asks for.
+--
+-- Reads      0001 and 0002 tables
+-- Read by    the planner
+--
+-- Invariants
+--   * Partial wherever the question is about the few rows still to be worked on.
+--
+-- Contents
+--   1  inbox and outbox
+--   2  subscriptions and access
+--   3  money
+--   4  binding
+--   5  clean-up
+-- =============================================================================
+
+
+-- -----------------------------------------------------------------------------
+-- 1  inbox and outbox
+-- -----------------------------------------------------------------------------
+
+-- newest_of_second(), past_due_since(): all snapshots of one object, in time.
+create index stripe_events_object_id_idx
+  on billing_private.stripe_events (object_id, occurred_at);
+
+-- retry_events: failed events that are due.
+create index stripe_events_due_idx
+  on billing_private.stripe_events (next_attempt_at)
+  where status = 'failed';
+
+-- event_backlog, critical_issues: what was not applied and still should be looked at.
+create index stripe_events_unsettled_idx
+  on billing_private.stripe_events (received_at)
+  where status in ('pending', 'failed', 'dead');
+
+-- claim_commands(): the line of unfinished commands, and whether one stands before another.
+create index commands_unfinished_idx
+  on billing_private.commands (account_id, position)
+  where status in ('pending', 'leased');
+
+-- claim_commands(subject_id): the command a user waits behind.
+create index commands_subject_id_idx
+  on billing_private.commands (subject_id)
+  where subject_id is not null;
+
+-- critical_issues: contradictions that only Stripe can settle.
+create index stripe_objects_reread_idx
+  on billing_private.stripe_objects (reread_requested_at)
+  where reread_requested_at is not null;
+
+
+-- -----------------------------------------------------------------------------
+-- 2  subscriptions and access
+-- -----------------------------------------------------------------------------
+
+-- expire_subscriptions: stored entitlements whose interval has run out.
+create index entitlements_valid_until_idx
+  on billing.entitlements (valid_until);
+
+-- expire_subscriptions: stored entitlements whose interval has begun.
+create index entitlements_valid_from_idx
+  on billing.entitlements (valid_from);
+
+-- renew_manual_subscriptions(), expire_manual_subscriptions().
+create index subscriptions_manual_period_idx
+  on billing.subscriptions (current_period_end)
+  where provider = 'manual' and ended_at is null;
+
+-- apply_manual_changes().
+create index subscriptions_pending_change_idx
+  on billing.subscriptions (pending_change_at)
+  where pending_change_at is not null;
+
+-- expiring_soon: running subscriptions by the end of their period.
+create index subscriptions_running_period_idx
+  on billing.subscriptions (current_period_end)
+  where ended_at is null;
+
+
+-- -----------------------------------------------------------------------------
+-- 3  money
+-- -----------------------------------------------------------------------------
+
+-- problem_accounts, critical_issues: invoices somebody still has to pay.
+create index invoices_open_idx
+  on billing.invoices (account_id)
+  where status = 'open';
+
+
+-- -----------------------------------------------------------------------------
+-- 4  binding
+-- -----------------------------------------------------------------------------
+
+-- bind_price(): items that came before their price.
+create index subscription_items_unbound_idx
+  on billing.subscription_items (stripe_price_id)
+  where price_id is null;
+
+-- project_product(): prices that came before their product.
+create index prices_unbound_idx
+  on billing.prices (stripe_product_id)
+  where plan_id is null;
+
+-- critical_issues: customers nobody has claimed.
+create index customers_unbound_idx
+  on billing.customers (created_at)
+  where account_id is null;
+
+
+-- -----------------------------------------------------------------------------
+-- 5  clean-up
+-- -----------------------------------------------------------------------------
+
+-- clean_up: runs older than the retention.
+create index task_runs_started_at_idx
+  on billing_private.task_runs (started_at);
+
+-- clean_up and the detection of bursts: refusals by time.
+create index webhook_rejections_minute_idx
+  on billing_private.webhook_rejections (minute);

@@ -1,0 +1,950 @@
+-- =============================================================================
+-- 0005  validation and correction
+--
+-- Decides access, explains it, and repairs what disagrees with its sources.
+-- Who pays for what is decided in 0003, not here.
+--
+-- Reads      0001 tables, 0002 corrections and tasks, 0003 helpers
+-- Read by    0006 automation, 0007 admin
+--
+-- Invariants
+--   * refresh_entitlements() is the only writer of billing.entitlements and billing.profiles.
+--   * has_entitlement() is true only while a stored interval contains now; nothing has to run
+--     for access to end.
+--   * Status and date decide together; a status nobody knows gives nothing.
+--
+-- Contents
+--   1  what the sources say
+--   2  billing_private.refresh_entitlements()
+--   3  in step with the sources
+--   4  billing.current_entitlements and has_entitlement()
+--   5  billing.my_entitlements()
+--   6  billing.explain_entitlement() and has_entitlement_at()
+--   7  validate and correct
+--   8  who may call what
+-- =============================================================================
+
+
+-- -----------------------------------------------------------------------------
+-- 1  what the sources say
+-- -----------------------------------------------------------------------------
+
+create function billing_private.access_of_item(
+  p_subscription billing.subscriptions,
+  p_item billing.subscription_items,
+  p_plan billing.plans,
+  p_latest_invoice_status text,
+  out valid_from timestamptz,
+  out valid_until timestamptz,
+  out reason text
+)
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_scheduled_end timestamptz := least(
+    p_subscription.cancel_at,
+    case when p_subscription.cancel_at_period_end then p_item.current_period_end end);
+begin
+  valid_from := coalesce(p_subscription.started_at, p_item.current_period_start);
+
+  if p_subscription.ended_at is not null
+    or p_subscription.status in ('canceled', 'incomplete_expired')
+  then
+    reason := 'ended';
+  elsif p_subscription.status in ('active', 'trialing')
+    -- Stripe's two events about a late payment may come in either order: the money decides.
+    or (p_subscription.status = 'past_due' and p_latest_invoice_status = 'paid')
+  then
+    -- A late renewal event locks nobody out; where an end is scheduled there is none to wait for.
+    valid_until := least(v_scheduled_end, p_item.current_period_end + p_plan.renewal_grace);
+    reason := case
+      when p_item.current_period_end is null then 'period_unknown'
+      when v_scheduled_end is not null then 'ending'
+      else p_subscription.status
+    end;
+  elsif p_subscription.status = 'past_due' then
+    valid_until := least(
+      v_scheduled_end, p_subscription.past_due_since + p_plan.past_due_grace);
+    reason := 'past_due_grace';
+  elsif p_subscription.status in ('incomplete', 'unpaid', 'paused') then
+    reason := p_subscription.status;
+  else
+    reason := 'unknown_status';
+  end if;
+
+  if p_item.current_period_end is null then
+    valid_until := null;
+  end if;
+end;
+$$;
+
+comment on function billing_private.access_of_item(
+  billing.subscriptions, billing.subscription_items, billing.plans, text
+) is
+$$From when until when a subscription item gives its plan's features, and why. valid_until is null when it gives nothing.
+
+Statuses are Stripe's (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses); the graces are the plan's.$$;
+
+
+create type billing_private.entitlement_source as (
+  account_id uuid,
+  feature_key text,
+  source_kind text,
+  source_id uuid,
+  plan_id uuid,
+  subscription_status text,
+  limit_value bigint,
+  valid_from timestamptz,
+  valid_until timestamptz,
+  reason text
+);
+
+create function billing_private.entitlement_sources(p_account_ids uuid[])
+returns setof billing_private.entitlement_source
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    subscriptions.account_id, plan_features.feature_key, 'subscription_item',
+    subscription_items.id, plans.id, subscriptions.status, plan_features.limit_value,
+    access.valid_from, access.valid_until, access.reason
+  from billing.subscriptions
+  join billing.subscription_items on subscription_items.subscription_id = subscriptions.id
+  join billing.prices on prices.id = subscription_items.price_id
+  join billing.plans on plans.id = prices.plan_id
+  join billing.plan_features on plan_features.plan_id = plans.id
+  left join billing.invoices
+    on invoices.stripe_invoice_id = subscriptions.stripe_latest_invoice_id
+  cross join lateral billing_private.access_of_item(
+    subscriptions, subscription_items, plans, invoices.status) as access
+  where subscriptions.account_id = any (p_account_ids)
+  union all
+  select
+    account_id, feature_key, 'grant', id, null, null, limit_value, valid_from,
+    case when revoked_at is null then valid_until end,
+    case when revoked_at is null then 'granted' else 'revoked' end
+  from billing.entitlement_grants
+  where account_id = any (p_account_ids);
+end;
+$$;
+
+comment on function billing_private.entitlement_sources(uuid[]) is
+  'Every subscription item and grant of these accounts with what it gives and why; also those that give nothing (valid_until is null).';
+
+
+create function billing_private.computed_entitlements(p_account_ids uuid[])
+returns setof billing_private.entitlement_source
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select *
+  from billing_private.entitlement_sources(p_account_ids) as sources
+  where sources.valid_from < sources.valid_until
+    and sources.valid_until > billing_private.now();
+end;
+$$;
+
+comment on function billing_private.computed_entitlements(uuid[]) is
+  'What billing.entitlements has to say about these accounts now.';
+
+
+-- -----------------------------------------------------------------------------
+-- 2  billing_private.refresh_entitlements()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.refresh_entitlements(p_account_ids uuid[])
+returns void
+language plpgsql
+volatile
+security definer -- called by triggers of whoever changed a source
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  -- Two refreshes of one account would each miss what the other's transaction has not committed.
+  -- Locked in one order, so that two callers never wait for each other.
+  perform pg_advisory_xact_lock(hashtextextended('billing.entitlements:' || account_id, 0))
+  from (
+    select distinct account_id from unnest(p_account_ids) as account_id order by account_id
+  ) as accounts;
+
+  with computed as materialized (
+    select * from billing_private.computed_entitlements(p_account_ids)
+  ),
+  replaced as (
+    insert into billing_private.entitlement_history (
+      account_id, feature_key, source_kind, source_id, plan_id, limit_value, valid_from,
+      valid_until, recorded_at, replaced_at
+    )
+    select
+      stored.account_id, stored.feature_key, stored.source_kind, stored.source_id,
+      stored.plan_id, stored.limit_value, stored.valid_from, stored.valid_until,
+      stored.recorded_at, v_now
+    from billing.entitlements as stored
+    left join computed using (account_id, feature_key, source_kind, source_id)
+    where stored.account_id = any (p_account_ids)
+      and (stored.plan_id, stored.limit_value, stored.valid_from, stored.valid_until)
+        is distinct from
+        (computed.plan_id, computed.limit_value, computed.valid_from, computed.valid_until)
+  ),
+  removed as (
+    delete from billing.entitlements as stored
+    where stored.account_id = any (p_account_ids)
+      and not exists (
+        select
+        from computed
+        where (computed.account_id, computed.feature_key, computed.source_kind, computed.source_id)
+          = (stored.account_id, stored.feature_key, stored.source_kind, stored.source_id)
+      )
+  )
+  insert into billing.entitlements as stored (
+    account_id, feature_key, source_kind, source_id, plan_id, limit_value, valid_from,
+    valid_until, recorded_at
+  )
+  select
+    account_id, feature_key, source_kind, source_id, plan_id, limit_value, valid_from,
+    valid_until, v_now
+  from computed
+  on conflict (account_id, feature_key, source_kind, source_id) do update
+  set plan_id = excluded.plan_id,
+      limit_value = excluded.limit_value,
+      valid_from = excluded.valid_from,
+      valid_until = excluded.valid_until,
+      recorded_at = excluded.recorded_at
+  where (stored.plan_id, stored.limit_value, stored.valid_from, stored.valid_until)
+    is distinct from
+    (excluded.plan_id, excluded.limit_value, excluded.valid_from, excluded.valid_until);
+
+  perform billing_private.refresh_profiles(p_account_ids);
+end;
+$$;
+
+comment on function billing_private.refresh_entitlements(uuid[]) is
+  'Brings entitlements and profiles of these accounts in step with their sources; writes only differences and keeps what it replaces.';
+
+
+create function billing_private.refresh_profiles(p_account_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  insert into billing.profiles as stored (
+    account_id, membership_tier, tier_rank, features, access_until, updated_at
+  )
+  select
+    accounts.id,
+    (array_agg(plans.tier order by plans.tier_rank desc, plans.key)
+      filter (where plans.tier is not null))[1],
+    coalesce(max(plans.tier_rank), 0),
+    coalesce(
+      array_agg(distinct entitlements.feature_key)
+        filter (where entitlements.feature_key is not null),
+      '{}'),
+    max(entitlements.valid_until),
+    v_now
+  from billing.accounts
+  left join billing.entitlements
+    on entitlements.account_id = accounts.id
+    and entitlements.valid_from <= v_now
+    and entitlements.valid_until > v_now
+  left join billing.plans on plans.id = entitlements.plan_id
+  where accounts.id = any (p_account_ids)
+  group by accounts.id
+  on conflict (account_id) do update
+  set membership_tier = excluded.membership_tier,
+      tier_rank = excluded.tier_rank,
+      features = excluded.features,
+      access_until = excluded.access_until,
+      updated_at = excluded.updated_at
+  where (stored.membership_tier, stored.tier_rank, stored.features, stored.access_until)
+    is distinct from
+    (excluded.membership_tier, excluded.tier_rank, excluded.features, excluded.access_until);
+end;
+$$;
+
+comment on function billing_private.refresh_profiles(uuid[]) is
+  'Brings the profiles of these accounts in step with their entitlements; part of refresh_entitlements().';
+
+
+-- -----------------------------------------------------------------------------
+-- 3  in step with the sources
+-- -----------------------------------------------------------------------------
+
+-- Statement-level, and only where a column changed that access depends on: an event that
+-- changes nothing of it costs a look at its own rows.
+
+create function billing_private.refresh_after_subscriptions()
+returns trigger
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  select array_agg(distinct account_id) into v_account_ids
+  from rows_after as after
+  join rows_before as before using (id)
+  cross join lateral unnest(array[before.account_id, after.account_id]) as account_id
+  where account_id is not null
+    and (before.account_id, before.status, before.started_at, before.past_due_since,
+        before.cancel_at, before.cancel_at_period_end, before.ended_at,
+        before.stripe_latest_invoice_id)
+      is distinct from
+      (after.account_id, after.status, after.started_at, after.past_due_since,
+        after.cancel_at, after.cancel_at_period_end, after.ended_at,
+        after.stripe_latest_invoice_id);
+
+  if v_account_ids is not null then
+    perform billing_private.refresh_entitlements(v_account_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_after_subscriptions() is
+  'Refreshes the accounts whose subscriptions changed in a way access depends on. A new one gives nothing before it has items.';
+
+
+create function billing_private.refresh_after_items()
+returns trigger
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  select array_agg(distinct subscriptions.account_id) into v_account_ids
+  from changed_rows
+  join billing.subscriptions on subscriptions.id = changed_rows.subscription_id
+  where subscriptions.account_id is not null;
+
+  if v_account_ids is not null then
+    perform billing_private.refresh_entitlements(v_account_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_after_items() is
+  'Refreshes the accounts whose subscription items came or went.';
+
+
+create function billing_private.refresh_after_item_updates()
+returns trigger
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  select array_agg(distinct subscriptions.account_id) into v_account_ids
+  from rows_after as after
+  join rows_before as before using (id)
+  join billing.subscriptions on subscriptions.id = after.subscription_id
+  where subscriptions.account_id is not null
+    and (before.price_id, before.current_period_start, before.current_period_end)
+      is distinct from
+      (after.price_id, after.current_period_start, after.current_period_end);
+
+  if v_account_ids is not null then
+    perform billing_private.refresh_entitlements(v_account_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_after_item_updates() is
+  'Refreshes the accounts whose subscription items changed price or period.';
+
+
+create function billing_private.refresh_after_grants()
+returns trigger
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  select array_agg(distinct account_id) into v_account_ids from changed_rows;
+  if v_account_ids is not null then
+    perform billing_private.refresh_entitlements(v_account_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_after_grants() is
+  'Refreshes the accounts whose grants were made or revoked.';
+
+
+create function billing_private.refresh_after_invoices()
+returns trigger
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  -- Paying restores access in the transaction that records the payment.
+  select array_agg(distinct subscriptions.account_id) into v_account_ids
+  from changed_rows
+  join billing.subscriptions
+    on subscriptions.stripe_subscription_id = changed_rows.stripe_subscription_id
+    and subscriptions.stripe_latest_invoice_id = changed_rows.stripe_invoice_id
+  where changed_rows.status = 'paid'
+    and subscriptions.status = 'past_due'
+    and subscriptions.account_id is not null;
+
+  if v_account_ids is not null then
+    perform billing_private.refresh_entitlements(v_account_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_after_invoices() is
+  'Refreshes the accounts whose overdue invoice was paid.';
+
+
+create function billing_private.refresh_after_catalog()
+returns trigger
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_plan_column text := tg_argv[0];
+  v_account_ids uuid[];
+begin
+  execute format(
+    'select array_agg(distinct subscriptions.account_id)
+    from changed_rows
+    join billing.prices on prices.plan_id = changed_rows.%I
+    join billing.subscription_items on subscription_items.price_id = prices.id
+    join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+    where subscriptions.account_id is not null and subscriptions.ended_at is null',
+    v_plan_column
+  )
+  into v_account_ids;
+
+  if v_account_ids is not null then
+    perform billing_private.refresh_entitlements(v_account_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_after_catalog() is
+  'Refreshes the subscribers of plans whose features, graces or prices changed. Its argument is the column that names the plan.';
+
+create trigger t100_access_of_updates
+  after update on billing.subscriptions
+  referencing old table as rows_before new table as rows_after
+  for each statement execute function billing_private.refresh_after_subscriptions();
+
+create trigger t100_access_of_inserts
+  after insert on billing.subscription_items
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_items();
+
+create trigger t100_access_of_updates
+  after update on billing.subscription_items
+  referencing old table as rows_before new table as rows_after
+  for each statement execute function billing_private.refresh_after_item_updates();
+
+create trigger t100_access_of_deletes
+  after delete on billing.subscription_items
+  referencing old table as changed_rows
+  for each statement execute function billing_private.refresh_after_items();
+
+create trigger t100_access_of_inserts
+  after insert on billing.entitlement_grants
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_grants();
+
+create trigger t100_access_of_updates
+  after update on billing.entitlement_grants
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_grants();
+
+create trigger t100_access_of_inserts
+  after insert on billing.invoices
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_invoices();
+
+create trigger t100_access_of_updates
+  after update on billing.invoices
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_invoices();
+
+create trigger t100_access_of_inserts
+  after insert on billing.plan_features
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_catalog('plan_id');
+
+create trigger t100_access_of_updates
+  after update on billing.plan_features
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_catalog('plan_id');
+
+create trigger t100_access_of_deletes
+  after delete on billing.plan_features
+  referencing old table as changed_rows
+  for each statement execute function billing_private.refresh_after_catalog('plan_id');
+
+create trigger t100_access_of_updates
+  after update on billing.plans
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_catalog('id');
+
+create trigger t100_access_of_updates
+  after update on billing.prices
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_catalog('plan_id');
+
+
+-- -----------------------------------------------------------------------------
+-- 4  billing.current_entitlements and has_entitlement()
+-- -----------------------------------------------------------------------------
+
+create view billing.current_entitlements with (security_invoker = true) as
+select
+  entitlements.account_id,
+  entitlements.feature_key,
+  case
+    when count(*) = count(entitlements.limit_value) then max(entitlements.limit_value)
+  end as limit_value,
+  min(entitlements.valid_from) as valid_from,
+  max(entitlements.valid_until) as valid_until
+from billing.entitlements
+where entitlements.valid_from <= (select billing_private.now())
+  and entitlements.valid_until > (select billing_private.now())
+group by entitlements.account_id, entitlements.feature_key;
+
+comment on view billing.current_entitlements is
+  'What each account has at this instant. Several sources of one feature: the best limit, the latest end.';
+comment on column billing.current_entitlements.limit_value is
+  'The highest limit of all sources; null for unlimited, and for boolean features.';
+
+
+-- plpgsql keeps its plan and, unlike a definer function, leaves the decision who may see which
+-- account to row level security. The clock comes with the view, which needs no usage on
+-- billing_private.
+create function billing.has_entitlement(
+  feature text,
+  account_id uuid default null
+)
+returns boolean
+language plpgsql
+stable
+parallel safe
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from billing.current_entitlements
+    where current_entitlements.account_id = coalesce(has_entitlement.account_id, auth.uid())
+      and current_entitlements.feature_key = has_entitlement.feature
+  );
+end;
+$$;
+
+comment on function billing.has_entitlement(text, uuid) is
+$$True while the account has the feature, at this instant. In a policy write (select billing.has_entitlement('feature')).
+
+account_id: null for the caller's own account. False for an unknown feature, for another's account and for visitors:
+whoever asks about a stranger learns nothing.$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 5  billing.my_entitlements()
+-- -----------------------------------------------------------------------------
+
+create function billing.my_entitlements(account_id uuid default null)
+returns setof billing.current_entitlements
+language sql
+stable
+set search_path = ''
+begin atomic
+  select current_entitlements.*
+  from billing.current_entitlements
+  where current_entitlements.account_id = coalesce(my_entitlements.account_id, auth.uid())
+  order by current_entitlements.feature_key;
+end;
+
+comment on function billing.my_entitlements(uuid) is
+$$All the account has at this instant: one row per feature, with its best limit and its end (UTC, exclusive).
+
+account_id: null for the caller's own account. No rows for another's.$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 6  billing.explain_entitlement() and has_entitlement_at()
+-- -----------------------------------------------------------------------------
+
+create type billing.entitlement_explanation as (
+  gives_access boolean,
+  reason text,
+  source_kind text,
+  source_id uuid,
+  plan_key text,
+  subscription_status text,
+  limit_value bigint,
+  valid_from timestamptz,
+  valid_until timestamptz
+);
+
+comment on type billing.entitlement_explanation is
+  'One source of a feature: whether it gave access at the instant asked about, and why or why not. reason: active, trialing, ending, past_due_grace, granted, recorded; or ended, revoked, incomplete, unpaid, paused, unknown_status, period_unknown, expired, not_begun.';
+
+
+create function billing_private.explain_entitlement(
+  p_feature text,
+  p_account_id uuid,
+  p_at timestamptz
+)
+returns setof billing.entitlement_explanation
+language plpgsql
+stable
+security definer -- history is readable by nobody
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_account_id uuid := coalesce(p_account_id, auth.uid());
+begin
+  if v_account_id is null then
+    perform billing_private.fail('UNAUTHENTICATED');
+  elsif not billing_private.is_admin()
+    and not (v_account_id = any (array(select billing_private.my_account_ids())))
+  then
+    perform billing_private.fail('NOT_A_MEMBER', jsonb_build_object('account_id', v_account_id));
+  elsif not exists (select from billing.features where key = p_feature) then
+    perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature));
+  end if;
+
+  if p_at < v_now then
+    return query
+    select * from billing_private.recorded_entitlement(p_feature, v_account_id, p_at);
+    return;
+  end if;
+
+  return query
+  select
+    judged.gives_access,
+    case
+      when judged.gives_access or sources.valid_until is null then sources.reason
+      when sources.valid_from > judged.at then 'not_begun'
+      else 'expired'
+    end,
+    sources.source_kind, sources.source_id, plans.key, sources.subscription_status,
+    sources.limit_value, sources.valid_from, sources.valid_until
+  from billing_private.entitlement_sources(array[v_account_id]) as sources
+  cross join lateral (
+    select
+      coalesce(p_at, v_now) as at,
+      coalesce(
+        sources.valid_from <= coalesce(p_at, v_now)
+          and coalesce(p_at, v_now) < sources.valid_until,
+        false) as gives_access
+  ) as judged
+  left join billing.plans on plans.id = sources.plan_id
+  where sources.feature_key = p_feature
+  order by judged.gives_access desc, sources.valid_until desc nulls last, sources.source_id;
+end;
+$$;
+
+
+create function billing_private.recorded_entitlement(
+  p_feature text,
+  p_account_id uuid,
+  p_at timestamptz
+)
+returns setof billing.entitlement_explanation
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    true, 'recorded', recorded.source_kind, recorded.source_id, plans.key, null::text,
+    recorded.limit_value, recorded.valid_from, recorded.valid_until
+  from (
+    select
+      source_kind, source_id, plan_id, limit_value, valid_from, valid_until, recorded_at,
+      'infinity'::timestamptz as replaced_at
+    from billing.entitlements
+    where account_id = p_account_id
+      and feature_key = p_feature
+    union all
+    select
+      source_kind, source_id, plan_id, limit_value, valid_from, valid_until, recorded_at,
+      replaced_at
+    from billing_private.entitlement_history
+    where account_id = p_account_id
+      and feature_key = p_feature
+  ) as recorded
+  left join billing.plans on plans.id = recorded.plan_id
+  where recorded.recorded_at <= p_at
+    and p_at < recorded.replaced_at
+    and recorded.valid_from <= p_at
+    and p_at < recorded.valid_until
+  order by recorded.valid_until desc, recorded.source_id;
+end;
+$$;
+
+comment on function billing_private.recorded_entitlement(text, uuid, timestamptz) is
+  'The stored rows that gave an account a feature at a past instant, as they were then.';
+
+
+create function billing.explain_entitlement(
+  feature text,
+  account_id uuid default null,
+  at timestamptz default null
+)
+returns setof billing.entitlement_explanation
+language sql
+stable
+set search_path = ''
+begin atomic
+  select *
+  from billing_private.explain_entitlement(
+    explain_entitlement.feature, explain_entitlement.account_id, explain_entitlement.at);
+end;
+
+comment on function billing.explain_entitlement(text, uuid, timestamptz) is
+$$Why an account has, had or will have a feature: one row per source, those that give access first.
+
+account_id: null for the caller's own account; admins may ask about any. at: null for now; a future instant is
+answered from the sources, a past one from what was recorded then. No row: no source ever named the feature.
+
+Errors
+  UNAUTHENTICATED    401  nobody is signed in
+  NOT_A_MEMBER       403  the account is not one of the caller's
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+create function billing.has_entitlement_at(
+  feature text,
+  at timestamptz,
+  account_id uuid default null
+)
+returns boolean
+language sql
+stable
+set search_path = ''
+begin atomic
+  select exists (
+    select
+    from billing_private.explain_entitlement(
+      has_entitlement_at.feature, has_entitlement_at.account_id, has_entitlement_at.at)
+      as explanation
+    where explanation.gives_access
+  );
+end;
+
+comment on function billing.has_entitlement_at(text, timestamptz, uuid) is
+$$Whether the account had or, as things stand, will have the feature at an instant (UTC).
+
+account_id: null for the caller's own account; admins may ask about any.
+
+Errors
+  UNAUTHENTICATED    401  nobody is signed in
+  NOT_A_MEMBER       403  the account is not one of the caller's
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 7  validate and correct
+-- -----------------------------------------------------------------------------
+
+create type billing_private.entitlement_drift as (
+  account_id uuid,
+  feature_key text,
+  source_kind text,
+  source_id uuid,
+  problem text,
+  stored jsonb,
+  computed jsonb
+);
+
+create function billing_private.validate_entitlements(p_account_ids uuid[])
+returns setof billing_private.entitlement_drift
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- A stored row whose end has passed gives nothing: it waits for the clock's task, it is no drift.
+  return query
+  with stored as (
+    select
+      account_id, feature_key, source_kind, source_id,
+      jsonb_build_object(
+        'plan_id', plan_id, 'limit_value', limit_value, 'valid_from', valid_from,
+        'valid_until', valid_until) as facts
+    from billing.entitlements
+    where account_id = any (p_account_ids)
+      and valid_until > billing_private.now()
+  ),
+  computed as (
+    select
+      account_id, feature_key, source_kind, source_id,
+      jsonb_build_object(
+        'plan_id', plan_id, 'limit_value', limit_value, 'valid_from', valid_from,
+        'valid_until', valid_until) as facts
+    from billing_private.computed_entitlements(p_account_ids)
+  )
+  select
+    account_id, feature_key, source_kind, source_id,
+    case
+      when stored.facts is null then 'missing'
+      when computed.facts is null then 'surplus'
+      else 'different'
+    end,
+    stored.facts,
+    computed.facts
+  from stored
+  full join computed using (account_id, feature_key, source_kind, source_id)
+  where stored.facts is distinct from computed.facts;
+end;
+$$;
+
+comment on function billing_private.validate_entitlements(uuid[]) is
+  'Where stored entitlements of these accounts disagree with their sources: missing, surplus or different. No rows is the normal state.';
+
+
+create function billing_private.correct_entitlements(p_account_ids uuid[])
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_drifted uuid[];
+  v_count bigint;
+begin
+  with corrected as (
+    insert into billing_private.entitlement_corrections (
+      account_id, feature_key, problem, before, after, cause
+    )
+    select account_id, feature_key, problem, stored, computed, billing_private.cause()
+    from billing_private.validate_entitlements(p_account_ids)
+    returning account_id
+  )
+  select array_agg(distinct account_id), count(*) into v_drifted, v_count from corrected;
+
+  if v_count > 0 then
+    perform billing_private.refresh_entitlements(v_drifted);
+  end if;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.correct_entitlements(uuid[]) is
+  'Repairs stored entitlements of these accounts that disagree with their sources, and logs each. Returns how many.';
+
+
+create function billing_private.refresh_elapsed(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_account_ids uuid[];
+begin
+  select array_agg(account_id) into v_account_ids
+  from (
+    select account_id
+    from billing.entitlements
+    where valid_until <= v_now
+    union
+    select entitlements.account_id
+    from billing.entitlements
+    join billing.profiles using (account_id)
+    where entitlements.valid_from <= v_now
+      and entitlements.valid_from > profiles.updated_at
+      and not entitlements.feature_key = any (profiles.features)
+    limit p_limit
+  ) as elapsed;
+
+  if v_account_ids is null then
+    return 0;
+  end if;
+  perform billing_private.refresh_entitlements(v_account_ids);
+  return cardinality(v_account_ids);
+end;
+$$;
+
+comment on function billing_private.refresh_elapsed(integer) is
+  'Brings stored state in step where an interval has ended or begun by the clock alone. Returns how many accounts.';
+
+
+-- -----------------------------------------------------------------------------
+-- 8  who may call what
+-- -----------------------------------------------------------------------------
+
+revoke all on function
+  billing_private.access_of_item,
+  billing_private.entitlement_sources,
+  billing_private.computed_entitlements,
+  billing_private.refresh_entitlements,
+  billing_private.refresh_profiles,
+  billing_private.refresh_after_subscriptions,
+  billing_private.refresh_after_items,
+  billing_private.refresh_after_item_updates,
+  billing_private.refresh_after_grants,
+  billing_private.refresh_after_invoices,
+  billing_private.refresh_after_catalog,
+  billing.has_entitlement,
+  billing.my_entitlements,
+  billing_private.explain_entitlement,
+  billing_private.recorded_entitlement,
+  billing.explain_entitlement,
+  billing.has_entitlement_at,
+  billing_private.validate_entitlements,
+  billing_private.correct_entitlements,
+  billing_private.refresh_elapsed
+from public, anon, authenticated, service_role;
+
+revoke all on billing.current_entitlements from public, anon, authenticated, service_role;
+grant select on billing.current_entitlements to anon, authenticated, service_role;
+
+-- Visitors may ask, and are told no: a policy that asks must not fail for them.
+grant select on billing.entitlements to anon;
+grant execute on function billing.has_entitlement, billing.my_entitlements
+to anon, authenticated, service_role;
+
+grant execute on function
+  billing.explain_entitlement,
+  billing.has_entitlement_at,
+  billing_private.explain_entitlement
+to authenticated, service_role;
