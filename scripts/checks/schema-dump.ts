@@ -12,6 +12,7 @@ export async function dumpSchemas(url: string, binDir: string): Promise<string> 
     ...["billing", "billing_admin", "billing_private"].map((schema) => `--schema=${schema}`),
   ]);
   if (code !== 0) throw new Error(`pg_dump failed: ${stderr.trim()}`);
+  if (!stdout.includes("CREATE TABLE billing.")) throw new Error("pg_dump found no tables.");
   // Newer versions guard a dump with a random key.
   return stdout.replaceAll(/^\\(un)?restrict .*\n/gm, "");
 }

@@ -35,11 +35,7 @@ ok 99 - not a test
       passed: 3,
       failed: 1,
       skipped: 1,
-      problems: [
-        "supabase/tests/a.test.sql: one is two",
-        "    have: 1",
-        "    want: 2",
-      ],
+      problems: ["supabase/tests/a.test.sql: one is two", "    have: 1", "    want: 2"],
       remark: "2 files",
     });
   });

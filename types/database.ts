@@ -1,0 +1,1490 @@
+// Written by `npm run types` from the migrated database.
+
+export type Json = string | number | boolean | null | { [key: string]: Json | undefined } | Json[];
+
+export type Database = {
+  billing: {
+    Tables: {
+      accounts: {
+        Row: {
+          closed_at: string | null;
+          created_at: string;
+          id: string;
+          kind: string;
+          name: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          closed_at?: string | null;
+          created_at?: string;
+          id?: string;
+          kind?: string;
+          name?: string | null;
+        };
+        Update: {
+          closed_at?: string | null;
+          created_at?: string;
+          id?: string;
+          kind?: string;
+          name?: string | null;
+        };
+        Relationships: [];
+      };
+      checkout_sessions: {
+        Row: {
+          account_id: string;
+          cancel_url: string;
+          completed_at: string | null;
+          created_at: string;
+          expires_at: string | null;
+          failure: Json | null;
+          id: string;
+          price_id: string;
+          quantity: number;
+          status: string;
+          stripe_session_id: string | null;
+          stripe_subscription_id: string | null;
+          success_url: string;
+          url: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          cancel_url: string;
+          completed_at?: string | null;
+          created_at?: string;
+          expires_at?: string | null;
+          failure?: Json | null;
+          id?: string;
+          price_id: string;
+          quantity?: number;
+          status?: string;
+          stripe_session_id?: string | null;
+          stripe_subscription_id?: string | null;
+          success_url: string;
+          url?: string | null;
+        };
+        Update: {
+          account_id?: string;
+          cancel_url?: string;
+          completed_at?: string | null;
+          created_at?: string;
+          expires_at?: string | null;
+          failure?: Json | null;
+          id?: string;
+          price_id?: string;
+          quantity?: number;
+          status?: string;
+          stripe_session_id?: string | null;
+          stripe_subscription_id?: string | null;
+          success_url?: string;
+          url?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "checkout_sessions_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "checkout_sessions_price_id_fkey";
+            columns: ["price_id"];
+            isOneToOne: false;
+            referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      customers: {
+        Row: {
+          account_id: string | null;
+          created_at: string;
+          currency: string | null;
+          deleted_at: string | null;
+          email: string | null;
+          id: string;
+          is_delinquent: boolean;
+          is_primary: boolean;
+          name: string | null;
+          stripe_customer_id: string | null;
+          stripe_default_payment_method_id: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          created_at?: string;
+          currency?: string | null;
+          deleted_at?: string | null;
+          email?: string | null;
+          id?: string;
+          is_delinquent?: boolean;
+          is_primary?: boolean;
+          name?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_default_payment_method_id?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          created_at?: string;
+          currency?: string | null;
+          deleted_at?: string | null;
+          email?: string | null;
+          id?: string;
+          is_delinquent?: boolean;
+          is_primary?: boolean;
+          name?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_default_payment_method_id?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "customers_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      entitlement_grants: {
+        Row: {
+          account_id: string;
+          created_at: string;
+          feature_key: string;
+          granted_by: string | null;
+          id: string;
+          limit_value: number | null;
+          reason: string;
+          revoked_at: string | null;
+          revoked_reason: string | null;
+          valid_from: string;
+          valid_until: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          created_at?: string;
+          feature_key: string;
+          granted_by?: string | null;
+          id?: string;
+          limit_value?: number | null;
+          reason: string;
+          revoked_at?: string | null;
+          revoked_reason?: string | null;
+          valid_from: string;
+          valid_until?: string;
+        };
+        Update: {
+          account_id?: string;
+          created_at?: string;
+          feature_key?: string;
+          granted_by?: string | null;
+          id?: string;
+          limit_value?: number | null;
+          reason?: string;
+          revoked_at?: string | null;
+          revoked_reason?: string | null;
+          valid_from?: string;
+          valid_until?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "entitlement_grants_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "entitlement_grants_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+        ];
+      };
+      entitlements: {
+        Row: {
+          account_id: string;
+          feature_key: string;
+          limit_value: number | null;
+          plan_id: string | null;
+          recorded_at: string;
+          source_id: string;
+          source_kind: string;
+          valid_from: string;
+          valid_until: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          feature_key: string;
+          limit_value?: number | null;
+          plan_id?: string | null;
+          recorded_at?: string;
+          source_id: string;
+          source_kind: string;
+          valid_from: string;
+          valid_until: string;
+        };
+        Update: {
+          account_id?: string;
+          feature_key?: string;
+          limit_value?: number | null;
+          plan_id?: string | null;
+          recorded_at?: string;
+          source_id?: string;
+          source_kind?: string;
+          valid_from?: string;
+          valid_until?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "entitlements_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "entitlements_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+          {
+            foreignKeyName: "entitlements_plan_id_fkey";
+            columns: ["plan_id"];
+            isOneToOne: false;
+            referencedRelation: "plans";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      error_codes: {
+        Row: {
+          code: string;
+          hint: string;
+          message: string;
+          status: number;
+        };
+        ComputedFields: never;
+        Insert: {
+          code: string;
+          hint: string;
+          message: string;
+          status: number;
+        };
+        Update: {
+          code?: string;
+          hint?: string;
+          message?: string;
+          status?: number;
+        };
+        Relationships: [];
+      };
+      features: {
+        Row: {
+          created_at: string;
+          description: string | null;
+          key: string;
+          kind: string;
+          name: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          created_at?: string;
+          description?: string | null;
+          key: string;
+          kind?: string;
+          name: string;
+        };
+        Update: {
+          created_at?: string;
+          description?: string | null;
+          key?: string;
+          kind?: string;
+          name?: string;
+        };
+        Relationships: [];
+      };
+      invoice_lines: {
+        Row: {
+          amount_minor: number;
+          currency: string;
+          description: string | null;
+          id: string;
+          invoice_id: string;
+          is_proration: boolean;
+          period_end: string | null;
+          period_start: string | null;
+          quantity: number | null;
+          stripe_line_id: string | null;
+          stripe_price_id: string | null;
+          stripe_subscription_item_id: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          amount_minor: number;
+          currency: string;
+          description?: string | null;
+          id?: string;
+          invoice_id: string;
+          is_proration?: boolean;
+          period_end?: string | null;
+          period_start?: string | null;
+          quantity?: number | null;
+          stripe_line_id?: string | null;
+          stripe_price_id?: string | null;
+          stripe_subscription_item_id?: string | null;
+        };
+        Update: {
+          amount_minor?: number;
+          currency?: string;
+          description?: string | null;
+          id?: string;
+          invoice_id?: string;
+          is_proration?: boolean;
+          period_end?: string | null;
+          period_start?: string | null;
+          quantity?: number | null;
+          stripe_line_id?: string | null;
+          stripe_price_id?: string | null;
+          stripe_subscription_item_id?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "invoice_lines_invoice_id_fkey";
+            columns: ["invoice_id"];
+            isOneToOne: false;
+            referencedRelation: "invoices";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      invoices: {
+        Row: {
+          account_id: string | null;
+          amount_due_minor: number;
+          amount_paid_minor: number;
+          amount_remaining_minor: number;
+          attempt_count: number;
+          billing_reason: string | null;
+          created_at: string;
+          currency: string;
+          deleted_at: string | null;
+          due_at: string | null;
+          finalized_at: string | null;
+          hosted_invoice_url: string | null;
+          id: string;
+          invoice_pdf_url: string | null;
+          issued_at: string | null;
+          marked_uncollectible_at: string | null;
+          next_payment_attempt_at: string | null;
+          number: string | null;
+          paid_at: string | null;
+          status: string | null;
+          stripe_customer_id: string | null;
+          stripe_invoice_id: string | null;
+          stripe_subscription_id: string | null;
+          subtotal_minor: number;
+          total_minor: number;
+          voided_at: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          amount_due_minor: number;
+          amount_paid_minor: number;
+          amount_remaining_minor: number;
+          attempt_count?: number;
+          billing_reason?: string | null;
+          created_at?: string;
+          currency: string;
+          deleted_at?: string | null;
+          due_at?: string | null;
+          finalized_at?: string | null;
+          hosted_invoice_url?: string | null;
+          id?: string;
+          invoice_pdf_url?: string | null;
+          issued_at?: string | null;
+          marked_uncollectible_at?: string | null;
+          next_payment_attempt_at?: string | null;
+          number?: string | null;
+          paid_at?: string | null;
+          status?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_invoice_id?: string | null;
+          stripe_subscription_id?: string | null;
+          subtotal_minor: number;
+          total_minor: number;
+          voided_at?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          amount_due_minor?: number;
+          amount_paid_minor?: number;
+          amount_remaining_minor?: number;
+          attempt_count?: number;
+          billing_reason?: string | null;
+          created_at?: string;
+          currency?: string;
+          deleted_at?: string | null;
+          due_at?: string | null;
+          finalized_at?: string | null;
+          hosted_invoice_url?: string | null;
+          id?: string;
+          invoice_pdf_url?: string | null;
+          issued_at?: string | null;
+          marked_uncollectible_at?: string | null;
+          next_payment_attempt_at?: string | null;
+          number?: string | null;
+          paid_at?: string | null;
+          status?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_invoice_id?: string | null;
+          stripe_subscription_id?: string | null;
+          subtotal_minor?: number;
+          total_minor?: number;
+          voided_at?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "invoices_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      payment_methods: {
+        Row: {
+          account_id: string | null;
+          card_brand: string | null;
+          card_exp_month: number | null;
+          card_exp_year: number | null;
+          card_last4: string | null;
+          created_at: string;
+          detached_at: string | null;
+          id: string;
+          stripe_customer_id: string | null;
+          stripe_payment_method_id: string;
+          type: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          card_brand?: string | null;
+          card_exp_month?: number | null;
+          card_exp_year?: number | null;
+          card_last4?: string | null;
+          created_at?: string;
+          detached_at?: string | null;
+          id?: string;
+          stripe_customer_id?: string | null;
+          stripe_payment_method_id: string;
+          type: string;
+        };
+        Update: {
+          account_id?: string | null;
+          card_brand?: string | null;
+          card_exp_month?: number | null;
+          card_exp_year?: number | null;
+          card_last4?: string | null;
+          created_at?: string;
+          detached_at?: string | null;
+          id?: string;
+          stripe_customer_id?: string | null;
+          stripe_payment_method_id?: string;
+          type?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "payment_methods_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      payments: {
+        Row: {
+          account_id: string | null;
+          amount_minor: number;
+          amount_received_minor: number;
+          amount_refunded_minor: number;
+          created_at: string;
+          currency: string;
+          decline_code: string | null;
+          failure_code: string | null;
+          failure_message: string | null;
+          id: string;
+          is_disputed: boolean;
+          paid_at: string | null;
+          status: string | null;
+          stripe_charge_id: string | null;
+          stripe_customer_id: string | null;
+          stripe_invoice_id: string | null;
+          stripe_payment_key: string;
+          stripe_payment_method_id: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          amount_minor: number;
+          amount_received_minor?: number;
+          amount_refunded_minor?: number;
+          created_at?: string;
+          currency: string;
+          decline_code?: string | null;
+          failure_code?: string | null;
+          failure_message?: string | null;
+          id?: string;
+          is_disputed?: boolean;
+          paid_at?: string | null;
+          status?: string | null;
+          stripe_charge_id?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_invoice_id?: string | null;
+          stripe_payment_key: string;
+          stripe_payment_method_id?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          amount_minor?: number;
+          amount_received_minor?: number;
+          amount_refunded_minor?: number;
+          created_at?: string;
+          currency?: string;
+          decline_code?: string | null;
+          failure_code?: string | null;
+          failure_message?: string | null;
+          id?: string;
+          is_disputed?: boolean;
+          paid_at?: string | null;
+          status?: string | null;
+          stripe_charge_id?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_invoice_id?: string | null;
+          stripe_payment_key?: string;
+          stripe_payment_method_id?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "payments_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      plan_features: {
+        Row: {
+          feature_key: string;
+          limit_value: number | null;
+          plan_id: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          feature_key: string;
+          limit_value?: number | null;
+          plan_id: string;
+        };
+        Update: {
+          feature_key?: string;
+          limit_value?: number | null;
+          plan_id?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "plan_features_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+          {
+            foreignKeyName: "plan_features_plan_id_fkey";
+            columns: ["plan_id"];
+            isOneToOne: false;
+            referencedRelation: "plans";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      plans: {
+        Row: {
+          created_at: string;
+          description: string | null;
+          id: string;
+          is_active: boolean;
+          is_listed: boolean;
+          key: string;
+          kind: string;
+          name: string;
+          past_due_grace: string;
+          renewal_grace: string;
+          store_id: string | null;
+          stripe_product_id: string | null;
+          tier: string | null;
+          tier_rank: number;
+        };
+        ComputedFields: never;
+        Insert: {
+          created_at?: string;
+          description?: string | null;
+          id?: string;
+          is_active?: boolean;
+          is_listed?: boolean;
+          key: string;
+          kind?: string;
+          name: string;
+          past_due_grace?: string;
+          renewal_grace?: string;
+          store_id?: string | null;
+          stripe_product_id?: string | null;
+          tier?: string | null;
+          tier_rank?: number;
+        };
+        Update: {
+          created_at?: string;
+          description?: string | null;
+          id?: string;
+          is_active?: boolean;
+          is_listed?: boolean;
+          key?: string;
+          kind?: string;
+          name?: string;
+          past_due_grace?: string;
+          renewal_grace?: string;
+          store_id?: string | null;
+          stripe_product_id?: string | null;
+          tier?: string | null;
+          tier_rank?: number;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "plans_store_id_fkey";
+            columns: ["store_id"];
+            isOneToOne: false;
+            referencedRelation: "stores";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      prices: {
+        Row: {
+          billing_interval: string | null;
+          billing_scheme: string;
+          created_at: string;
+          currency: string;
+          id: string;
+          interval_count: number;
+          is_active: boolean;
+          is_listed: boolean;
+          key: string | null;
+          plan_id: string | null;
+          stripe_price_id: string | null;
+          stripe_product_id: string | null;
+          trial_days: number | null;
+          unit_amount_decimal: number | null;
+          unit_amount_minor: number | null;
+          usage_type: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          billing_interval?: string | null;
+          billing_scheme?: string;
+          created_at?: string;
+          currency: string;
+          id?: string;
+          interval_count?: number;
+          is_active?: boolean;
+          is_listed?: boolean;
+          key?: string | null;
+          plan_id?: string | null;
+          stripe_price_id?: string | null;
+          stripe_product_id?: string | null;
+          trial_days?: number | null;
+          unit_amount_decimal?: number | null;
+          unit_amount_minor?: number | null;
+          usage_type?: string;
+        };
+        Update: {
+          billing_interval?: string | null;
+          billing_scheme?: string;
+          created_at?: string;
+          currency?: string;
+          id?: string;
+          interval_count?: number;
+          is_active?: boolean;
+          is_listed?: boolean;
+          key?: string | null;
+          plan_id?: string | null;
+          stripe_price_id?: string | null;
+          stripe_product_id?: string | null;
+          trial_days?: number | null;
+          unit_amount_decimal?: number | null;
+          unit_amount_minor?: number | null;
+          usage_type?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "prices_plan_id_fkey";
+            columns: ["plan_id"];
+            isOneToOne: false;
+            referencedRelation: "plans";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      profiles: {
+        Row: {
+          access_until: string | null;
+          account_id: string;
+          features: string[];
+          membership_tier: string | null;
+          tier_rank: number;
+          updated_at: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          access_until?: string | null;
+          account_id: string;
+          features?: string[];
+          membership_tier?: string | null;
+          tier_rank?: number;
+          updated_at?: string;
+        };
+        Update: {
+          access_until?: string | null;
+          account_id?: string;
+          features?: string[];
+          membership_tier?: string | null;
+          tier_rank?: number;
+          updated_at?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "profiles_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: true;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      refunds: {
+        Row: {
+          account_id: string | null;
+          amount_minor: number;
+          created_at: string;
+          currency: string;
+          failure_reason: string | null;
+          id: string;
+          reason: string | null;
+          refunded_at: string | null;
+          status: string | null;
+          stripe_payment_key: string | null;
+          stripe_refund_id: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          amount_minor: number;
+          created_at?: string;
+          currency: string;
+          failure_reason?: string | null;
+          id?: string;
+          reason?: string | null;
+          refunded_at?: string | null;
+          status?: string | null;
+          stripe_payment_key?: string | null;
+          stripe_refund_id: string;
+        };
+        Update: {
+          account_id?: string | null;
+          amount_minor?: number;
+          created_at?: string;
+          currency?: string;
+          failure_reason?: string | null;
+          id?: string;
+          reason?: string | null;
+          refunded_at?: string | null;
+          status?: string | null;
+          stripe_payment_key?: string | null;
+          stripe_refund_id?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "refunds_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      stores: {
+        Row: {
+          created_at: string;
+          id: string;
+          is_active: boolean;
+          key: string;
+          name: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          created_at?: string;
+          id?: string;
+          is_active?: boolean;
+          key: string;
+          name: string;
+        };
+        Update: {
+          created_at?: string;
+          id?: string;
+          is_active?: boolean;
+          key?: string;
+          name?: string;
+        };
+        Relationships: [];
+      };
+      subscription_changes: {
+        Row: {
+          account_id: string | null;
+          actor_id: string | null;
+          amount_minor: number | null;
+          cause: NonNullable<Json>;
+          created_at: string;
+          currency: string | null;
+          effective_at: string;
+          from_price_id: string | null;
+          from_quantity: number | null;
+          from_status: string | null;
+          id: string;
+          kind: string;
+          subscription_id: string;
+          to_price_id: string | null;
+          to_quantity: number | null;
+          to_status: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          actor_id?: string | null;
+          amount_minor?: number | null;
+          cause?: NonNullable<Json>;
+          created_at?: string;
+          currency?: string | null;
+          effective_at: string;
+          from_price_id?: string | null;
+          from_quantity?: number | null;
+          from_status?: string | null;
+          id?: string;
+          kind: string;
+          subscription_id: string;
+          to_price_id?: string | null;
+          to_quantity?: number | null;
+          to_status?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          actor_id?: string | null;
+          amount_minor?: number | null;
+          cause?: NonNullable<Json>;
+          created_at?: string;
+          currency?: string | null;
+          effective_at?: string;
+          from_price_id?: string | null;
+          from_quantity?: number | null;
+          from_status?: string | null;
+          id?: string;
+          kind?: string;
+          subscription_id?: string;
+          to_price_id?: string | null;
+          to_quantity?: number | null;
+          to_status?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "subscription_changes_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "subscription_changes_from_price_id_fkey";
+            columns: ["from_price_id"];
+            isOneToOne: false;
+            referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "subscription_changes_subscription_id_fkey";
+            columns: ["subscription_id"];
+            isOneToOne: false;
+            referencedRelation: "subscriptions";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "subscription_changes_to_price_id_fkey";
+            columns: ["to_price_id"];
+            isOneToOne: false;
+            referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      subscription_items: {
+        Row: {
+          current_period_end: string | null;
+          current_period_start: string | null;
+          id: string;
+          price_id: string | null;
+          quantity: number | null;
+          stripe_price_id: string | null;
+          stripe_product_id: string | null;
+          stripe_subscription_item_id: string | null;
+          subscription_id: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          current_period_end?: string | null;
+          current_period_start?: string | null;
+          id?: string;
+          price_id?: string | null;
+          quantity?: number | null;
+          stripe_price_id?: string | null;
+          stripe_product_id?: string | null;
+          stripe_subscription_item_id?: string | null;
+          subscription_id: string;
+        };
+        Update: {
+          current_period_end?: string | null;
+          current_period_start?: string | null;
+          id?: string;
+          price_id?: string | null;
+          quantity?: number | null;
+          stripe_price_id?: string | null;
+          stripe_product_id?: string | null;
+          stripe_subscription_item_id?: string | null;
+          subscription_id?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "subscription_items_price_id_fkey";
+            columns: ["price_id"];
+            isOneToOne: false;
+            referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "subscription_items_subscription_id_fkey";
+            columns: ["subscription_id"];
+            isOneToOne: false;
+            referencedRelation: "subscriptions";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      subscription_transitions: {
+        Row: {
+          description: string;
+          from_status: string;
+          to_status: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          description: string;
+          from_status: string;
+          to_status: string;
+        };
+        Update: {
+          description?: string;
+          from_status?: string;
+          to_status?: string;
+        };
+        Relationships: [];
+      };
+      subscriptions: {
+        Row: {
+          account_id: string | null;
+          billing_anchor: string | null;
+          cancel_at: string | null;
+          cancel_at_period_end: boolean;
+          canceled_at: string | null;
+          cancellation_reason: string | null;
+          collection_method: string | null;
+          created_at: string;
+          currency: string | null;
+          current_period_end: string | null;
+          current_period_start: string | null;
+          ended_at: string | null;
+          id: string;
+          metadata: NonNullable<Json>;
+          past_due_since: string | null;
+          pause_collection: Json | null;
+          pending_change_at: string | null;
+          pending_price_id: string | null;
+          price_id: string | null;
+          provider: string;
+          quantity: number | null;
+          started_at: string | null;
+          status: string;
+          stripe_customer_id: string | null;
+          stripe_default_payment_method_id: string | null;
+          stripe_latest_invoice_id: string | null;
+          stripe_schedule_id: string | null;
+          stripe_subscription_id: string | null;
+          trial_end: string | null;
+          trial_start: string | null;
+          updated_at: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          billing_anchor?: string | null;
+          cancel_at?: string | null;
+          cancel_at_period_end?: boolean;
+          canceled_at?: string | null;
+          cancellation_reason?: string | null;
+          collection_method?: string | null;
+          created_at?: string;
+          currency?: string | null;
+          current_period_end?: string | null;
+          current_period_start?: string | null;
+          ended_at?: string | null;
+          id?: string;
+          metadata?: NonNullable<Json>;
+          past_due_since?: string | null;
+          pause_collection?: Json | null;
+          pending_change_at?: string | null;
+          pending_price_id?: string | null;
+          price_id?: string | null;
+          provider?: string;
+          quantity?: number | null;
+          started_at?: string | null;
+          status: string;
+          stripe_customer_id?: string | null;
+          stripe_default_payment_method_id?: string | null;
+          stripe_latest_invoice_id?: string | null;
+          stripe_schedule_id?: string | null;
+          stripe_subscription_id?: string | null;
+          trial_end?: string | null;
+          trial_start?: string | null;
+          updated_at?: string;
+        };
+        Update: {
+          account_id?: string | null;
+          billing_anchor?: string | null;
+          cancel_at?: string | null;
+          cancel_at_period_end?: boolean;
+          canceled_at?: string | null;
+          cancellation_reason?: string | null;
+          collection_method?: string | null;
+          created_at?: string;
+          currency?: string | null;
+          current_period_end?: string | null;
+          current_period_start?: string | null;
+          ended_at?: string | null;
+          id?: string;
+          metadata?: NonNullable<Json>;
+          past_due_since?: string | null;
+          pause_collection?: Json | null;
+          pending_change_at?: string | null;
+          pending_price_id?: string | null;
+          price_id?: string | null;
+          provider?: string;
+          quantity?: number | null;
+          started_at?: string | null;
+          status?: string;
+          stripe_customer_id?: string | null;
+          stripe_default_payment_method_id?: string | null;
+          stripe_latest_invoice_id?: string | null;
+          stripe_schedule_id?: string | null;
+          stripe_subscription_id?: string | null;
+          trial_end?: string | null;
+          trial_start?: string | null;
+          updated_at?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "subscriptions_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "subscriptions_pending_price_id_fkey";
+            columns: ["pending_price_id"];
+            isOneToOne: false;
+            referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "subscriptions_price_id_fkey";
+            columns: ["price_id"];
+            isOneToOne: false;
+            referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+    };
+    Views: {
+      plan_offers: {
+        Row: {
+          billing_interval: string | null;
+          currency: string;
+          description: string | null;
+          features: Json | null;
+          interval_count: number;
+          kind: string;
+          plan_key: string;
+          plan_name: string;
+          price_key: string | null;
+          store_key: string | null;
+          store_name: string | null;
+          tier: string | null;
+          tier_rank: number;
+          trial_days: number | null;
+          unit_amount_minor: number | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+    };
+    Functions: {
+      cancel_subscription: {
+        Args: { account_id?: string; at_period_end?: boolean; reason?: string };
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        SetofOptions: {
+          from: "*";
+          to: "subscription_summary";
+          isOneToOne: true;
+          isSetofReturn: true;
+        };
+      };
+      change_plan: {
+        Args: { account_id?: string; at_period_end?: boolean; price_key: string };
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        SetofOptions: {
+          from: "*";
+          to: "subscription_summary";
+          isOneToOne: true;
+          isSetofReturn: true;
+        };
+      };
+      claim_commands: {
+        Args: { batch?: number; subject_id?: string };
+        Returns: Database["billing"]["CompositeTypes"]["claimed_command"][];
+        SetofOptions: {
+          from: "*";
+          to: "claimed_command";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
+      complete_command: {
+        Args: {
+          command_id: string;
+          http_status: number;
+          lease: string;
+          response: Json;
+          retry_after_seconds?: number;
+        };
+        Returns: Database["billing"]["CompositeTypes"]["command_outcome"];
+        SetofOptions: {
+          from: "*";
+          to: "command_outcome";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      ingest_stripe_event: {
+        Args: { payload: string };
+        Returns: Database["billing"]["CompositeTypes"]["ingest_result"];
+        SetofOptions: {
+          from: "*";
+          to: "ingest_result";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      list_plans: {
+        Args: { currency?: string; store?: string };
+        Returns: {
+          billing_interval: string | null;
+          currency: string;
+          description: string | null;
+          features: Json | null;
+          interval_count: number;
+          kind: string;
+          plan_key: string;
+          plan_name: string;
+          price_key: string | null;
+          store_key: string | null;
+          store_name: string | null;
+          tier: string | null;
+          tier_rank: number;
+          trial_days: number | null;
+          unit_amount_minor: number | null;
+        }[];
+        SetofOptions: {
+          from: "*";
+          to: "plan_offers";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
+      my_subscription: {
+        Args: { account_id?: string };
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        SetofOptions: {
+          from: "*";
+          to: "subscription_summary";
+          isOneToOne: true;
+          isSetofReturn: true;
+        };
+      };
+      prepare_checkout: {
+        Args: {
+          account_id?: string;
+          cancel_url: string;
+          price_key: string;
+          quantity?: number;
+          success_url: string;
+        };
+        Returns: {
+          account_id: string;
+          cancel_url: string;
+          completed_at: string | null;
+          created_at: string;
+          expires_at: string | null;
+          failure: Json | null;
+          id: string;
+          price_id: string;
+          quantity: number;
+          status: string;
+          stripe_session_id: string | null;
+          stripe_subscription_id: string | null;
+          success_url: string;
+          url: string | null;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "checkout_sessions";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      prepare_portal: {
+        Args: { account_id?: string; return_url: string };
+        Returns: Database["billing"]["CompositeTypes"]["portal_request"];
+        SetofOptions: {
+          from: "*";
+          to: "portal_request";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      report_rejected_webhook: { Args: { reason: string }; Returns: undefined };
+      undo_cancel: {
+        Args: { account_id?: string };
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        SetofOptions: {
+          from: "*";
+          to: "subscription_summary";
+          isOneToOne: true;
+          isSetofReturn: true;
+        };
+      };
+    };
+    Enums: {
+      [_ in never]: never;
+    };
+    CompositeTypes: {
+      claimed_command: {
+        id: string | null;
+        lease: string | null;
+        method: string | null;
+        path: string | null;
+        params: Json | null;
+      };
+      command_outcome: {
+        status: string | null;
+        retry_at: string | null;
+      };
+      ingest_result: {
+        event_id: string | null;
+        status: string | null;
+        duplicate: boolean | null;
+      };
+      portal_request: {
+        subject_id: string | null;
+      };
+      subscription_summary: {
+        id: string | null;
+        account_id: string | null;
+        provider: string | null;
+        status: string | null;
+        plan_key: string | null;
+        plan_name: string | null;
+        tier: string | null;
+        price_key: string | null;
+        quantity: number | null;
+        unit_amount_minor: number | null;
+        currency: string | null;
+        billing_interval: string | null;
+        interval_count: number | null;
+        current_period_start: string | null;
+        current_period_end: string | null;
+        trial_end: string | null;
+        past_due_since: string | null;
+        ends_at: string | null;
+        access_until: string | null;
+        pending_price_key: string | null;
+        pending_change_at: string | null;
+        pending_command: string | null;
+        open_invoice_url: string | null;
+      };
+    };
+  };
+  billing_admin: {
+    Tables: {
+      [_ in never]: never;
+    };
+    Views: {
+      [_ in never]: never;
+    };
+    Functions: {
+      [_ in never]: never;
+    };
+    Enums: {
+      [_ in never]: never;
+    };
+    CompositeTypes: {
+      [_ in never]: never;
+    };
+  };
+};
+
+type DatabaseWithoutInternals = Omit<Database, "__InternalSupabase">;
+
+type DefaultSchema = DatabaseWithoutInternals[Extract<keyof Database, "billing">];
+
+export type Tables<
+  DefaultSchemaTableNameOrOptions extends
+    | keyof (DefaultSchema["Tables"] & DefaultSchema["Views"])
+    | { schema: keyof DatabaseWithoutInternals },
+  TableName extends (DefaultSchemaTableNameOrOptions extends {
+    schema: keyof DatabaseWithoutInternals;
+  }
+    ? keyof (DatabaseWithoutInternals[DefaultSchemaTableNameOrOptions["schema"]]["Tables"] &
+        DatabaseWithoutInternals[DefaultSchemaTableNameOrOptions["schema"]]["Views"])
+    : never) = never,
+> = DefaultSchemaTableNameOrOptions extends { schema: keyof DatabaseWithoutInternals }
+  ? (DatabaseWithoutInternals[DefaultSchemaTableNameOrOptions["schema"]]["Tables"] &
+      DatabaseWithoutInternals[DefaultSchemaTableNameOrOptions["schema"]]["Views"])[TableName] extends {
+      Row: infer R;
+    }
+    ? R
+    : never
+  : DefaultSchemaTableNameOrOptions extends keyof (DefaultSchema["Tables"] & DefaultSchema["Views"])
+    ? (DefaultSchema["Tables"] & DefaultSchema["Views"])[DefaultSchemaTableNameOrOptions] extends {
+        Row: infer R;
+      }
+      ? R
+      : never
+    : never;
+
+export type TablesInsert<
+  DefaultSchemaTableNameOrOptions extends
+    keyof DefaultSchema["Tables"] | { schema: keyof DatabaseWithoutInternals },
+  TableName extends (DefaultSchemaTableNameOrOptions extends {
+    schema: keyof DatabaseWithoutInternals;
+  }
+    ? keyof DatabaseWithoutInternals[DefaultSchemaTableNameOrOptions["schema"]]["Tables"]
+    : never) = never,
+> = DefaultSchemaTableNameOrOptions extends { schema: keyof DatabaseWithoutInternals }
+  ? DatabaseWithoutInternals[DefaultSchemaTableNameOrOptions["schema"]]["Tables"][TableName] extends {
+      Insert: infer I;
+    }
+    ? I
+    : never
+  : DefaultSchemaTableNameOrOptions extends keyof DefaultSchema["Tables"]
+    ? DefaultSchema["Tables"][DefaultSchemaTableNameOrOptions] extends {
+        Insert: infer I;
+      }
+      ? I
+      : never
+    : never;
+
+export type TablesUpdate<
+  DefaultSchemaTableNameOrOptions extends
+    keyof DefaultSchema["Tables"] | { schema: keyof DatabaseWithoutInternals },
+  TableName extends (DefaultSchemaTableNameOrOptions extends {
+    schema: keyof DatabaseWithoutInternals;
+  }
+    ? keyof DatabaseWithoutInternals[DefaultSchemaTableNameOrOptions["schema"]]["Tables"]
+    : never) = never,
+> = DefaultSchemaTableNameOrOptions extends { schema: keyof DatabaseWithoutInternals }
+  ? DatabaseWithoutInternals[DefaultSchemaTableNameOrOptions["schema"]]["Tables"][TableName] extends {
+      Update: infer U;
+    }
+    ? U
+    : never
+  : DefaultSchemaTableNameOrOptions extends keyof DefaultSchema["Tables"]
+    ? DefaultSchema["Tables"][DefaultSchemaTableNameOrOptions] extends {
+        Update: infer U;
+      }
+      ? U
+      : never
+    : never;
+
+export type Enums<
+  DefaultSchemaEnumNameOrOptions extends
+    keyof DefaultSchema["Enums"] | { schema: keyof DatabaseWithoutInternals },
+  EnumName extends (DefaultSchemaEnumNameOrOptions extends {
+    schema: keyof DatabaseWithoutInternals;
+  }
+    ? keyof DatabaseWithoutInternals[DefaultSchemaEnumNameOrOptions["schema"]]["Enums"]
+    : never) = never,
+> = DefaultSchemaEnumNameOrOptions extends { schema: keyof DatabaseWithoutInternals }
+  ? DatabaseWithoutInternals[DefaultSchemaEnumNameOrOptions["schema"]]["Enums"][EnumName]
+  : DefaultSchemaEnumNameOrOptions extends keyof DefaultSchema["Enums"]
+    ? DefaultSchema["Enums"][DefaultSchemaEnumNameOrOptions]
+    : never;
+
+export type CompositeTypes<
+  PublicCompositeTypeNameOrOptions extends
+    keyof DefaultSchema["CompositeTypes"] | { schema: keyof DatabaseWithoutInternals },
+  CompositeTypeName extends (PublicCompositeTypeNameOrOptions extends {
+    schema: keyof DatabaseWithoutInternals;
+  }
+    ? keyof DatabaseWithoutInternals[PublicCompositeTypeNameOrOptions["schema"]]["CompositeTypes"]
+    : never) = never,
+> = PublicCompositeTypeNameOrOptions extends { schema: keyof DatabaseWithoutInternals }
+  ? DatabaseWithoutInternals[PublicCompositeTypeNameOrOptions["schema"]]["CompositeTypes"][CompositeTypeName]
+  : PublicCompositeTypeNameOrOptions extends keyof DefaultSchema["CompositeTypes"]
+    ? DefaultSchema["CompositeTypes"][PublicCompositeTypeNameOrOptions]
+    : never;
+
+export const Constants = {
+  billing: {
+    Enums: {},
+  },
+  billing_admin: {
+    Enums: {},
+  },
+} as const;
