@@ -1,7 +1,16 @@
 /** A private cluster in a folder of its own: made, started, found again after a crash, and ended by its process id. */
 
 import { createConnection } from "node:net";
-import { chownSync, existsSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chownSync,
+  existsSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { run, waitUntil } from "../lib/processes.ts";
 import { UserError } from "../lib/terminal.ts";
@@ -26,6 +35,8 @@ export interface ClusterOptions {
 export interface RunningCluster {
   pid: number;
   port: number;
+  /** The program that runs it. */
+  program: string;
 }
 
 const superuser = "supabase_admin";
@@ -42,14 +53,16 @@ export function runningCluster(folder: string): RunningCluster | null {
   const lines = readFileSync(file, "utf8").split("\n");
   const pid = Number(lines[0]);
   const port = Number(lines[3]);
-  return isServerOf(pid, join(folder, "data")) ? { pid, port } : null;
+  if (!isServerOf(pid, join(folder, "data"))) return null;
+  const command = readFileSync(join(folder, "data", "postmaster.opts"), "utf8");
+  return { pid, port, program: command.slice(0, command.indexOf(' "-D"')).trim() };
 }
 
 function isServerOf(pid: number, data: string): boolean {
   if (!Number.isInteger(pid) || pid < 2 || !isAlive(pid)) return false;
   try {
     // Process ids are reused. A server works in its data folder, and Linux tells.
-    return readlinkSync(`/proc/${pid}/cwd`) === data;
+    return readlinkSync(`/proc/${pid}/cwd`) === realpathSync(data);
   } catch {
     return !existsSync("/proc/self");
   }
@@ -71,15 +84,21 @@ export function extensionsIn(folders: string[]): Binaries["has"] {
   return { cron: has("pg_cron"), tap: has("pgtap"), statements: has("pg_stat_statements") };
 }
 
-/** Deletes the cluster's data. It must not be running. */
+/** Deletes the cluster's data and nothing else. It must not be running. */
 export function deleteCluster(folder: string): void {
-  rmSync(join(folder, "data"), { recursive: true, force: true });
+  const data = join(folder, "data");
+  if (existsSync(join(data, "PG_VERSION"))) rmSync(data, { recursive: true });
 }
 
 /** Makes the cluster where there is none. Its superuser is the one hosted projects have. */
 export async function createCluster(folder: string, options: ClusterOptions): Promise<void> {
-  const data = join(folder, "data");
-  if (existsSync(join(data, "PG_VERSION"))) return;
+  const finished = join(folder, "data");
+  if (existsSync(join(finished, "PG_VERSION"))) return;
+  if (existsSync(finished))
+    throw new UserError(`${finished} is there, but is no Postgres cluster.`);
+
+  // Under another name until it is whole, so that an interruption leaves nothing half made.
+  const data = join(folder, "unfinished-data");
   rmSync(data, { recursive: true, force: true });
   makePrivateFolder(data, options.user);
 
@@ -98,9 +117,9 @@ export async function createCluster(folder: string, options: ClusterOptions): Pr
   ]);
   rmSync(passwordFile);
   if (made.code !== 0) {
-    rmSync(data, { recursive: true, force: true });
-    throw new Error(`initdb failed: ${made.stderr.trim() || made.stdout.trim()}`);
+    throw new UserError(`initdb failed: ${made.stderr.trim() || made.stdout.trim()}`);
   }
+  renameSync(data, finished);
 }
 
 /** Starts the server and returns when it answers. */
@@ -109,8 +128,7 @@ export async function startCluster(
   options: ClusterOptions,
 ): Promise<RunningCluster> {
   const data = join(folder, "data");
-  // A crash leaves this file, and Postgres would refuse if another program has that process id by now.
-  rmSync(join(data, "postmaster.pid"), { force: true });
+  forgetForeignProcess(data);
 
   const log = join(data, "server.log");
   const started = await program(options, "pg_ctl", [
@@ -120,9 +138,20 @@ export async function startCluster(
   const running = runningCluster(folder);
   if (started.code !== 0 || running === null) {
     const said = existsSync(log) ? readFileSync(log, "utf8").trim().split("\n").slice(-5) : [];
-    throw new Error(["Postgres did not start.", ...said].join("\n"));
+    throw new UserError(["Postgres did not start.", ...said].join("\n"));
   }
   return running;
+}
+
+/**
+ * After a crash Postgres judges the file left behind by itself, and must, to notice survivors. Only
+ * when another program has that process id by now would it wait for the wrong one for ever.
+ */
+function forgetForeignProcess(data: string): void {
+  const file = join(data, "postmaster.pid");
+  if (!existsSync(file)) return;
+  const pid = Number(readFileSync(file, "utf8").split("\n")[0]);
+  if (isAlive(pid) && !isServerOf(pid, data)) rmSync(file);
 }
 
 function settings({ port, binaries: { has }, quick }: ClusterOptions): string {

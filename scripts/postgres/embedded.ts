@@ -6,6 +6,7 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   renameSync,
   symlinkSync,
@@ -39,19 +40,13 @@ export function embeddedBinaries(user: Unprivileged | null): Binaries {
     const copy = join(folder, "native");
     if (!existsSync(copy)) {
       const unfinished = join(folder, "unfinished");
-      cpSync(native, unfinished, { recursive: true });
+      cpSync(native, unfinished, { recursive: true, verbatimSymlinks: true });
+      openToAll(unfinished);
       renameSync(unfinished, copy);
     }
     native = copy;
   }
   makeLinks(native);
-  // npm does not keep the executable bit of every file it unpacks.
-  for (const program of ["initdb", "pg_ctl", "postgres"]) {
-    const path = [join(native, "bin", program), join(native, "bin", `${program}.exe`)].find(
-      (file) => existsSync(file),
-    );
-    if (path !== undefined && process.platform !== "win32") makeExecutable(path);
-  }
   return {
     binDir: join(native, "bin"),
     major: Number(version.split(".")[0]),
@@ -80,7 +75,12 @@ function makeLinks(native: string): void {
   }
 }
 
-function makeExecutable(path: string): void {
-  const { mode } = lstatSync(path);
-  if ((mode & 0o555) !== 0o555) chmodSync(path, mode | 0o555);
+/** The copy has its original's modes, which a strict umask at install time may have closed. */
+function openToAll(folder: string): void {
+  chmodSync(folder, 0o755);
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) openToAll(path);
+    else if (entry.isFile()) chmodSync(path, lstatSync(path).mode & 0o100 ? 0o755 : 0o644);
+  }
 }

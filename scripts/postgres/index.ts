@@ -1,7 +1,7 @@
 /** A Postgres to run on, set up as a hosted Supabase project is. */
 
-import { readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync, readFileSync, rmdirSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { run } from "../lib/processes.ts";
@@ -77,7 +77,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   const { kind, binaries } = await chooseBinaries(options);
   const user = await unprivilegedUser();
   const folder = reachableFolder(options.directory, user);
-  if (folder !== options.directory && options.verbose !== false) {
+  if (folder !== resolve(options.directory) && options.verbose !== false) {
     note(
       `Postgres runs as user ${user?.name}, who cannot enter the checkout; its data is in ${folder}.`,
     );
@@ -89,15 +89,14 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
     binaries,
     user,
   };
-  const found = runningCluster(folder);
-  const reuse = found !== null && found.port === options.port && !options.fresh;
-  if (!reuse) {
-    if (found?.port !== options.port) await requireFree(options.port);
-    await stopCluster(folder);
-    if (options.fresh || dataMajor(folder) !== binaries.major) deleteCluster(folder);
-    await createCluster(folder, cluster);
-  }
-  const { pid } = reuse ? found : await startCluster(folder, cluster);
+  const { pid, reused } = await runCluster(folder, cluster, options.fresh ?? false).catch(
+    (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EACCES" && error.code !== "EPERM") throw error;
+      throw new UserError(
+        `${folder} belongs to another user. Choose another folder, or delete it.`,
+      );
+    },
+  );
 
   const endWithProgram = () => {
     try {
@@ -106,7 +105,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
       // It has ended already.
     }
   };
-  const owned = !reuse && !options.keepRunning;
+  const owned = !reused && !options.keepRunning;
   if (owned) process.once("exit", endWithProgram);
   const stop = async () => {
     if (!owned) return;
@@ -136,6 +135,29 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   }
 }
 
+async function runCluster(
+  folder: string,
+  cluster: ClusterOptions,
+  fresh: boolean,
+): Promise<{ pid: number; reused: boolean }> {
+  const found = runningCluster(folder);
+  const suits = found?.port === cluster.port && found.program.startsWith(cluster.binaries.binDir);
+  if (found !== null && suits && !fresh) return { pid: found.pid, reused: true };
+
+  if (found?.port !== cluster.port) await requireFree(cluster.port);
+  const major = dataMajor(folder);
+  if (!fresh && major !== null && major !== cluster.binaries.major) {
+    throw new UserError(
+      `The data in ${folder} is of Postgres ${major}, and this is ${cluster.binaries.major}. Start over with an empty database, or choose another folder.`,
+    );
+  }
+  await stopCluster(folder);
+  if (fresh) deleteCluster(folder);
+  await createCluster(folder, cluster);
+  const { pid } = await startCluster(folder, cluster);
+  return { pid, reused: false };
+}
+
 /** Ends the cluster in this folder, whoever started it. Returns whether one was running. */
 export async function stopPostgres(
   directory: string,
@@ -146,7 +168,7 @@ export async function stopPostgres(
   await stopCluster(folder);
   if (options.deleteData) {
     deleteCluster(folder);
-    rmSync(folder, { recursive: true, force: true });
+    if (readdirSync(folder).length === 0) rmdirSync(folder);
   }
   return running;
 }
