@@ -88,7 +88,7 @@ export async function installWithApt(installed: Binaries[]): Promise<boolean> {
   for (const name of optional) if (await known(name)) wanted.push(name);
 
   const result = await withoutDefaultCluster(() =>
-    apt("install", "--no-install-recommends", ...wanted),
+    apt("install", "--no-upgrade", "--no-install-recommends", ...wanted),
   );
   return result.code === 0 || refused("apt-get install failed", result.stderr);
 }
