@@ -1,0 +1,48 @@
+// Written by `npm run types` from billing.error_codes.
+
+export const errorCodes = {
+  ACCOUNT_NOT_FOUND: { status: 404, message: "there is no such account" },
+  ALERT_NOT_FOUND: { status: 404, message: "there is no such alert" },
+  ALREADY_ON_THIS_PRICE: { status: 422, message: "the subscription is already on this price" },
+  ALREADY_SUBSCRIBED: { status: 409, message: "the account already has a subscription" },
+  APPEND_ONLY: { status: 403, message: "this table only takes new rows" },
+  CHECKOUT_IN_PROGRESS: {
+    status: 409,
+    message: "another checkout of this account is being prepared",
+  },
+  COMMAND_NOT_FOUND: { status: 404, message: "there is no such command" },
+  CUSTOMER_NOT_FOUND: { status: 404, message: "the account is not a customer yet" },
+  EVENT_INVALID: { status: 400, message: "the payload is not a stripe event" },
+  EVENT_NOT_FOUND: { status: 404, message: "there is no such event" },
+  FEATURE_NOT_FOUND: { status: 404, message: "there is no such feature" },
+  GRANT_NOT_FOUND: { status: 404, message: "there is no such grant" },
+  INCIDENT_NOT_FOUND: { status: 404, message: "there is no such incident" },
+  INTERNAL_ERROR: { status: 500, message: "something went wrong on our side" },
+  INVALID_TOKEN: { status: 401, message: "the access token is not valid or has expired" },
+  INVALID_TRANSITION: {
+    status: 422,
+    message: "the subscription cannot go from its state to the one asked for",
+  },
+  LEASE_LOST: { status: 409, message: "the command is no longer leased to this worker" },
+  METHOD_NOT_ALLOWED: { status: 405, message: "this method is not allowed here" },
+  NOT_AN_ADMIN: { status: 403, message: "this needs a billing administrator" },
+  NOT_A_MEMBER: { status: 403, message: "you are not a member of this account" },
+  PAYLOAD_TOO_LARGE: { status: 413, message: "the request body is too large" },
+  PAYMENT_REQUIRED: { status: 402, message: "an unpaid invoice has to be settled first" },
+  PLAN_NOT_FOUND: { status: 404, message: "there is no such plan" },
+  PRICE_NOT_FOUND: { status: 404, message: "there is no such price on offer" },
+  ROUTE_NOT_FOUND: { status: 404, message: "there is no such route" },
+  SIGNATURE_EXPIRED: { status: 400, message: "the signature is outside the time tolerance" },
+  SIGNATURE_INVALID: { status: 400, message: "the signature does not match" },
+  SIGNATURE_MISSING: { status: 400, message: "the signature header is missing" },
+  STRIPE_REQUEST_FAILED: { status: 502, message: "stripe refused the request" },
+  STRIPE_TIMEOUT: { status: 504, message: "stripe did not answer in time" },
+  SUBSCRIPTION_NOT_FOUND: { status: 404, message: "the account has no such subscription" },
+  TASK_NOT_FOUND: { status: 404, message: "there is no such task" },
+  UNAUTHENTICATED: { status: 401, message: "sign in first" },
+  UPSTREAM_UNAVAILABLE: { status: 503, message: "the database did not answer in time" },
+  VALIDATION_FAILED: { status: 400, message: "the request is not valid" },
+  WEBHOOK_NOT_CONFIGURED: { status: 500, message: "no webhook secret is configured" },
+} as const;
+
+export type ErrorCode = keyof typeof errorCodes;

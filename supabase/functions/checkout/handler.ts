@@ -1,0 +1,90 @@
+import { looksLikeJwt, type DataApi } from "../_shared/data_api.ts";
+import { apiError } from "../_shared/errors.ts";
+import { createFunction, readObject, requirePost, type Call } from "../_shared/http.ts";
+import { isOneOf } from "./keys.ts";
+import { dispatchCommands } from "./dispatch.ts";
+import { openPortal } from "./portal.ts";
+import { openCheckout } from "./session.ts";
+import type { CallStripe } from "./stripe.ts";
+import type { WaitingDeps } from "./waiting.ts";
+
+export interface CheckoutDeps {
+  /** The Data API with a user's token, which it verifies; it decides what the user may. */
+  asUser: (accessToken: string, call: Call) => DataApi;
+  /** The Data API with the service key. */
+  asService: (call: Call) => DataApi;
+  /** The project's own keys. */
+  secretKeys: () => string[];
+  publishableKeys: () => string[];
+  /** Asked for before anything is claimed, so that a missing key holds no command back. */
+  stripe: () => CallStripe;
+  now: () => number;
+  sleep: (ms: number) => Promise<void>;
+  writeLog: (line: string) => void;
+}
+
+type Route = (call: Call, deps: CheckoutDeps) => Promise<unknown>;
+
+const routes = new Map<string, Route>([
+  ["/checkout", checkout],
+  ["/checkout/portal", portal],
+  ["/checkout/dispatch", dispatch],
+]);
+
+/**
+ * All that goes to Stripe: checkout pages and portal pages for users, and the outbox for the machine.
+ *
+ * The database decides what Stripe is asked and what follows from the answer; this carries both.
+ */
+export function createCheckoutHandler(deps: CheckoutDeps): (request: Request) => Promise<Response> {
+  const options = { name: "checkout", cors: true, writeLog: deps.writeLog };
+  return createFunction(options, async (call) => {
+    const route = routes.get(pathOf(call.request));
+    if (!route) throw apiError("ROUTE_NOT_FOUND");
+    requirePost(call.request);
+    return route(call, deps);
+  });
+}
+
+async function checkout(call: Call, deps: CheckoutDeps) {
+  const user = deps.asUser(requireAccessToken(call, deps), call);
+  return openCheckout(await readObject(call.request), user, waitingDeps(call, deps));
+}
+
+async function portal(call: Call, deps: CheckoutDeps) {
+  const user = deps.asUser(requireAccessToken(call, deps), call);
+  return openPortal(await readObject(call.request), user, waitingDeps(call, deps));
+}
+
+async function dispatch(call: Call, deps: CheckoutDeps) {
+  requireSecretKey(call, deps);
+  return dispatchCommands(waitingDeps(call, deps));
+}
+
+function waitingDeps(call: Call, deps: CheckoutDeps): WaitingDeps {
+  const { stripe, asService, now, sleep } = deps;
+  return { callStripe: stripe(), service: asService(call), now, sleep, log: call.log };
+}
+
+/** The host may or may not leave its own prefix in front of the function's name. */
+function pathOf(request: Request): string {
+  return new URL(request.url).pathname.replace(/^\/functions\/v1(?=\/)/, "").replace(/\/$/, "");
+}
+
+/** The user's token. A project key in its place names nobody, although the host lets it pass. */
+function requireAccessToken({ request }: Call, deps: CheckoutDeps): string {
+  const token = bearerOf(request);
+  const ownKeys = [...deps.publishableKeys(), ...deps.secretKeys()];
+  if (!token || !looksLikeJwt(token) || isOneOf(token, ownKeys)) throw apiError("UNAUTHENTICATED");
+  return token;
+}
+
+function requireSecretKey({ request }: Call, deps: CheckoutDeps): void {
+  const presented = [request.headers.get("apikey"), bearerOf(request)];
+  const keys = deps.secretKeys();
+  if (!presented.some((key) => key && isOneOf(key, keys))) throw apiError("UNAUTHENTICATED");
+}
+
+function bearerOf(request: Request): string | undefined {
+  return /^Bearer +(\S+)$/i.exec(request.headers.get("authorization") ?? "")?.[1];
+}
