@@ -1,0 +1,301 @@
+/** Changes of a running subscription: plan, quantity, items, with their prorations. */
+import type Stripe from "stripe";
+import { invalidRequest, noSuch } from "../errors.ts";
+import { cardDeclined } from "../objects/payment_methods.ts";
+import { planOf, recurrence, subscribablePrice } from "../objects/prices.ts";
+import { productName } from "../objects/checkout_line_items.ts";
+import { change, idOf, type Simulation } from "../simulation.ts";
+import { amountFor, remainingShare } from "./amounts.ts";
+import { collect, judge, paymentMethodFor, type Verdict } from "./collection.ts";
+import { addPendingItem, draftInvoice, itemLine, type NewLine } from "./invoicing.ts";
+import { newItem, periodOf } from "./lifecycle.ts";
+import { addIntervals, periodAt, sameInterval } from "./periods.ts";
+
+export interface ItemEdit {
+  id?: string | undefined;
+  price?: string | undefined;
+  quantity?: number | undefined;
+  deleted?: boolean | undefined;
+  metadata?: Stripe.Metadata | undefined;
+}
+
+export interface ItemsUpdate {
+  items: ItemEdit[];
+  prorationBehavior: "always_invoice" | "create_prorations" | "none";
+  prorationDate: number;
+  paymentBehavior:
+    "allow_incomplete" | "default_incomplete" | "error_if_incomplete" | "pending_if_incomplete";
+  /** Starts a new cycle now, whatever the change. */
+  restart: boolean;
+}
+
+interface Plan {
+  items: Stripe.SubscriptionItem[];
+  prorations: NewLine[];
+  /** Full first periods of items that start a new cycle now. */
+  firstPeriods: NewLine[];
+  anchor: number;
+}
+
+/**
+ * Applies edits to a subscription's items and charges or keeps their prorations.
+ *
+ * With `error_if_incomplete` a decline changes nothing and is thrown; with `pending_if_incomplete` the change waits in
+ * `pending_update` until its invoice is paid.
+ */
+export function updateItems(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+  update: ItemsUpdate,
+): void {
+  const plan = planUpdate(simulation, subscription, update);
+  const lines = [...plan.prorations, ...plan.firstPeriods];
+  const invoiceNow =
+    plan.firstPeriods.length > 0 ||
+    (update.prorationBehavior === "always_invoice" && plan.prorations.length > 0);
+  const apply = () => {
+    subscription.items.data = plan.items;
+    subscription.billing_cycle_anchor = plan.anchor;
+  };
+
+  if (!invoiceNow) {
+    change(simulation, subscription, apply);
+    for (const line of plan.prorations) addPendingItem(simulation, subscription, line);
+    return;
+  }
+
+  const cautious =
+    update.paymentBehavior === "error_if_incomplete" ||
+    update.paymentBehavior === "pending_if_incomplete";
+  const verdict = cautious ? judgeLines(simulation, subscription, lines) : undefined;
+  if (verdict?.paid === false) {
+    if (update.paymentBehavior === "error_if_incomplete") throw cardDeclined(verdict.declineCode);
+    park(simulation, subscription, plan, apply, verdict);
+    return;
+  }
+
+  for (const line of plan.prorations) addPendingItem(simulation, subscription, line);
+  const invoice = draftInvoice(simulation, subscription, {
+    reason: "subscription_update",
+    lines: plan.firstPeriods,
+    window: { start: simulation.now(), end: simulation.now() },
+    prorationDate: update.prorationDate,
+  });
+  change(simulation, subscription, () => {
+    apply();
+    subscription.latest_invoice = invoice.id;
+  });
+  simulation.emit("invoice.created", invoice);
+  if (update.paymentBehavior !== "default_incomplete") {
+    collect(simulation, invoice, { attempt: "automatic", customerPresent: false, verdict });
+  }
+}
+
+/** What the card says to the sum of these lines; undefined when nothing is due. */
+function judgeLines(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+  lines: NewLine[],
+): Verdict | undefined {
+  const customer = simulation.store.customers.require(idOf(subscription.customer) ?? "");
+  const total = lines.reduce((sum, { amount }) => sum + amount, 0) + customer.balance;
+  if (total <= 0) return undefined;
+  const method = paymentMethodFor(simulation, subscription, customer.id);
+  return judge(simulation, method, { customerPresent: false });
+}
+
+/** Keeps a declined change until its invoice is paid; meanwhile the subscription goes on as it was. */
+function park(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+  plan: Plan,
+  apply: () => void,
+  verdict: Verdict,
+): void {
+  const { store, now, rules } = simulation;
+  for (const line of plan.prorations) addPendingItem(simulation, subscription, line);
+  const invoice = draftInvoice(simulation, subscription, {
+    reason: "subscription_update",
+    lines: plan.firstPeriods,
+    window: { start: now(), end: now() },
+  });
+  store.pendingChanges.set(subscription.id, { invoice: invoice.id, apply });
+  change(simulation, subscription, () => {
+    subscription.latest_invoice = invoice.id;
+    subscription.pending_update = {
+      billing_cycle_anchor: null,
+      cancel_at_period_end: null,
+      discount: null,
+      discounts: null,
+      expires_at: now() + rules.incompleteFor,
+      metadata: null,
+      subscription_items: structuredClone(plan.items),
+      trial_end: null,
+      trial_from_plan: null,
+    };
+  });
+  simulation.emit("invoice.created", invoice);
+  collect(simulation, invoice, { attempt: "automatic", customerPresent: false, verdict });
+}
+
+function planUpdate(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+  { items: edits, prorationBehavior, prorationDate, restart }: ItemsUpdate,
+): Plan {
+  const { now } = simulation;
+  const inTrial = subscription.status === "trialing";
+  const prorate = prorationBehavior !== "none" && !inTrial;
+  let anchor = subscription.billing_cycle_anchor;
+  const items = [...subscription.items.data];
+  const prorations: NewLine[] = [];
+  const firstPeriods: NewLine[] = [];
+  const credit = (item: Stripe.SubscriptionItem) => {
+    if (prorate) prorations.push(...prorationLine(simulation, item, prorationDate, "Unused"));
+  };
+
+  for (const [index, edit] of edits.entries()) {
+    const param = `items[${index}]`;
+    if (edit.id === undefined) {
+      if (edit.price === undefined) {
+        throw invalidRequest("Missing required param: items[0][price].", { param });
+      }
+      const price = subscribablePrice(simulation, edit.price, `${param}[price]`);
+      const added = newItem(simulation, subscription, { ...edit, price });
+      items.push(added);
+      if (prorate) prorations.push(...prorationLine(simulation, added, prorationDate, "Remaining"));
+      continue;
+    }
+
+    const position = items.findIndex(({ id }) => id === edit.id);
+    const current = items[position];
+    if (current === undefined) throw noSuch("subscription item", edit.id, `${param}[id]`);
+    if (edit.deleted === true) {
+      items.splice(position, 1);
+      credit(current);
+      continue;
+    }
+
+    const edited = editedItem(simulation, current, edit, `${param}[price]`);
+    items[position] = edited;
+    const startsOver =
+      !inTrial &&
+      (!sameInterval(recurrence(current.price), recurrence(edited.price)) ||
+        (itemAmount(current) === 0 && itemAmount(edited) > 0));
+    if (startsOver) {
+      credit(current);
+      edited.current_period_start = now();
+      edited.current_period_end = addIntervals(now(), recurrence(edited.price), 1);
+      firstPeriods.push(itemLine(simulation, edited, periodOf(edited)));
+      // Items on other intervals keep their cycle, so the subscription's anchor moves only with its last item.
+      if (items.length === 1) anchor = now();
+    } else if (itemAmount(current) !== itemAmount(edited) || current.price.id !== edited.price.id) {
+      credit(current);
+      if (prorate) {
+        prorations.push(...prorationLine(simulation, edited, prorationDate, "Remaining"));
+      }
+    }
+  }
+  if (items.length === 0) {
+    throw invalidRequest("A subscription must have at least one active plan.", { param: "items" });
+  }
+  if (items.length > 20) {
+    throw invalidRequest("A subscription has at most 20 items.", { param: "items" });
+  }
+  if (restart && !inTrial) {
+    anchor = now();
+    for (const [position, item] of items.entries()) {
+      credit(item);
+      const restarted = {
+        ...item,
+        current_period_start: now(),
+        current_period_end: addIntervals(now(), recurrence(item.price), 1),
+      };
+      items[position] = restarted;
+      firstPeriods.push(itemLine(simulation, restarted, periodOf(restarted)));
+    }
+  }
+  return { items, prorations, firstPeriods, anchor };
+}
+
+/** A new price resets the quantity to 1 unless one is passed, as Stripe does. */
+function editedItem(
+  simulation: Simulation,
+  current: Stripe.SubscriptionItem,
+  edit: ItemEdit,
+  param: string,
+): Stripe.SubscriptionItem {
+  const edited = structuredClone(current);
+  if (edit.price !== undefined && edit.price !== current.price.id) {
+    edited.price = subscribablePrice(simulation, edit.price, param);
+    edited.plan = planOf(edited.price);
+    edited.quantity = 1;
+  }
+  if (edit.quantity !== undefined) edited.quantity = edit.quantity;
+  if (edit.metadata !== undefined) edited.metadata = edit.metadata;
+  return edited;
+}
+
+function itemAmount(item: Stripe.SubscriptionItem): number {
+  return amountFor(item.price, item.quantity ?? 0);
+}
+
+/** The credit or debit for what is left of an item's full billing period; metered items have none. */
+function prorationLine(
+  simulation: Simulation,
+  item: Stripe.SubscriptionItem,
+  date: number,
+  kind: "Unused" | "Remaining",
+): NewLine[] {
+  if (item.price.recurring?.usage_type === "metered") return [];
+  const period = periodOf(item);
+  const share = remainingShare(itemAmount(item), period, date);
+  if (share === 0) return [];
+  const day = new Date(date * 1000).toISOString().slice(0, 10);
+  return [
+    {
+      amount: kind === "Unused" ? -share : share,
+      description: `${kind} time on ${productName(simulation.store, item.price)} after ${day}`,
+      period: { start: date, end: period.end },
+      price: item.price,
+      quantity: item.quantity ?? 0,
+      subscriptionItem: item.id,
+      invoiceItem: null,
+    },
+  ];
+}
+
+/** Credits what is left of every item, for a cancellation with `prorate`. */
+export function creditRemainder(simulation: Simulation, subscription: Stripe.Subscription): void {
+  for (const item of subscription.items.data) {
+    for (const line of prorationLine(simulation, item, simulation.now(), "Unused")) {
+      addPendingItem(simulation, subscription, line);
+    }
+  }
+}
+
+/** The items a schedule's phase asks for, at a boundary where nothing is prorated. */
+export function replaceItems(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+  wanted: { price: Stripe.Price; quantity?: number | undefined }[],
+): Stripe.SubscriptionItem[] {
+  const { now } = simulation;
+  return wanted.map(({ price, quantity }, position) => {
+    const current = subscription.items.data[position];
+    if (current === undefined) return newItem(simulation, subscription, { price, quantity });
+    const same = sameInterval(recurrence(current.price), recurrence(price));
+    const period =
+      same || current.current_period_end > now()
+        ? periodOf(current)
+        : periodAt(now(), recurrence(price), now());
+    return {
+      ...current,
+      price,
+      plan: planOf(price),
+      ...(recurrence(price).usage_type === "metered" ? {} : { quantity: quantity ?? 1 }),
+      current_period_start: period.start,
+      current_period_end: period.end,
+    };
+  });
+}

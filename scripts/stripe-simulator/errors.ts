@@ -1,0 +1,44 @@
+/** An error as Stripe's API answers it; the server turns it into the JSON body and status. */
+export class StripeApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly body: StripeErrorBody,
+  ) {
+    super(body.message);
+  }
+}
+
+export interface StripeErrorBody {
+  type:
+    "api_error" | "card_error" | "idempotency_error" | "invalid_request_error" | "rate_limit_error";
+  message: string;
+  code?: string;
+  decline_code?: string;
+  advice_code?: string;
+  param?: string;
+  charge?: string;
+  payment_intent?: unknown;
+  payment_method?: unknown;
+}
+
+export function invalidRequest(
+  message: string,
+  details: Partial<StripeErrorBody> = {},
+): StripeApiError {
+  return new StripeApiError(400, { type: "invalid_request_error", message, ...details });
+}
+
+/** `name` is how Stripe's sentence calls the object: `No such customer: 'cus_1'`. */
+export function noSuch(name: string, id: string, param = "id"): StripeApiError {
+  return new StripeApiError(404, {
+    type: "invalid_request_error",
+    code: "resource_missing",
+    message: `No such ${name}: '${id}'`,
+    param,
+  });
+}
+
+/** What the simulator leaves out is said, never silently ignored. */
+export function notSimulated(what: string, param?: string): StripeApiError {
+  return invalidRequest(`The Stripe simulator does not simulate ${what}.`, { param });
+}

@@ -1,0 +1,171 @@
+import type Stripe from "stripe";
+import {
+  assertPayable,
+  collect,
+  markPaid,
+  markUncollectible,
+  voidByRequest,
+} from "../billing/collection.ts";
+import { finalizeInvoice } from "../billing/invoicing.ts";
+import { invalidRequest } from "../errors.ts";
+import { flag, metadata, oneOf, range, text, unsettable } from "../http/params.ts";
+import { changedMetadata, page, pagination, route } from "../http/routes.ts";
+import { change, idOf, type Simulation } from "../simulation.ts";
+import { cardDeclined, usablePaymentMethod } from "./payment_methods.ts";
+import { defaultPayment } from "./payments.ts";
+
+export interface PayNow {
+  paymentMethod?: string | undefined;
+  customerPresent: boolean;
+  outOfBand?: boolean;
+}
+
+/** Pays an invoice by request. A decline is thrown as Stripe's 402, after the state and its events are written. */
+export function payInvoice(
+  simulation: Simulation,
+  invoice: Stripe.Invoice,
+  { paymentMethod, customerPresent, outOfBand = false }: PayNow,
+): void {
+  assertPayable(invoice);
+  if (paymentMethod !== undefined) {
+    usablePaymentMethod(simulation, paymentMethod, idOf(invoice.customer) ?? "");
+  }
+  if (outOfBand) {
+    if (invoice.status === "draft") finalizeInvoice(simulation, invoice);
+    markPaid(simulation, invoice, { outOfBand: true });
+    return;
+  }
+  const verdict = collect(simulation, invoice, {
+    attempt: "manual",
+    customerPresent,
+    paymentMethod,
+  });
+  if (verdict === undefined || verdict.paid) return;
+  if (verdict.method === undefined) {
+    throw invalidRequest(
+      "There is no `default_payment_method` set on this Customer or Invoice. Please set one, or pass a `payment_method`.",
+      { code: "invoice_payment_intent_requires_action" },
+    );
+  }
+  const intent = defaultPayment(simulation, invoice)?.intent;
+  throw cardDeclined(verdict.declineCode, {
+    charge: idOf(intent?.latest_charge) ?? undefined,
+    advice_code: intent?.last_payment_error?.advice_code,
+    payment_intent: intent,
+    payment_method: verdict.method,
+  });
+}
+
+export const invoiceRoutes = [
+  route(
+    "GET /v1/invoices",
+    {
+      ...pagination,
+      customer: text,
+      subscription: text,
+      status: oneOf("draft", "open", "paid", "uncollectible", "void"),
+      created: range,
+      collection_method: oneOf("charge_automatically", "send_invoice"),
+    },
+    ({ store }, params) =>
+      page(
+        "/v1/invoices",
+        store.invoices
+          .all()
+          .filter(
+            (invoice) =>
+              (params.customer === undefined || invoice.customer === params.customer) &&
+              (params.subscription === undefined ||
+                invoice.parent?.subscription_details?.subscription === params.subscription) &&
+              (params.status === undefined || invoice.status === params.status) &&
+              (params.created === undefined || params.created(invoice.created)) &&
+              (params.collection_method === undefined ||
+                invoice.collection_method === params.collection_method),
+          ),
+        params,
+      ),
+  ),
+
+  route("GET /v1/invoices/:id", {}, ({ store }, _params, id) => store.invoices.require(id)),
+
+  route(
+    "POST /v1/invoices/:id",
+    { auto_advance: flag, description: unsettable(text), metadata },
+    (simulation, params, id) => {
+      const invoice = simulation.store.invoices.require(id);
+      change(simulation, invoice, () => {
+        if (params.auto_advance !== undefined) invoice.auto_advance = params.auto_advance;
+        if (params.description !== undefined) invoice.description = params.description;
+        invoice.metadata = changedMetadata(invoice.metadata, params.metadata);
+      });
+      return invoice;
+    },
+  ),
+
+  route("GET /v1/invoices/:id/lines", pagination, ({ store }, params, id) =>
+    // Lines are listed in the order they have on the invoice, not newest first.
+    page(`/v1/invoices/${id}/lines`, store.invoices.require(id).lines.data.toReversed(), params),
+  ),
+
+  route("POST /v1/invoices/:id/finalize", { auto_advance: flag }, (simulation, params, id) => {
+    const invoice = simulation.store.invoices.require(id);
+    finalizeInvoice(simulation, invoice);
+    if (params.auto_advance !== undefined) {
+      change(simulation, invoice, () => {
+        invoice.auto_advance = params.auto_advance;
+      });
+    }
+    if (invoice.amount_due === 0) markPaid(simulation, invoice);
+    return invoice;
+  }),
+
+  route(
+    "POST /v1/invoices/:id/pay",
+    { paid_out_of_band: flag, payment_method: text, off_session: flag, forgive: flag },
+    (simulation, params, id) => {
+      const invoice = simulation.store.invoices.require(id);
+      payInvoice(simulation, invoice, {
+        paymentMethod: params.payment_method,
+        customerPresent: params.off_session === false,
+        outOfBand: params.paid_out_of_band === true,
+      });
+      return invoice;
+    },
+  ),
+
+  route("POST /v1/invoices/:id/void", {}, (simulation, _params, id) => {
+    const invoice = simulation.store.invoices.require(id);
+    if (invoice.status !== "open" && invoice.status !== "uncollectible") {
+      throw invalidRequest("You can only void an open or uncollectible invoice.");
+    }
+    voidByRequest(simulation, invoice);
+    return invoice;
+  }),
+
+  route("POST /v1/invoices/:id/mark_uncollectible", {}, (simulation, _params, id) => {
+    const invoice = simulation.store.invoices.require(id);
+    if (invoice.status !== "open") {
+      throw invalidRequest("You can only mark an open invoice as uncollectible.");
+    }
+    markUncollectible(simulation, invoice);
+    return invoice;
+  }),
+
+  route(
+    "GET /v1/invoiceitems",
+    { ...pagination, customer: text, invoice: text, pending: flag },
+    ({ store }, params) =>
+      page(
+        "/v1/invoiceitems",
+        store.invoiceItems
+          .all()
+          .filter(
+            ({ customer, invoice }) =>
+              (params.customer === undefined || customer === params.customer) &&
+              (params.invoice === undefined || invoice === params.invoice) &&
+              (params.pending === undefined || params.pending === (invoice === null)),
+          ),
+        params,
+      ),
+  ),
+];

@@ -1,0 +1,324 @@
+import { createHash } from "node:crypto";
+import type Stripe from "stripe";
+import { invalidRequest, noSuch, StripeApiError } from "../errors.ts";
+import { flag, hash, metadata, oneOf, required, text, unsettable } from "../http/params.ts";
+import { changedMetadata, page, pagination, route } from "../http/routes.ts";
+import { change, idOf, type Simulation } from "../simulation.ts";
+import { findTestCard, isCardToken, type TestCard } from "./test_cards.ts";
+
+export function createPaymentMethod(
+  { store, newId, now }: Simulation,
+  card: TestCard,
+): Stripe.PaymentMethod {
+  const method: Stripe.PaymentMethod = {
+    id: newId("pm"),
+    object: "payment_method",
+    allow_redisplay: "unspecified",
+    billing_details: { address: null, email: null, name: null, phone: null, tax_id: null },
+    card: {
+      brand: card.brand,
+      checks: {
+        address_line1_check: null,
+        address_postal_code_check: null,
+        cvc_check: "pass",
+      },
+      country: "US",
+      display_brand: card.brand,
+      exp_month: 12,
+      exp_year: new Date(now() * 1000).getUTCFullYear() + 8,
+      fingerprint: createHash("sha256").update(card.number).digest("hex").slice(0, 16),
+      funding: "credit",
+      generated_from: null,
+      last4: card.number.slice(-4),
+      networks: { available: [card.brand], preferred: null },
+      regulated_status: "unregulated",
+      three_d_secure_usage: { supported: true },
+      wallet: null,
+    },
+    created: now(),
+    customer: null,
+    customer_account: null,
+    livemode: false,
+    metadata: {},
+    type: "card",
+  };
+  store.cards.set(method.id, card);
+  return store.paymentMethods.add(method);
+}
+
+/** Attaches a payment method, or a new one made from Stripe's token (`pm_card_visa`), to a customer. */
+export function attachPaymentMethod(
+  simulation: Simulation,
+  idOrToken: string,
+  customer: Stripe.Customer,
+): Stripe.PaymentMethod {
+  const { store, emit } = simulation;
+  const card = isCardToken(idOrToken) ? findTestCard(idOrToken) : undefined;
+  const method =
+    card === undefined
+      ? store.paymentMethods.require(idOrToken, "payment_method")
+      : createPaymentMethod(simulation, card);
+  if (method.customer === customer.id) return method;
+  if (method.customer !== null) {
+    throw invalidRequest(
+      "The payment method you provided has already been attached to a customer.",
+    );
+  }
+  const behaviour = store.cards.get(method.id);
+  if (behaviour?.behaviour === "declined") throw cardDeclined(behaviour.declineCode);
+  method.customer = customer.id;
+  emit("payment_method.attached", method);
+  return method;
+}
+
+/** The payment method, provided it may be charged for this customer. */
+export function usablePaymentMethod(
+  { store }: Simulation,
+  id: string,
+  customer: string,
+): Stripe.PaymentMethod {
+  const method = store.paymentMethods.get(id);
+  if (method === undefined) throw noSuch("PaymentMethod", id, "default_payment_method");
+  if (method.customer !== customer) {
+    throw invalidRequest(
+      "The customer does not have a payment method with the ID " +
+        `${id}. The payment method must be attached to the customer.`,
+      { code: "resource_missing", param: "default_payment_method" },
+    );
+  }
+  return method;
+}
+
+/** Detaches a payment method and forgets it wherever it was the default. */
+function detachPaymentMethod(simulation: Simulation, method: Stripe.PaymentMethod): void {
+  const { store, emit } = simulation;
+  const customer = store.customers.get(idOf(method.customer) ?? "");
+  if (customer?.invoice_settings.default_payment_method === method.id) {
+    change(simulation, customer, () => {
+      customer.invoice_settings.default_payment_method = null;
+    });
+  }
+  for (const subscription of store.subscriptions.all()) {
+    if (subscription.default_payment_method !== method.id) continue;
+    change(simulation, subscription, () => {
+      subscription.default_payment_method = null;
+    });
+  }
+  const previous = { customer: method.customer };
+  method.customer = null;
+  emit("payment_method.detached", method, previous);
+}
+
+export const declineMessages: Record<string, string> = {
+  generic_decline: "Your card was declined.",
+  insufficient_funds: "Your card has insufficient funds.",
+  authentication_required: "Your card was declined. This transaction requires authentication.",
+};
+
+export function cardDeclined(
+  declineCode: string,
+  details: Partial<StripeApiError["body"]> = {},
+): StripeApiError {
+  return new StripeApiError(402, {
+    type: "card_error",
+    code: declineCode === "authentication_required" ? declineCode : "card_declined",
+    decline_code: declineCode,
+    message: declineMessages[declineCode] ?? "Your card was declined.",
+    ...details,
+  });
+}
+
+export const paymentMethodRoutes = [
+  route(
+    "POST /v1/payment_methods",
+    {
+      type: required(oneOf("card")),
+      card: required(
+        hash({ number: text, token: text, exp_month: text, exp_year: text, cvc: text }),
+      ),
+      metadata,
+    },
+    (simulation, params) => {
+      const name = params.card.token ?? params.card.number ?? "";
+      const card = findTestCard(name);
+      if (card === undefined) {
+        throw new StripeApiError(402, {
+          type: "card_error",
+          code: "incorrect_number",
+          message: "Your card number is incorrect: the simulator knows Stripe's test cards only.",
+          param: "card[number]",
+        });
+      }
+      const method = createPaymentMethod(simulation, card);
+      method.metadata = changedMetadata({}, params.metadata);
+      return method;
+    },
+  ),
+
+  route(
+    "GET /v1/payment_methods",
+    { ...pagination, customer: text, type: text },
+    ({ store }, params) =>
+      page(
+        "/v1/payment_methods",
+        store.paymentMethods
+          .all()
+          .filter(
+            ({ customer, type }) =>
+              (params.customer === undefined || customer === params.customer) &&
+              (params.type === undefined || type === params.type),
+          ),
+        params,
+      ),
+  ),
+
+  route("GET /v1/payment_methods/:id", {}, ({ store }, _params, id) =>
+    store.paymentMethods.require(id),
+  ),
+
+  route(
+    "POST /v1/payment_methods/:id",
+    {
+      metadata,
+      allow_redisplay: oneOf("always", "limited", "unspecified"),
+      billing_details: hash({
+        email: unsettable(text),
+        name: unsettable(text),
+        phone: unsettable(text),
+      }),
+    },
+    (simulation, params, id) => {
+      const method = simulation.store.paymentMethods.require(id);
+      change(simulation, method, () => {
+        const { email, name, phone } = params.billing_details ?? {};
+        if (email !== undefined) method.billing_details.email = email;
+        if (name !== undefined) method.billing_details.name = name;
+        if (phone !== undefined) method.billing_details.phone = phone;
+        if (params.allow_redisplay !== undefined) method.allow_redisplay = params.allow_redisplay;
+        method.metadata = changedMetadata(method.metadata, params.metadata);
+      });
+      return method;
+    },
+  ),
+
+  route(
+    "POST /v1/payment_methods/:id/attach",
+    { customer: required(text) },
+    (simulation, params, id) =>
+      attachPaymentMethod(
+        simulation,
+        id,
+        simulation.store.customers.require(params.customer, "customer"),
+      ),
+  ),
+
+  route("POST /v1/payment_methods/:id/detach", {}, (simulation, _params, id) => {
+    const method = simulation.store.paymentMethods.require(id);
+    if (method.customer === null) {
+      throw invalidRequest(
+        "The payment method you provided is not attached to a customer so detachment is impossible.",
+      );
+    }
+    detachPaymentMethod(simulation, method);
+    return method;
+  }),
+];
+
+export const setupIntentRoutes = [
+  route(
+    "POST /v1/setup_intents",
+    {
+      customer: text,
+      payment_method: text,
+      confirm: flag,
+      usage: oneOf("off_session", "on_session"),
+      metadata,
+    },
+    (simulation, params) => {
+      const customer =
+        params.customer === undefined
+          ? null
+          : simulation.store.customers.require(params.customer, "customer");
+      const intent = createSetupIntent(simulation, customer);
+      intent.metadata = changedMetadata({}, params.metadata);
+      intent.usage = params.usage ?? "off_session";
+      if (params.payment_method !== undefined) {
+        intent.payment_method = simulation.store.paymentMethods.require(params.payment_method).id;
+        intent.status = "requires_confirmation";
+      }
+      if (params.confirm === true) confirmSetupIntent(simulation, intent);
+      return intent;
+    },
+  ),
+
+  route("GET /v1/setup_intents/:id", {}, ({ store }, _params, id) =>
+    store.setupIntents.require(id),
+  ),
+
+  route(
+    "POST /v1/setup_intents/:id/confirm",
+    { payment_method: text },
+    (simulation, params, id) => {
+      const intent = simulation.store.setupIntents.require(id);
+      if (params.payment_method !== undefined) intent.payment_method = params.payment_method;
+      confirmSetupIntent(simulation, intent);
+      return intent;
+    },
+  ),
+];
+
+export function createSetupIntent(
+  { store, newId, now, emit }: Simulation,
+  customer: Stripe.Customer | null,
+): Stripe.SetupIntent {
+  const id = newId("seti");
+  const intent = store.setupIntents.add({
+    id,
+    object: "setup_intent",
+    allowed_payment_method_types: null,
+    application: null,
+    automatic_payment_methods: null,
+    cancellation_reason: null,
+    client_secret: `${id}_secret_${newId("x").slice(2)}`,
+    created: now(),
+    customer: customer?.id ?? null,
+    customer_account: null,
+    description: null,
+    excluded_payment_method_types: null,
+    flow_directions: null,
+    last_setup_error: null,
+    latest_attempt: null,
+    livemode: false,
+    mandate: null,
+    metadata: {},
+    next_action: null,
+    on_behalf_of: null,
+    payment_method: null,
+    payment_method_configuration_details: null,
+    payment_method_options: null,
+    payment_method_types: ["card"],
+    single_use_mandate: null,
+    status: "requires_payment_method",
+    usage: "off_session",
+  });
+  emit("setup_intent.created", intent);
+  return intent;
+}
+
+/** Saves the intent's payment method for its customer. */
+export function confirmSetupIntent(simulation: Simulation, intent: Stripe.SetupIntent): void {
+  const { store, emit } = simulation;
+  const method = idOf(intent.payment_method);
+  if (method === null) {
+    throw invalidRequest(
+      "You cannot confirm this SetupIntent because it's missing a payment method.",
+    );
+  }
+  const customer = idOf(intent.customer);
+  if (customer !== null) {
+    const attached = attachPaymentMethod(simulation, method, store.customers.require(customer));
+    intent.payment_method = attached.id;
+  }
+  intent.status = "succeeded";
+  emit("setup_intent.succeeded", intent);
+}

@@ -1,0 +1,446 @@
+/** Payment intents, charges, refunds and the invoice payments that tie them to invoices. */
+import type Stripe from "stripe";
+import { invalidRequest } from "../errors.ts";
+import { hash, metadata, natural, oneOf, range, text } from "../http/params.ts";
+import { changedMetadata, page, pagination, route } from "../http/routes.ts";
+import { change, idOf, type Simulation } from "../simulation.ts";
+import { declineMessages } from "./payment_methods.ts";
+
+export function createPaymentIntent(
+  { store, newId, now, emit }: Simulation,
+  invoice: Stripe.Invoice,
+): Stripe.PaymentIntent {
+  const id = newId("pi");
+  const intent = store.paymentIntents.add({
+    id,
+    object: "payment_intent",
+    allowed_payment_method_types: null,
+    amount: invoice.amount_due,
+    amount_capturable: 0,
+    amount_details: { tip: {} },
+    amount_received: 0,
+    application: null,
+    application_fee_amount: null,
+    automatic_payment_methods: null,
+    canceled_at: null,
+    cancellation_reason: null,
+    capture_method: "automatic",
+    client_secret: `${id}_secret_${newId("x").slice(2)}`,
+    confirmation_method: "automatic",
+    created: now(),
+    currency: invoice.currency,
+    customer: idOf(invoice.customer),
+    customer_account: null,
+    description:
+      invoice.billing_reason === "subscription_create"
+        ? "Subscription creation"
+        : "Subscription update",
+    excluded_payment_method_types: null,
+    last_payment_error: null,
+    latest_charge: null,
+    livemode: false,
+    managed_payments: null,
+    metadata: {},
+    next_action: null,
+    on_behalf_of: null,
+    payment_method: null,
+    payment_method_configuration_details: null,
+    payment_method_options: null,
+    payment_method_types: ["card"],
+    payment_record: null,
+    processing: null,
+    receipt_email: null,
+    review: null,
+    setup_future_usage: "off_session",
+    shipping: null,
+    source: null,
+    statement_descriptor: null,
+    statement_descriptor_suffix: null,
+    status: "requires_payment_method",
+    transfer_data: null,
+    transfer_group: null,
+  });
+  emit("payment_intent.created", intent);
+
+  store.invoicePayments.add({
+    id: newId("inpay"),
+    object: "invoice_payment",
+    amount_paid: null,
+    amount_requested: invoice.amount_due,
+    created: now(),
+    currency: invoice.currency,
+    invoice: invoice.id,
+    is_default: true,
+    livemode: false,
+    payment: { type: "payment_intent", payment_intent: id },
+    status: "open",
+    status_transitions: { canceled_at: null, paid_at: null },
+  });
+  return intent;
+}
+
+export function defaultPayment(
+  { store }: Simulation,
+  invoice: Stripe.Invoice,
+): { payment: Stripe.InvoicePayment; intent: Stripe.PaymentIntent } | undefined {
+  const payment = store.invoicePayments
+    .all()
+    .find((candidate) => candidate.invoice === invoice.id && candidate.is_default);
+  const intent = store.paymentIntents.get(idOf(payment?.payment.payment_intent) ?? "");
+  return payment && intent && { payment, intent };
+}
+
+/** Cancels what an invoice was waiting to be paid with. */
+export function cancelPayment(simulation: Simulation, invoice: Stripe.Invoice): void {
+  const waiting = defaultPayment(simulation, invoice);
+  if (waiting === undefined || waiting.payment.status !== "open") return;
+  const { payment, intent } = waiting;
+  payment.status = "canceled";
+  payment.status_transitions.canceled_at = simulation.now();
+  intent.status = "canceled";
+  intent.canceled_at = simulation.now();
+  intent.cancellation_reason = "void_invoice";
+  simulation.emit("payment_intent.canceled", intent);
+}
+
+/** A charge that went through. */
+export function succeed(
+  simulation: Simulation,
+  intent: Stripe.PaymentIntent,
+  method: Stripe.PaymentMethod,
+): void {
+  const charge = createCharge(simulation, intent, method, null);
+  intent.payment_method = method.id;
+  intent.latest_charge = charge.id;
+  intent.amount_received = intent.amount;
+  intent.status = "succeeded";
+  intent.last_payment_error = null;
+  intent.next_action = null;
+  simulation.emit("charge.succeeded", charge);
+  simulation.emit("payment_intent.succeeded", intent);
+}
+
+/** A charge that was declined, or one that waits for the customer to authenticate. */
+export function decline(
+  simulation: Simulation,
+  intent: Stripe.PaymentIntent,
+  method: Stripe.PaymentMethod | undefined,
+  declineCode: string,
+): void {
+  if (method === undefined) {
+    intent.status = "requires_payment_method";
+    return;
+  }
+  const charge = createCharge(simulation, intent, method, declineCode);
+  const needsCustomer = declineCode === "authentication_required";
+  intent.payment_method = needsCustomer ? method.id : null;
+  intent.latest_charge = charge.id;
+  intent.last_payment_error = {
+    type: "card_error",
+    charge: charge.id,
+    code: needsCustomer ? "authentication_required" : "card_declined",
+    decline_code: declineCode,
+    advice_code: charge.outcome?.advice_code ?? undefined,
+    message: charge.failure_message ?? undefined,
+    payment_method: method,
+  };
+  intent.status = needsCustomer ? "requires_action" : "requires_payment_method";
+  intent.next_action = needsCustomer
+    ? { type: "use_stripe_sdk", use_stripe_sdk: { type: "three_d_secure_redirect" } }
+    : null;
+  simulation.emit("charge.failed", charge);
+  if (needsCustomer) simulation.emit("payment_intent.requires_action", intent);
+  simulation.emit("payment_intent.payment_failed", intent);
+}
+
+/** Declines after which the same card must not be tried again. */
+export const hardDeclines = new Set([
+  "authentication_required",
+  "highest_risk_level",
+  "incorrect_number",
+  "lost_card",
+  "pickup_card",
+  "revocation_of_all_authorizations",
+  "revocation_of_authorization",
+  "stolen_card",
+  "transaction_not_allowed",
+]);
+
+function createCharge(
+  { store, newId, now }: Simulation,
+  intent: Stripe.PaymentIntent,
+  method: Stripe.PaymentMethod,
+  declineCode: string | null,
+): Stripe.Charge {
+  const card = method.card;
+  const paid = declineCode === null;
+  const adviceCode =
+    declineCode === "authentication_required"
+      ? "confirm_card_data"
+      : hardDeclines.has(declineCode ?? "")
+        ? "do_not_try_again"
+        : "try_again_later";
+  return store.charges.add({
+    id: newId("ch"),
+    object: "charge",
+    amount: intent.amount,
+    amount_captured: paid ? intent.amount : 0,
+    amount_refunded: 0,
+    application: null,
+    application_fee: null,
+    application_fee_amount: null,
+    balance_transaction: paid ? newId("txn") : null,
+    billing_details: method.billing_details,
+    calculated_statement_descriptor: "SIMULATOR",
+    captured: paid,
+    created: now(),
+    currency: intent.currency,
+    customer: idOf(intent.customer),
+    description: intent.description,
+    disputed: false,
+    failure_balance_transaction: null,
+    failure_code: paid ? null : "card_declined",
+    failure_message: paid ? null : (declineMessages[declineCode] ?? "Your card was declined."),
+    fraud_details: {},
+    livemode: false,
+    metadata: {},
+    on_behalf_of: null,
+    outcome: {
+      advice_code: paid ? null : adviceCode,
+      network_advice_code: null,
+      network_decline_code: null,
+      network_status: paid ? "approved_by_network" : "declined_by_network",
+      reason: declineCode,
+      risk_level: "normal",
+      seller_message: paid ? "Payment complete." : "The bank declined the charge.",
+      type: paid ? "authorized" : "issuer_declined",
+    },
+    paid,
+    payment_intent: intent.id,
+    payment_method: method.id,
+    payment_method_details: {
+      type: "card",
+      card: {
+        amount_authorized: paid ? intent.amount : null,
+        authorization_code: null,
+        brand: card?.brand ?? "visa",
+        checks: card?.checks ?? null,
+        country: card?.country ?? null,
+        electronic_commerce_indicator: null,
+        exp_month: card?.exp_month ?? 12,
+        exp_year: card?.exp_year ?? 2034,
+        fingerprint: card?.fingerprint ?? null,
+        funding: card?.funding ?? null,
+        installments: null,
+        last4: card?.last4 ?? null,
+        mandate: null,
+        network: card?.brand ?? null,
+        network_transaction_id: null,
+        regulated_status: "unregulated",
+        three_d_secure: null,
+        transaction_link_id: null,
+        wallet: null,
+      },
+    },
+    receipt_email: null,
+    receipt_number: null,
+    receipt_url: null,
+    refunded: false,
+    review: null,
+    shipping: null,
+    source: null,
+    source_transfer: null,
+    statement_descriptor: null,
+    statement_descriptor_suffix: null,
+    status: paid ? "succeeded" : "failed",
+    transfer_data: null,
+    transfer_group: null,
+  });
+}
+
+const refundReasons = oneOf("duplicate", "fraudulent", "requested_by_customer");
+
+function createRefund(
+  simulation: Simulation,
+  charge: Stripe.Charge,
+  amount: number,
+  details: { reason: string | null; metadata: Stripe.Metadata },
+): Stripe.Refund {
+  const { store, newId, now, emit } = simulation;
+  if (charge.status !== "succeeded") {
+    throw invalidRequest(`Charge ${charge.id} was not successful and cannot be refunded.`);
+  }
+  const refundable = charge.amount - charge.amount_refunded;
+  if (refundable === 0) {
+    throw invalidRequest(`Charge ${charge.id} has already been refunded.`, {
+      code: "charge_already_refunded",
+    });
+  }
+  if (amount < 1 || amount > refundable) {
+    throw invalidRequest(
+      `Refund amount (${amount}) is greater than unrefunded amount on charge (${refundable}).`,
+      { param: "amount" },
+    );
+  }
+  const refund = store.refunds.add({
+    id: newId("re"),
+    object: "refund",
+    amount,
+    balance_transaction: newId("txn"),
+    charge: charge.id,
+    created: now(),
+    currency: charge.currency,
+    customer: idOf(charge.customer),
+    customer_account: null,
+    destination_details: {
+      type: "card",
+      card: {
+        type: "refund",
+        reference_status: "pending",
+        reference_type: "acquirer_reference_number",
+      },
+    },
+    metadata: details.metadata,
+    payment_intent: idOf(charge.payment_intent),
+    payment_method: charge.payment_method,
+    reason: details.reason,
+    receipt_number: null,
+    source_transfer_reversal: null,
+    status: "succeeded",
+    transfer_reversal: null,
+  });
+  emit("refund.created", refund);
+  charge.amount_refunded += amount;
+  charge.refunded = charge.amount_refunded === charge.amount;
+  emit("charge.refunded", charge, {
+    amount_refunded: charge.amount_refunded - amount,
+    ...(charge.refunded ? { refunded: false } : {}),
+  });
+  return refund;
+}
+
+export const paymentRoutes = [
+  route(
+    "GET /v1/payment_intents",
+    { ...pagination, customer: text, created: range },
+    ({ store }, params) =>
+      page(
+        "/v1/payment_intents",
+        store.paymentIntents
+          .all()
+          .filter(
+            ({ customer, created }) =>
+              (params.customer === undefined || customer === params.customer) &&
+              (params.created === undefined || params.created(created)),
+          ),
+        params,
+      ),
+  ),
+
+  route("GET /v1/payment_intents/:id", {}, ({ store }, _params, id) =>
+    store.paymentIntents.require(id),
+  ),
+
+  route(
+    "GET /v1/charges",
+    { ...pagination, customer: text, payment_intent: text, created: range },
+    ({ store }, params) =>
+      page(
+        "/v1/charges",
+        store.charges
+          .all()
+          .filter(
+            ({ customer, payment_intent, created }) =>
+              (params.customer === undefined || customer === params.customer) &&
+              (params.payment_intent === undefined || payment_intent === params.payment_intent) &&
+              (params.created === undefined || params.created(created)),
+          ),
+        params,
+      ),
+  ),
+
+  route("GET /v1/charges/:id", {}, ({ store }, _params, id) => store.charges.require(id)),
+
+  route(
+    "GET /v1/invoice_payments",
+    {
+      ...pagination,
+      invoice: text,
+      status: oneOf("open", "paid", "canceled"),
+      payment: hash({ type: oneOf("payment_intent"), payment_intent: text }),
+    },
+    ({ store }, params) =>
+      page(
+        "/v1/invoice_payments",
+        store.invoicePayments
+          .all()
+          .filter(
+            ({ invoice, status, payment }) =>
+              (params.invoice === undefined || invoice === params.invoice) &&
+              (params.status === undefined || status === params.status) &&
+              (params.payment?.payment_intent === undefined ||
+                payment.payment_intent === params.payment.payment_intent),
+          ),
+        params,
+      ),
+  ),
+
+  route("GET /v1/invoice_payments/:id", {}, ({ store }, _params, id) =>
+    store.invoicePayments.require(id),
+  ),
+
+  route(
+    "POST /v1/refunds",
+    { charge: text, payment_intent: text, amount: natural, reason: refundReasons, metadata },
+    (simulation, params) => {
+      const { store } = simulation;
+      const intent =
+        params.payment_intent === undefined
+          ? undefined
+          : store.paymentIntents.require(params.payment_intent, "payment_intent");
+      const charge = params.charge ?? idOf(intent?.latest_charge);
+      if (charge === null) {
+        throw invalidRequest(
+          "One of the following params should be provided: payment_intent or charge.",
+        );
+      }
+      const target = store.charges.require(charge, "charge");
+      return createRefund(
+        simulation,
+        target,
+        params.amount ?? target.amount - target.amount_refunded,
+        {
+          reason: params.reason ?? null,
+          metadata: changedMetadata({}, params.metadata),
+        },
+      );
+    },
+  ),
+
+  route(
+    "GET /v1/refunds",
+    { ...pagination, charge: text, payment_intent: text },
+    ({ store }, params) =>
+      page(
+        "/v1/refunds",
+        store.refunds
+          .all()
+          .filter(
+            ({ charge, payment_intent }) =>
+              (params.charge === undefined || charge === params.charge) &&
+              (params.payment_intent === undefined || payment_intent === params.payment_intent),
+          ),
+        params,
+      ),
+  ),
+
+  route("GET /v1/refunds/:id", {}, ({ store }, _params, id) => store.refunds.require(id)),
+
+  route("POST /v1/refunds/:id", { metadata }, (simulation, params, id) => {
+    const refund = simulation.store.refunds.require(id);
+    change(simulation, refund, () => {
+      refund.metadata = changedMetadata(refund.metadata, params.metadata);
+    });
+    return refund;
+  }),
+];

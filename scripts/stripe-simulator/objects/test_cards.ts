@@ -1,0 +1,76 @@
+/** Stripe's test cards that matter to a subscription, and how each behaves. */
+export interface TestCard {
+  number: string;
+  brand: "visa" | "mastercard";
+  title: string;
+  /**
+   * `fails_later`: the first payment in a checkout goes through, every later charge is declined. (Stripe's own
+   * 0341 would decline the first one too; here it lets a story begin.)
+   * `authenticates`: needs the customer present; off session it is declined with authentication_required.
+   */
+  behaviour: "succeeds" | "fails_later" | "declined" | "authenticates";
+  declineCode: string;
+}
+
+function card(
+  number: string,
+  title: string,
+  behaviour: TestCard["behaviour"],
+  declineCode = "generic_decline",
+): TestCard {
+  return {
+    number,
+    title,
+    behaviour,
+    declineCode,
+    brand: number.startsWith("5") ? "mastercard" : "visa",
+  };
+}
+
+export const testCards = [
+  card("4242424242424242", "succeeds", "succeeds"),
+  card("5555555555554444", "succeeds (Mastercard)", "succeeds"),
+  card("4000000000000341", "will fail at renewal", "fails_later"),
+  card("4000000000000002", "is declined", "declined"),
+  card("4000000000009995", "has insufficient funds", "declined", "insufficient_funds"),
+  card("4000000000009987", "was lost", "declined", "lost_card"),
+  card("4000000000009979", "was stolen", "declined", "stolen_card"),
+  card(
+    "4000002760003184",
+    "always needs authentication",
+    "authenticates",
+    "authentication_required",
+  ),
+] as const satisfies readonly TestCard[];
+
+/** Stripe's names for ready-made payment methods, in place of a card's number. */
+const tokens: Record<string, string> = {
+  pm_card_visa: "4242424242424242",
+  tok_visa: "4242424242424242",
+  pm_card_mastercard: "5555555555554444",
+  tok_mastercard: "5555555555554444",
+  pm_card_chargeCustomerFail: "4000000000000341",
+  tok_chargeCustomerFail: "4000000000000341",
+  pm_card_chargeDeclined: "4000000000000002",
+  pm_card_visa_chargeDeclined: "4000000000000002",
+  pm_card_chargeDeclinedInsufficientFunds: "4000000000009995",
+  pm_card_visa_chargeDeclinedInsufficientFunds: "4000000000009995",
+  pm_card_chargeDeclinedLostCard: "4000000000009987",
+  pm_card_visa_chargeDeclinedLostCard: "4000000000009987",
+  pm_card_visa_chargeDeclinedStolenCard: "4000000000009979",
+  pm_card_authenticationRequired: "4000002760003184",
+};
+
+/** Finds a card by number (spaces allowed), by its last four digits, or by Stripe's token. */
+export function findTestCard(name: string): TestCard | undefined {
+  const digits = (tokens[name] ?? name).replaceAll(" ", "");
+  return testCards.find(
+    (candidate) =>
+      candidate.number === digits || (digits.length === 4 && candidate.number.endsWith(digits)),
+  );
+}
+
+/** Whether a name is one of Stripe's tokens, which stand for a new payment method at every use. */
+export function isCardToken(name: string): boolean {
+  return Object.hasOwn(tokens, name);
+}

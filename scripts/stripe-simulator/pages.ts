@@ -1,0 +1,276 @@
+/** The pages a customer sees: checkout, portal, hosted invoice. Plain HTML without scripts or outside assets. */
+import type Stripe from "stripe";
+import { hasEnded } from "./billing/ending.ts";
+import { money } from "./billing/invoicing.ts";
+import { nextPeriodEnd } from "./billing/lifecycle.ts";
+import { StripeApiError } from "./errors.ts";
+import { matchPath } from "./http/routes.ts";
+import type { HttpAnswer, Section } from "./http/server.ts";
+import { lineItemsOf, productName } from "./objects/checkout_line_items.ts";
+import { payCheckout } from "./objects/checkout_sessions.ts";
+import { payInvoice } from "./objects/invoices.ts";
+import { declineMessages } from "./objects/payment_methods.ts";
+import {
+  cancelInPortal,
+  keepInPortal,
+  portalSubscription,
+  switchCard,
+} from "./objects/portal_sessions.ts";
+import { findTestCard } from "./objects/test_cards.ts";
+import { idOf, type Simulation } from "./simulation.ts";
+
+export interface PagesDeps {
+  simulation: Simulation;
+  /** Waits for webhooks, within reason, before the browser goes on. */
+  whenDelivered: <T>(outcome: T) => Promise<T>;
+}
+
+interface PageRequest {
+  id: string;
+  method: string;
+  form: URLSearchParams;
+}
+
+export function createPages({ simulation, whenDelivered }: PagesDeps): Section {
+  const pages = [
+    { path: ["c", "pay", ":id"], show: checkoutPage },
+    { path: ["p", "session", ":id"], show: portalPage },
+    { path: ["i", ":id"], show: invoicePage },
+  ];
+  return async ({ method, url, body }) => {
+    for (const { path, show } of pages) {
+      const ids = matchPath(path, url.pathname);
+      if (ids === null) continue;
+      try {
+        const form = new URLSearchParams(body);
+        return await whenDelivered(show(simulation, { id: ids[0] ?? "", method, form }));
+      } catch (error) {
+        if (!(error instanceof StripeApiError)) throw error;
+        return html(error.status, "Not possible", `<p>${escape(error.message)}</p>`);
+      }
+    }
+    return null;
+  };
+}
+
+function checkoutPage(simulation: Simulation, { id, method, form }: PageRequest): HttpAnswer {
+  const { store } = simulation;
+  const session = store.sessions.require(id);
+  let notice = "";
+  if (method === "POST" && session.status === "open") {
+    const outcome = payCheckout(simulation, session, cardNamed(form.get("card")));
+    if (outcome.complete) return redirect(outcome.redirectTo);
+    notice = declineMessages[outcome.declineCode] ?? "Your card was declined.";
+  }
+  if (session.status !== "open") {
+    return html(
+      200,
+      "Checkout",
+      session.status === "complete"
+        ? "<p>You’re all done here. This checkout has been paid.</p>"
+        : "<p>This checkout has expired. Please start again.</p>",
+    );
+  }
+
+  const items = lineItemsOf(store, id);
+  const currency = session.currency ?? "usd";
+  const trialDays = store.checkoutPlans.get(id)?.trialPeriodDays ?? null;
+  const rows = items.map(
+    (item) =>
+      `<tr><td>${escape(item.description ?? "")}${item.quantity === 1 ? "" : ` × ${item.quantity}`}</td>` +
+      `<td>${money(item.amount_total, currency)} / ${escape(item.price?.recurring?.interval ?? "")}</td></tr>`,
+  );
+  return html(
+    200,
+    "Subscribe",
+    `<table>${rows.join("")}</table>
+    ${trialDays === null ? "" : `<p>${trialDays} days free.</p>`}
+    <p class="total">Due today <strong>${money(session.amount_total ?? 0, currency)}</strong></p>
+    ${noticeOf(notice)}
+    <form method="post">
+      ${cardButton("4242424242424242", "Pay with 4242 4242 4242 4242", "primary")}
+      ${cardButton("4000000000000341", "Pay with a card that will fail at renewal")}
+      ${cardButton("4000000000000002", "Pay with a card that is declined")}
+    </form>
+    ${session.cancel_url === null ? "" : `<p><a href="${escape(session.cancel_url)}">Cancel</a></p>`}`,
+  );
+}
+
+function portalPage(simulation: Simulation, { id, method, form }: PageRequest): HttpAnswer {
+  const { store } = simulation;
+  const session = store.portalSessions.require(id);
+  const customer = store.customers.require(session.customer);
+  let notice = "";
+  if (method === "POST") {
+    notice = declinedAs(() => actInPortal(simulation, session, customer, form));
+    if (notice === "") return redirect(session.url);
+  }
+
+  const subscriptions = store.subscriptions
+    .all()
+    .filter((candidate) => candidate.customer === customer.id && !hasEnded(candidate));
+  const invoices = store.invoices
+    .all()
+    .filter((invoice) => invoice.customer === customer.id && invoice.status !== "draft")
+    .toReversed();
+  const cardId =
+    idOf(customer.invoice_settings.default_payment_method) ??
+    idOf(subscriptions[0]?.default_payment_method);
+  const card = store.paymentMethods.get(cardId ?? "")?.card;
+
+  return html(
+    200,
+    "Your subscription",
+    `${noticeOf(notice)}
+    ${subscriptions.map((subscription) => subscriptionPanel(simulation, subscription)).join("") || "<p>No subscription.</p>"}
+    <h2>Card</h2>
+    <p>${card ? `${escape(card.brand)} ending in ${escape(card.last4)}` : "None saved."}</p>
+    <form method="post"><input type="hidden" name="action" value="card">
+      ${cardButton("4242424242424242", "Use 4242 4242 4242 4242")}
+      ${cardButton("5555555555554444", "Use 5555 5555 5555 4444")}
+      ${cardButton("4000000000000341", "Use a card that will fail")}
+    </form>
+    <h2>Invoices</h2>
+    <table>${invoices.map(invoiceRow).join("")}</table>
+    ${session.return_url === null ? "" : `<p><a href="${escape(session.return_url)}">Return</a></p>`}`,
+  );
+}
+
+function actInPortal(
+  simulation: Simulation,
+  session: Stripe.BillingPortal.Session,
+  customer: Stripe.Customer,
+  form: URLSearchParams,
+): void {
+  const subscription = () =>
+    portalSubscription(simulation, session, form.get("subscription") ?? "");
+  switch (form.get("action")) {
+    case "cancel":
+      cancelInPortal(simulation, subscription());
+      break;
+    case "keep":
+      keepInPortal(simulation, subscription());
+      break;
+    case "card":
+      switchCard(simulation, customer, cardNamed(form.get("card")));
+      break;
+  }
+}
+
+function subscriptionPanel(simulation: Simulation, subscription: Stripe.Subscription): string {
+  const names = subscription.items.data.map(({ price }) => productName(simulation.store, price));
+  const ends = subscription.cancel_at;
+  return `<section><h2>${escape(names.join(", "))}</h2>
+    <p>${escape(subscription.status)} · ${ends === null ? `renews ${day(nextPeriodEnd(subscription))}` : `ends ${day(ends)}`}</p>
+    <form method="post">
+      <input type="hidden" name="subscription" value="${subscription.id}">
+      <button name="action" value="${ends === null ? "cancel" : "keep"}">
+        ${ends === null ? "Cancel at the end of the period" : "Keep my subscription"}
+      </button>
+    </form></section>`;
+}
+
+function invoiceRow(invoice: Stripe.Invoice): string {
+  return `<tr><td><a href="/i/${invoice.id}">${escape(invoice.number ?? "")}</a></td>
+    <td>${day(invoice.created)}</td><td>${escape(invoice.status ?? "")}</td>
+    <td>${money(invoice.amount_due, invoice.currency)}</td></tr>`;
+}
+
+function invoicePage(simulation: Simulation, { id, method, form }: PageRequest): HttpAnswer {
+  const { store } = simulation;
+  const invoice = store.invoices.require(id);
+  const customer = store.customers.get(idOf(invoice.customer) ?? "");
+  let notice = "";
+  if (method === "POST" && customer !== undefined) {
+    notice = declinedAs(() => {
+      const card = switchCard(simulation, customer, cardNamed(form.get("card")));
+      payInvoice(simulation, invoice, { paymentMethod: card.id, customerPresent: true });
+    });
+    if (notice === "") return redirect(`/i/${id}`);
+  }
+  const rows = invoice.lines.data.map(
+    (line) =>
+      `<tr><td>${escape(line.description ?? "")}</td><td>${money(line.amount, line.currency)}</td></tr>`,
+  );
+  const payable = invoice.status === "open" || invoice.status === "uncollectible";
+  return html(
+    200,
+    `Invoice ${invoice.number ?? ""}`,
+    `<p>${escape(invoice.status ?? "")}</p><table>${rows.join("")}</table>
+    <p class="total">Amount due <strong>${money(invoice.amount_remaining, invoice.currency)}</strong></p>
+    ${noticeOf(notice)}
+    ${payable ? `<form method="post">${cardButton("4242424242424242", "Pay with 4242 4242 4242 4242", "primary")}</form>` : ""}`,
+  );
+}
+
+/** Runs an action; the message of a declined card is for the customer, anything else is an error page. */
+function declinedAs(act: () => void): string {
+  try {
+    act();
+    return "";
+  } catch (error) {
+    if (error instanceof StripeApiError && error.status === 402) return error.message;
+    throw error;
+  }
+}
+
+function cardNamed(number: string | null) {
+  const card = findTestCard(number ?? "");
+  if (card === undefined) {
+    throw new StripeApiError(400, { type: "invalid_request_error", message: "Unknown test card." });
+  }
+  return card;
+}
+
+function cardButton(number: string, label: string, style = ""): string {
+  return `<button class="${style}" name="card" value="${number}">${escape(label)}</button>`;
+}
+
+function noticeOf(message: string): string {
+  return message === "" ? "" : `<p class="notice" role="alert">${escape(message)}</p>`;
+}
+
+function day(seconds: number): string {
+  return new Date(seconds * 1000).toISOString().slice(0, 10);
+}
+
+function redirect(location: string): HttpAnswer {
+  return { status: 303, headers: { location }, body: "" };
+}
+
+function escape(text: string): string {
+  const entities: Record<string, string> = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    '"': "&quot;",
+    "'": "&#39;",
+  };
+  return text.replaceAll(/[&<>"']/g, (character) => entities[character] ?? character);
+}
+
+const styles = `
+  body { margin: 0; background: #f4f5f8; color: #1d2433; font: 16px/1.5 system-ui, sans-serif; }
+  main { max-width: 30rem; margin: 4rem auto; padding: 2rem; background: #fff; border-radius: 12px;
+    box-shadow: 0 2px 16px rgb(29 36 51 / 8%); }
+  h1 { margin: 0 0 1rem; font-size: 1.4rem; } h2 { margin: 1.5rem 0 .25rem; font-size: 1.05rem; }
+  table { width: 100%; border-collapse: collapse; } td { padding: .4rem 0; border-bottom: 1px solid #e6e8ee; }
+  td:last-child { text-align: right; } .total { display: flex; justify-content: space-between; }
+  form { display: grid; gap: .5rem; margin: .75rem 0; }
+  button { padding: .7rem 1rem; font: inherit; border: 1px solid #c9cedb; border-radius: 8px; background: #fff;
+    cursor: pointer; }
+  button.primary { background: #4b45c6; border-color: #4b45c6; color: #fff; }
+  .notice { padding: .6rem .8rem; border-radius: 8px; background: #fdecec; color: #9b1c1c; }
+  footer { margin-top: 1.5rem; font-size: .8rem; color: #6b7385; } a { color: #4b45c6; }`;
+
+function html(status: number, title: string, content: string): HttpAnswer {
+  return {
+    status,
+    headers: { "content-type": "text/html; charset=utf-8" },
+    body: `<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>${escape(title)}</title>
+<style>${styles}</style></head>
+<body><main><h1>${escape(title)}</h1>${content}
+<footer>Stripe simulator: no real money moves.</footer></main></body></html>`,
+  };
+}

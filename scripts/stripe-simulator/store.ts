@@ -1,0 +1,120 @@
+import type Stripe from "stripe";
+import { noSuch } from "./errors.ts";
+import type { TestCard } from "./objects/test_cards.ts";
+
+export interface Tombstone {
+  id: string;
+  object: string;
+  deleted: true;
+}
+
+/** Objects of one type by id, in the order they were made. */
+export class Collection<T extends { id: string; object: string }> {
+  private readonly objects = new Map<string, T>();
+  private readonly tombstones = new Map<string, Tombstone>();
+
+  /** `name` is how Stripe's messages call an object of this type. */
+  constructor(private readonly name: string) {}
+
+  add(object: T): T {
+    this.objects.set(object.id, object);
+    return object;
+  }
+
+  get(id: string): T | undefined {
+    return this.objects.get(id);
+  }
+
+  /** The object, or Stripe's 404; `param` is the request parameter that named it. */
+  require(id: string, param?: string): T {
+    const object = this.objects.get(id);
+    if (object === undefined) throw noSuch(this.name, id, param);
+    return object;
+  }
+
+  /** As `require`, but answers a deleted object as `{ id, object, deleted: true }`. */
+  requireOrDeleted(id: string): T | Tombstone {
+    return this.tombstones.get(id) ?? this.require(id);
+  }
+
+  getOrDeleted(id: string): T | Tombstone | undefined {
+    return this.objects.get(id) ?? this.tombstones.get(id);
+  }
+
+  remove(object: T): Tombstone {
+    const tombstone: Tombstone = { id: object.id, object: object.object, deleted: true };
+    this.objects.delete(object.id);
+    this.tombstones.set(object.id, tombstone);
+    return tombstone;
+  }
+
+  /** Oldest first. */
+  all(): T[] {
+    return [...this.objects.values()];
+  }
+}
+
+/** What a checkout session will subscribe its customer to; Stripe shows it only as line items. */
+export interface CheckoutPlan {
+  items: { id: string; price: string; quantity: number }[];
+  subscriptionMetadata: { [key: string]: string };
+  description: string | null;
+  trialEnd: number | null;
+  trialPeriodDays: number | null;
+  missingPaymentMethod: "cancel" | "create_invoice" | "pause" | null;
+}
+
+/** A paid-for change that waits for its payment (`payment_behavior: pending_if_incomplete`). */
+export interface PendingChange {
+  invoice: string;
+  apply: () => void;
+}
+
+export function createStore() {
+  const store = {
+    customers: new Collection<Stripe.Customer>("customer"),
+    products: new Collection<Stripe.Product>("product"),
+    prices: new Collection<Stripe.Price>("price"),
+    paymentMethods: new Collection<Stripe.PaymentMethod>("PaymentMethod"),
+    setupIntents: new Collection<Stripe.SetupIntent>("setupintent"),
+    sessions: new Collection<Stripe.Checkout.Session>("checkout.session"),
+    portalSessions: new Collection<Stripe.BillingPortal.Session>("billing_portal session"),
+    subscriptions: new Collection<Stripe.Subscription>("subscription"),
+    schedules: new Collection<Stripe.SubscriptionSchedule>("subscription schedule"),
+    invoices: new Collection<Stripe.Invoice>("invoice"),
+    invoiceItems: new Collection<Stripe.InvoiceItem>("invoiceitem"),
+    invoicePayments: new Collection<Stripe.InvoicePayment>("invoice payment"),
+    paymentIntents: new Collection<Stripe.PaymentIntent>("payment_intent"),
+    charges: new Collection<Stripe.Charge>("charge"),
+    refunds: new Collection<Stripe.Refund>("refund"),
+    events: new Collection<Stripe.Event>("event"),
+  };
+  const collections = Object.values(store) as unknown as Collection<{
+    id: string;
+    object: string;
+  }>[];
+
+  return {
+    ...store,
+
+    /** How each payment method behaves when it is charged. */
+    cards: new Map<string, TestCard>(),
+    checkoutPlans: new Map<string, CheckoutPlan>(),
+    /** The subscription a checkout session has started, while its first payment is declined. */
+    startedBy: new Map<string, string>(),
+    pendingChanges: new Map<string, PendingChange>(),
+    /** Announcements that are made once, such as the end of a trial. */
+    announced: new Set<string>(),
+
+    /** Any object by id, for `expand`. Items live inside their subscription and are not found here. */
+    find(id: string): object | undefined {
+      for (const collection of collections) {
+        const object = collection.getOrDeleted(id);
+        if (object !== undefined) return object;
+      }
+      return undefined;
+    },
+  };
+}
+
+export type Store = ReturnType<typeof createStore>;
