@@ -296,11 +296,11 @@ as $$
 declare
   v_account_ids uuid[];
 begin
-  select array_agg(distinct account_id) into v_account_ids
+  select array_agg(distinct affected.id) into v_account_ids
   from rows_after as after
   join rows_before as before using (id)
-  cross join lateral unnest(array[before.account_id, after.account_id]) as account_id
-  where account_id is not null
+  cross join lateral unnest(array[before.account_id, after.account_id]) as affected (id)
+  where affected.id is not null
     and (before.account_id, before.status, before.started_at, before.past_due_since,
         before.cancel_at, before.cancel_at_period_end, before.ended_at,
         before.stripe_latest_invoice_id)

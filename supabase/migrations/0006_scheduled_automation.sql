@@ -1,0 +1,518 @@
+-- =============================================================================
+-- 0006  scheduled automation
+--
+-- What happens by itself. One heartbeat runs whatever is due, so a missed minute is
+-- caught up and the host's pg_cron holds a single job of ours.
+--
+-- Reads      0002 tasks, 0003 lifecycle and events, 0005 access
+-- Read by    0007 admin, 0008 security
+--
+-- Invariants
+--   * A task is a function of billing_private without arguments that returns how many rows it
+--     changed, works in bounded batches, and may run twice.
+--   * One task never fails another: each runs in its own subtransaction.
+--   * Access never waits for a task (0005); tasks bring stored state in step.
+--
+-- Contents
+--   1  the runner
+--   2  task: expire_subscriptions
+--   3  task: apply_scheduled_changes
+--   4  task: validate_entitlements
+--   5  task: retry_events
+--   6  task: check_health
+--   7  task: clean_up
+--   8  the registry
+--   9  the heartbeat in pg_cron
+--   10  who may call what
+-- =============================================================================
+
+
+-- -----------------------------------------------------------------------------
+-- 1  the runner
+-- -----------------------------------------------------------------------------
+
+create function billing_private.try_task_lock(p_task_key text)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  return pg_try_advisory_xact_lock(hashtextextended('billing.task:' || p_task_key, 0));
+end;
+$$;
+
+comment on function billing_private.try_task_lock(text) is
+  'True when no other backend is running the task. Gone with the transaction or its backend, so nothing is ever stuck.';
+
+
+create function billing_private.run_task(p_task_key text)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_task billing_private.tasks;
+  v_now timestamptz := billing_private.now();
+  v_began timestamptz := clock_timestamp();
+  v_rows bigint;
+  v_message text;
+  v_context text;
+begin
+  if not billing_private.try_task_lock(p_task_key) then
+    return 'running';
+  end if;
+  select * into strict v_task from billing_private.tasks where key = p_task_key;
+
+  begin
+    perform billing_private.set_cause('task', p_task_key);
+    execute format('select billing_private.%I()', v_task.function_name) into v_rows;
+  exception when others then
+    get stacked diagnostics v_message = message_text, v_context = pg_exception_context;
+  end;
+
+  insert into billing_private.task_runs (
+    task_key, started_at, duration, outcome, rows_affected, error
+  )
+  values (
+    p_task_key, v_now, clock_timestamp() - v_began,
+    case when v_message is null then 'succeeded' else 'failed' end, v_rows,
+    case when v_message is not null
+      then jsonb_build_object('message', v_message, 'context', v_context) end
+  );
+
+  update billing_private.tasks
+  set last_run_at = v_now,
+      consecutive_failures = case when v_message is null then 0 else consecutive_failures + 1 end,
+      next_run_at = case
+        when v_message is null then billing_private.next_run(v_task, v_now)
+        -- Failing, it is tried less and less often, at least once an hour or as often as planned.
+        else v_now + greatest(
+          run_every,
+          least(run_every * (2 ^ least(consecutive_failures, 10)), interval '1 hour'))
+      end
+  where key = p_task_key;
+  return case when v_message is null then 'succeeded' else 'failed' end;
+end;
+$$;
+
+comment on function billing_private.run_task(text) is
+  'Runs one task now and records the run: succeeded, failed, or running when another backend is at it.';
+
+
+create function billing_private.next_run(
+  p_task billing_private.tasks,
+  p_after timestamptz
+)
+returns timestamptz
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- On the task's own grid, so runs do not drift; missed ones are one catch-up run.
+  return date_bin(p_task.run_every, p_after, p_task.next_run_at) + p_task.run_every;
+end;
+$$;
+
+comment on function billing_private.next_run(billing_private.tasks, timestamptz) is
+  'The next planned instant of a task after a given one.';
+
+
+create function billing_private.run_due_tasks()
+returns integer
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_deadline timestamptz := clock_timestamp() + interval '50 seconds';
+  v_task_key text;
+  v_count integer := 0;
+begin
+  for v_task_key in
+    select key
+    from billing_private.tasks
+    where is_enabled
+      and next_run_at <= billing_private.now()
+    order by next_run_at, key
+  loop
+    exit when clock_timestamp() > v_deadline;
+    -- Another heartbeat may be at it, or have finished it since the list was read.
+    continue when not billing_private.try_task_lock(v_task_key)
+      or (select next_run_at from billing_private.tasks where key = v_task_key)
+        > billing_private.now();
+    perform billing_private.run_task(v_task_key);
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.run_due_tasks() is
+$$The heartbeat: runs every task that is due, oldest first, and returns how many ran. Call it once a minute.
+
+pg_cron does where it is installed; any scheduler that can run SQL as the owner will do. Stops starting tasks after
+50 seconds, below the two minutes a hosted project gives a statement; the next heartbeat goes on.$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 2  task: expire_subscriptions
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_expire_subscriptions()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  return billing_private.expire_manual_subscriptions(1000)
+    + billing_private.refresh_elapsed(5000);
+end;
+$$;
+
+comment on function billing_private.task_expire_subscriptions() is
+  'Ends manual subscriptions whose end has passed, and takes elapsed entitlements out of the stored state.';
+
+
+-- -----------------------------------------------------------------------------
+-- 3  task: apply_scheduled_changes
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_apply_scheduled_changes()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- In this order: what ends or changes at a period end must not be renewed first.
+  return billing_private.expire_manual_subscriptions(1000)
+    + billing_private.apply_manual_changes(1000)
+    + billing_private.renew_manual_subscriptions(1000);
+end;
+$$;
+
+comment on function billing_private.task_apply_scheduled_changes() is
+  'Brings changes of manual subscriptions that were scheduled into force and rolls periods. At Stripe, Stripe does both.';
+
+
+-- -----------------------------------------------------------------------------
+-- 4  task: validate_entitlements
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_validate_entitlements()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_batch constant integer := 2000;
+  v_account_ids uuid[];
+begin
+  select array_agg(id order by id) into v_account_ids
+  from (
+    select id
+    from billing.accounts
+    where id > coalesce(
+      (select resume_after::uuid from billing_private.tasks where key = 'validate_entitlements'),
+      '00000000-0000-0000-0000-000000000000')
+    order by id
+    limit v_batch
+  ) as next;
+
+  -- The end of the list begins it again with the next run.
+  update billing_private.tasks
+  set resume_after = case
+    when cardinality(v_account_ids) = v_batch then v_account_ids[v_batch]::text
+  end
+  where key = 'validate_entitlements';
+
+  return billing_private.correct_entitlements(coalesce(v_account_ids, '{}'));
+end;
+$$;
+
+comment on function billing_private.task_validate_entitlements() is
+  'Compares the stored entitlements of the next 2,000 accounts with their sources and repairs what disagrees.';
+
+
+-- -----------------------------------------------------------------------------
+-- 5  task: retry_events
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_retry_events()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_event record;
+  v_count bigint := 0;
+begin
+  for v_event in
+    select event_id, coalesce(stripe_customer_id, object_id) as lock_key
+    from billing_private.stripe_events
+    where status = 'failed'
+      and next_attempt_at <= billing_private.now()
+    order by next_attempt_at
+    limit 200
+    for update skip locked
+  loop
+    -- A customer somebody is busy with is left for the next run: nobody waits with locks in hand.
+    if pg_try_advisory_xact_lock(hashtextextended('billing.customer:' || v_event.lock_key, 0)) then
+      perform billing_private.apply_event(v_event.event_id);
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.task_retry_events() is
+  'Applies failed events again that are due, up to 200. One that keeps failing holds up no other.';
+
+
+-- -----------------------------------------------------------------------------
+-- 6  task: check_health
+-- -----------------------------------------------------------------------------
+
+create type billing_private.health_result as (
+  check_key text,
+  status text,
+  summary text,
+  value numeric
+);
+
+create function billing_private.graded(
+  p_check_key text,
+  p_value numeric,
+  p_degraded_from numeric,
+  p_unhealthy_from numeric,
+  p_unit text
+)
+returns billing_private.health_result
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return row(
+    p_check_key,
+    case
+      when p_value >= p_unhealthy_from then 'unhealthy'
+      when p_value >= p_degraded_from then 'degraded'
+      else 'healthy'
+    end,
+    format('%s %s', p_value, p_unit),
+    p_value
+  );
+end;
+$$;
+
+comment on function billing_private.graded(text, numeric, numeric, numeric, text) is
+  'A health result by two thresholds.';
+
+
+create function billing_private.health()
+returns setof billing_private.health_result
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  return query
+  select (results.result).*
+  from (
+    select billing_private.graded(
+      'heartbeat',
+      round(extract(epoch from v_now - coalesce(max(last_run_at), min(next_run_at))) / 60, 1),
+      3, 10, 'minutes since a task last ran')
+    from billing_private.tasks
+    union all
+    select billing_private.graded(
+      'tasks', coalesce(max(consecutive_failures), 0), 1, 3,
+      'failures in a row of the worst task')
+    from billing_private.tasks
+    union all
+    select billing_private.graded(
+      'failed_events', count(*), 1, 100, 'events waiting to be tried again')
+    from billing_private.stripe_events
+    where status in ('pending', 'failed')
+    union all
+    select billing_private.graded('dead_events', count(*), 1, 1, 'events given up')
+    from billing_private.stripe_events
+    where status = 'dead'
+    union all
+    select billing_private.graded(
+      'commands',
+      coalesce(round(extract(epoch from v_now - min(next_attempt_at)) / 60, 1), 0),
+      5, 30, 'minutes the oldest due command has waited (nobody rings the dispatcher?)')
+    from billing_private.commands
+    where status in ('pending', 'leased')
+    union all
+    select billing_private.graded('dead_commands', count(*), 1, 1, 'commands given up this week')
+    from billing_private.commands
+    where status = 'dead'
+      and finished_at > v_now - interval '7 days'
+    union all
+    select billing_private.graded(
+      'corrections', count(*), 1, 100, 'entitlements corrected in 24 hours')
+    from billing_private.entitlement_corrections
+    where corrected_at > v_now - interval '24 hours'
+    union all
+    select billing_private.graded(
+      'other_livemode', count(*), 1, 1, 'events of the other Stripe mode in 24 hours')
+    from billing_private.stripe_events
+    where status_reason = 'other_livemode'
+      and received_at > v_now - interval '24 hours'
+  ) as results (result);
+end;
+$$;
+
+comment on function billing_private.health() is
+  'Every health check as of now: healthy, degraded or unhealthy, with the figure it was judged by.';
+
+
+create function billing_private.task_check_health()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_count bigint;
+begin
+  insert into billing_private.health_checks as stored (
+    check_key, status, summary, value, checked_at, since
+  )
+  select check_key, status, summary, value, billing_private.now(), billing_private.now()
+  from billing_private.health()
+  on conflict (check_key) do update
+  set status = excluded.status,
+      summary = excluded.summary,
+      value = excluded.value,
+      checked_at = excluded.checked_at,
+      since = case when stored.status = excluded.status then stored.since else excluded.since end;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.task_check_health() is
+  'Stores the result of every health check and since when it has been so.';
+
+
+-- -----------------------------------------------------------------------------
+-- 7  task: clean_up
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_clean_up()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_rows bigint;
+  v_count bigint := 0;
+begin
+  delete from billing_private.task_runs where started_at < v_now - interval '30 days';
+  get diagnostics v_rows = row_count;
+  v_count := v_count + v_rows;
+
+  delete from billing_private.webhook_rejections where minute < v_now - interval '30 days';
+  get diagnostics v_rows = row_count;
+  v_count := v_count + v_rows;
+
+  -- pg_cron never cleans its own log; only the rows of our job are ours to remove.
+  if exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then
+    execute $cron$
+      delete from cron.job_run_details
+      where end_time < now() - interval '7 days'
+        and jobid in (select jobid from cron.job where jobname = 'pg-subscriptions heartbeat')
+    $cron$;
+    get diagnostics v_rows = row_count;
+    v_count := v_count + v_rows;
+  end if;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.task_clean_up() is
+  'Removes run logs and refusal counts older than 30 days, and our job''s pg_cron log older than 7.';
+
+
+-- -----------------------------------------------------------------------------
+-- 8  the registry
+-- -----------------------------------------------------------------------------
+
+insert into billing_private.tasks (key, description, function_name, run_every) values
+  ('expire_subscriptions', 'end what has ended; access already has',
+    'task_expire_subscriptions', '1 minute'),
+  ('apply_scheduled_changes', 'bring scheduled changes into force and roll manual periods',
+    'task_apply_scheduled_changes', '1 minute'),
+  ('retry_events', 'apply failed events again',
+    'task_retry_events', '1 minute'),
+  ('check_health', 'judge the state of the system',
+    'task_check_health', '5 minutes'),
+  ('validate_entitlements', 'compare entitlements with their sources and correct them',
+    'task_validate_entitlements', '10 minutes'),
+  ('clean_up', 'remove old run logs',
+    'task_clean_up', '1 day');
+
+
+-- -----------------------------------------------------------------------------
+-- 9  the heartbeat in pg_cron
+-- -----------------------------------------------------------------------------
+
+create function billing_private.schedule_heartbeat()
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if not exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then
+    return false;
+  end if;
+  -- Scheduling under the same name again replaces the job.
+  execute $cron$
+    select cron.schedule(
+      'pg-subscriptions heartbeat', '* * * * *', 'select billing_private.run_due_tasks()')
+  $cron$;
+  return true;
+end;
+$$;
+
+comment on function billing_private.schedule_heartbeat() is
+  'Has pg_cron call the heartbeat every minute; false where pg_cron is not installed. Run it again after enabling pg_cron.';
+
+select billing_private.schedule_heartbeat();
+
+
+-- -----------------------------------------------------------------------------
+-- 10  who may call what
+-- -----------------------------------------------------------------------------
+
+revoke all on function
+  billing_private.try_task_lock,
+  billing_private.run_task,
+  billing_private.next_run,
+  billing_private.run_due_tasks,
+  billing_private.task_expire_subscriptions,
+  billing_private.task_apply_scheduled_changes,
+  billing_private.task_validate_entitlements,
+  billing_private.task_retry_events,
+  billing_private.graded,
+  billing_private.health,
+  billing_private.task_check_health,
+  billing_private.task_clean_up,
+  billing_private.schedule_heartbeat
+from public, anon, authenticated, service_role;

@@ -1,0 +1,1145 @@
+-- =============================================================================
+-- 0007  admin views
+--
+-- What an administrator sees and may correct. Each view reads one function that checks
+-- the caller, because the views run with the caller's rights and the tables are the
+-- machine's own.
+--
+-- Reads      0001 to 0003 tables and lifecycle, 0005 access, 0006 runner and health
+-- Read by    Studio, admin applications
+--
+-- Invariants
+--   * Whoever is no administrator gets NOT_AN_ADMIN, never an empty result.
+--   * Every correction needs a reason, which reaches the history and the audit.
+--
+-- Contents
+--   1  system_health
+--   2  critical_issues
+--   3  subscription_overview and expiring_soon
+--   4  problem_accounts
+--   5  entitlement_drift
+--   6  event_backlog and command_backlog
+--   7  tasks and task_runs
+--   8  administrators and settings
+--   9  granting and revoking
+--   10  correcting and replaying
+--   11  who may call what
+-- =============================================================================
+
+
+-- -----------------------------------------------------------------------------
+-- 1  system_health
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_system_health()
+returns table (
+  check_key text,
+  status text,
+  summary text,
+  value numeric,
+  since timestamptz
+)
+language plpgsql
+stable
+security definer -- reads the machine's tables after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  with live as materialized (
+    select health.*, health_checks.since as stored_since, health_checks.status as stored_status
+    from billing_private.health() as health
+    left join billing_private.health_checks using (check_key)
+  )
+  select
+    'overall',
+    case
+      when bool_or(live.status = 'unhealthy') then 'unhealthy'
+      when bool_or(live.status = 'degraded') then 'degraded'
+      else 'healthy'
+    end,
+    format('%s of %s checks are healthy', count(*) filter (where live.status = 'healthy'), count(*)),
+    count(*) filter (where live.status = 'healthy')::numeric,
+    null::timestamptz
+  from live
+  union all
+  select
+    live.check_key, live.status, live.summary, live.value,
+    case when live.stored_status = live.status then live.stored_since end
+  from live;
+end;
+$$;
+
+create view billing_admin.system_health with (security_invoker = true) as
+select * from billing_private.admin_system_health();
+
+comment on view billing_admin.system_health is
+  'Every health check as of now, the overall verdict first. since: how long it has been so, as far as recorded.';
+
+
+-- -----------------------------------------------------------------------------
+-- 2  critical_issues
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_critical_issues()
+returns table (
+  severity text,
+  issue text,
+  subject text,
+  account_id uuid,
+  details jsonb,
+  since timestamptz
+)
+language plpgsql
+stable
+security definer -- reads the machine's tables after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    'critical', 'dead_event', stripe_events.event_id,
+    billing_private.account_of_customer(stripe_events.stripe_customer_id),
+    jsonb_build_object('type', stripe_events.type, 'error', stripe_events.last_error -> 'message'),
+    stripe_events.received_at
+  from billing_private.stripe_events
+  where stripe_events.status = 'dead'
+  union all
+  select
+    'critical', 'dead_command', commands.id::text, commands.account_id,
+    jsonb_build_object('kind', commands.kind, 'error', commands.last_error),
+    commands.finished_at
+  from billing_private.commands
+  where commands.status = 'dead'
+    and commands.finished_at > billing_private.now() - interval '7 days'
+  union all
+  select
+    'warning', 'unbound_customer', customers.stripe_customer_id, null,
+    jsonb_build_object('email', customers.email), customers.created_at
+  from billing.customers
+  where customers.account_id is null
+    and exists (
+      select
+      from billing.subscriptions
+      where subscriptions.stripe_customer_id = customers.stripe_customer_id
+        and subscriptions.ended_at is null
+    )
+  union all
+  select
+    'warning', 'unknown_price', subscription_items.stripe_price_id, subscriptions.account_id,
+    jsonb_build_object('subscription', subscriptions.stripe_subscription_id),
+    subscriptions.updated_at
+  from billing.subscription_items
+  join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+  where subscription_items.price_id is null
+    and subscriptions.ended_at is null
+  union all
+  select
+    'warning', 'unknown_status', subscriptions.status, subscriptions.account_id,
+    jsonb_build_object('subscription', subscriptions.stripe_subscription_id),
+    subscriptions.updated_at
+  from billing.subscriptions
+  where not exists (
+    select
+    from billing.subscription_transitions
+    where subscriptions.status in (from_status, to_status)
+  )
+  union all
+  select
+    'warning', 'ambiguous_object', stripe_objects.object_id, null,
+    jsonb_build_object('type', stripe_objects.object_type), stripe_objects.reread_requested_at
+  from billing_private.stripe_objects
+  where stripe_objects.reread_requested_at is not null
+  union all
+  select
+    'warning', 'failing_task', tasks.key, null,
+    jsonb_build_object('failures', tasks.consecutive_failures), tasks.last_run_at
+  from billing_private.tasks
+  where tasks.consecutive_failures > 0;
+end;
+$$;
+
+create view billing_admin.critical_issues with (security_invoker = true) as
+select * from billing_private.admin_critical_issues();
+
+comment on view billing_admin.critical_issues is
+  'What needs somebody: dead events and commands, customers nobody claimed, prices and statuses nobody knows, contradictions, failing tasks. No rows is the normal state.';
+
+
+-- -----------------------------------------------------------------------------
+-- 3  subscription_overview and expiring_soon
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_subscription_overview()
+returns table (
+  subscription_id uuid,
+  account_id uuid,
+  provider text,
+  status text,
+  plan_key text,
+  tier text,
+  store_key text,
+  price_key text,
+  quantity bigint,
+  unit_amount_minor bigint,
+  currency text,
+  current_period_end timestamptz,
+  past_due_since timestamptz,
+  ends_at timestamptz,
+  access_until timestamptz,
+  stripe_subscription_id text,
+  stripe_customer_id text
+)
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    subscriptions.id, subscriptions.account_id, subscriptions.provider, subscriptions.status,
+    plans.key, plans.tier, stores.key, prices.key, subscriptions.quantity,
+    prices.unit_amount_minor, prices.currency, subscriptions.current_period_end,
+    subscriptions.past_due_since,
+    coalesce(
+      subscriptions.ended_at,
+      subscriptions.cancel_at,
+      case when subscriptions.cancel_at_period_end then subscriptions.current_period_end end),
+    profiles.access_until,
+    subscriptions.stripe_subscription_id, subscriptions.stripe_customer_id
+  from billing.subscriptions
+  left join billing.prices on prices.id = subscriptions.price_id
+  left join billing.plans on plans.id = prices.plan_id
+  left join billing.stores on stores.id = plans.store_id
+  left join billing.profiles on profiles.account_id = subscriptions.account_id
+  order by subscriptions.created_at desc, subscriptions.id;
+end;
+$$;
+
+create view billing_admin.subscription_overview with (security_invoker = true) as
+select * from billing_private.admin_subscription_overview();
+
+comment on view billing_admin.subscription_overview is
+  'Every subscription with its plan, price and end, newest first. access_until is the account''s, from all sources.';
+
+create view billing_admin.expiring_soon with (security_invoker = true) as
+select
+  subscription_overview.*,
+  coalesce(ends_at, access_until) as expires_at
+from billing_admin.subscription_overview
+where status not in ('canceled', 'incomplete_expired')
+  and (ends_at is not null or status = 'past_due')
+  and coalesce(ends_at, access_until)
+    between billing_private.now() and billing_private.now() + interval '14 days';
+
+comment on view billing_admin.expiring_soon is
+  'Subscriptions that end, or whose grace for a failed payment runs out, within 14 days.';
+
+
+-- -----------------------------------------------------------------------------
+-- 4  problem_accounts
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_problem_accounts()
+returns table (
+  account_id uuid,
+  problem text,
+  subscription_id uuid,
+  amount_minor bigint,
+  currency text,
+  since timestamptz
+)
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    subscriptions.account_id, subscriptions.status, subscriptions.id,
+    invoices.amount_remaining_minor, invoices.currency,
+    coalesce(subscriptions.past_due_since, subscriptions.updated_at)
+  from billing.subscriptions
+  left join billing.invoices
+    on invoices.stripe_invoice_id = subscriptions.stripe_latest_invoice_id
+    and invoices.status = 'open'
+  where subscriptions.status in ('past_due', 'unpaid', 'incomplete', 'paused')
+  union all
+  select
+    invoices.account_id, 'nobody_retries', subscriptions.id, invoices.amount_remaining_minor,
+    invoices.currency, invoices.issued_at
+  from billing.invoices
+  left join billing.subscriptions using (stripe_subscription_id)
+  where invoices.status = 'open'
+    and invoices.attempt_count > 0
+    and invoices.next_payment_attempt_at is null
+  union all
+  select
+    subscriptions.account_id, 'several_subscriptions', null, null, null,
+    max(subscriptions.created_at)
+  from billing.subscriptions
+  join billing.prices on prices.id = subscriptions.price_id
+  join billing.plans on plans.id = prices.plan_id
+  where subscriptions.ended_at is null
+    and subscriptions.account_id is not null
+    and subscriptions.status not in ('canceled', 'incomplete_expired')
+    and plans.kind = 'base'
+  group by subscriptions.account_id
+  having count(*) > 1;
+end;
+$$;
+
+create view billing_admin.problem_accounts with (security_invoker = true) as
+select * from billing_private.admin_problem_accounts();
+
+comment on view billing_admin.problem_accounts is
+  'Accounts that owe, stall or pay twice: past_due, unpaid, incomplete, paused, nobody_retries, several_subscriptions. Amounts in the smallest unit.';
+
+
+-- -----------------------------------------------------------------------------
+-- 5  entitlement_drift
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_entitlement_drift()
+returns setof billing_private.entitlement_drift
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select *
+  from billing_private.validate_entitlements(array(select id from billing.accounts));
+end;
+$$;
+
+create view billing_admin.entitlement_drift with (security_invoker = true) as
+select * from billing_private.admin_entitlement_drift();
+
+comment on view billing_admin.entitlement_drift is
+  'Stored entitlements that disagree with their sources, over all accounts. No rows is the normal state; billing_admin.correct_entitlements() repairs.';
+
+
+-- -----------------------------------------------------------------------------
+-- 6  event_backlog and command_backlog
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_event_backlog()
+returns table (
+  event_id text,
+  type text,
+  status text,
+  status_reason text,
+  attempts integer,
+  error text,
+  object_id text,
+  stripe_customer_id text,
+  occurred_at timestamptz,
+  received_at timestamptz,
+  next_attempt_at timestamptz
+)
+language plpgsql
+stable
+security definer -- reads the machine's tables after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    stripe_events.event_id, stripe_events.type, stripe_events.status,
+    stripe_events.status_reason, stripe_events.attempts, stripe_events.last_error ->> 'message',
+    stripe_events.object_id, stripe_events.stripe_customer_id, stripe_events.occurred_at,
+    stripe_events.received_at, stripe_events.next_attempt_at
+  from billing_private.stripe_events
+  where stripe_events.status in ('pending', 'failed', 'dead')
+  order by stripe_events.received_at;
+end;
+$$;
+
+create view billing_admin.event_backlog with (security_invoker = true) as
+select * from billing_private.admin_event_backlog();
+
+comment on view billing_admin.event_backlog is
+  'Stripe events that are stored but not applied: failed ones will be tried again, dead ones wait for billing_admin.replay_event() or discard_event().';
+
+
+create function billing_private.admin_command_backlog()
+returns table (
+  command_id uuid,
+  kind text,
+  status text,
+  account_id uuid,
+  attempts integer,
+  error text,
+  next_attempt_at timestamptz,
+  lease_expires_at timestamptz,
+  created_at timestamptz
+)
+language plpgsql
+stable
+security definer -- reads the machine's tables after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    commands.id, commands.kind, commands.status, commands.account_id, commands.attempts,
+    coalesce(commands.last_error #>> '{error,message}', commands.last_error ->> 'http_status'),
+    commands.next_attempt_at, commands.lease_expires_at, commands.created_at
+  from billing_private.commands
+  where commands.status in ('pending', 'leased', 'dead')
+  order by commands.position;
+end;
+$$;
+
+create view billing_admin.command_backlog with (security_invoker = true) as
+select * from billing_private.admin_command_backlog();
+
+comment on view billing_admin.command_backlog is
+  'Calls to Stripe that are waiting, under way, or given up (dead; billing_admin.retry_command() takes them up again).';
+
+
+-- -----------------------------------------------------------------------------
+-- 7  tasks and task_runs
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_tasks()
+returns setof billing_private.tasks
+language plpgsql
+stable
+security definer -- reads the machine's tables after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query select * from billing_private.tasks order by key;
+end;
+$$;
+
+create view billing_admin.tasks with (security_invoker = true) as
+select
+  key, description, run_every, is_enabled, next_run_at, last_run_at, consecutive_failures
+from billing_private.admin_tasks();
+
+comment on view billing_admin.tasks is
+  'What runs by itself, how often, and when next.';
+
+
+create function billing_private.admin_task_runs()
+returns setof billing_private.task_runs
+language plpgsql
+stable
+security definer -- reads the machine's tables after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query select * from billing_private.task_runs order by id desc limit 1000;
+end;
+$$;
+
+create view billing_admin.task_runs with (security_invoker = true) as
+select * from billing_private.admin_task_runs();
+
+comment on view billing_admin.task_runs is
+  'The last 1,000 runs of all tasks, newest first, with rows changed and errors.';
+
+
+-- -----------------------------------------------------------------------------
+-- 8  administrators and settings
+-- -----------------------------------------------------------------------------
+
+create function billing_private.begin_admin_action(p_reason text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  perform billing_private.require_reason(p_reason);
+  perform billing_private.set_cause(
+    'admin', coalesce(auth.uid()::text, billing_private.caller_role()), p_reason);
+end;
+$$;
+
+comment on function billing_private.begin_admin_action(text) is
+  'Opens every manual correction: checks the caller and the reason, and names both as the cause of what follows.';
+
+
+create function billing_private.add_administrator(
+  p_user_id uuid,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- administrators is writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  if p_user_id is null then
+    perform billing_private.fail('VALIDATION_FAILED', '{"field": "user_id", "problem": "is required"}');
+  end if;
+  insert into billing_private.administrators (user_id, reason)
+  values (p_user_id, p_reason)
+  on conflict (user_id) do nothing;
+end;
+$$;
+
+
+create function billing_admin.add_administrator(
+  user_id uuid,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.add_administrator(user_id, reason);
+end;
+
+comment on function billing_admin.add_administrator(uuid, text) is
+$$Lets a user of the application use billing_admin. Twice changes nothing.
+
+Errors
+  VALIDATION_FAILED  400  no user, or no reason
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.remove_administrator(
+  p_user_id uuid,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- administrators is writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  delete from billing_private.administrators where user_id = p_user_id;
+end;
+$$;
+
+
+create function billing_admin.remove_administrator(
+  user_id uuid,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.remove_administrator(user_id, reason);
+end;
+
+comment on function billing_admin.remove_administrator(uuid, text) is
+$$Takes the use of billing_admin away from a user. Twice changes nothing.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.set_stripe_livemode(
+  p_livemode boolean,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- settings are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  if p_livemode is null then
+    perform billing_private.fail('VALIDATION_FAILED', '{"field": "livemode", "problem": "is required"}');
+  end if;
+  update billing_private.settings set stripe_livemode = p_livemode where only_row;
+
+  -- What came in for the new mode while it was off is not lost.
+  update billing_private.stripe_events
+  set status = 'failed',
+      status_reason = null,
+      attempts = 0,
+      next_attempt_at = billing_private.now(),
+      finished_at = null
+  where status = 'ignored'
+    and status_reason = 'other_livemode'
+    and livemode = p_livemode;
+end;
+$$;
+
+
+create function billing_admin.set_stripe_livemode(
+  livemode boolean,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.set_stripe_livemode(livemode, reason);
+end;
+
+comment on function billing_admin.set_stripe_livemode(boolean, text) is
+$$Says which Stripe mode this database belongs to: false (test, as installed) or true (live).
+
+Events of the other mode are stored and not applied; those that came for the chosen mode before are applied by the next heartbeat.
+
+Errors
+  VALIDATION_FAILED  400  no mode, or no reason
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 9  granting and revoking
+-- -----------------------------------------------------------------------------
+
+create function billing_private.require_account(p_account_id uuid)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if exists (select from billing.accounts where id = p_account_id) then
+    return p_account_id;
+  end if;
+  -- A user who has never come near billing has no account yet.
+  if exists (select from auth.users where id = p_account_id) then
+    return billing_private.ensure_account(p_account_id);
+  end if;
+  perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object('account_id', p_account_id));
+end;
+$$;
+
+comment on function billing_private.require_account(uuid) is
+  'The account an admin names, made if it is a user''s that has none yet (ACCOUNT_NOT_FOUND, 404).';
+
+
+create function billing_private.grant_entitlement(
+  p_account_id uuid,
+  p_feature text,
+  p_reason text,
+  p_valid_until timestamptz,
+  p_limit_value bigint
+)
+returns billing.entitlement_grants
+language plpgsql
+volatile
+security definer -- grants are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_account_id uuid;
+  v_grant billing.entitlement_grants;
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  v_account_id := billing_private.require_account(p_account_id);
+  if not exists (select from billing.features where key = p_feature) then
+    perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature));
+  elsif p_valid_until <= v_now then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'valid_until', 'problem', 'must be in the future'));
+  elsif p_limit_value < 0 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'limit_value', 'problem', 'must not be negative'));
+  end if;
+
+  insert into billing.entitlement_grants (
+    account_id, feature_key, limit_value, valid_from, valid_until, reason, granted_by
+  )
+  values (
+    v_account_id, p_feature, p_limit_value, v_now, coalesce(p_valid_until, 'infinity'), p_reason,
+    auth.uid()
+  )
+  returning * into v_grant;
+  return v_grant;
+end;
+$$;
+
+
+create function billing_admin.grant_entitlement(
+  account_id uuid,
+  feature text,
+  reason text,
+  valid_until timestamptz default null,
+  limit_value bigint default null
+)
+returns billing.entitlement_grants
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.grant_entitlement(account_id, feature, reason, valid_until, limit_value);
+end;
+
+comment on function billing_admin.grant_entitlement(uuid, text, text, timestamptz, bigint) is
+$$Gives an account a feature from now on, beside what it pays for.
+
+valid_until: end, exclusive; null for no end. limit_value: units of a limit or metered feature; null for unlimited.
+
+Errors
+  VALIDATION_FAILED  400  no reason, an end in the past, a negative limit
+  NOT_AN_ADMIN       403  the caller is no administrator
+  ACCOUNT_NOT_FOUND  404  neither an account nor a user has this id
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+create function billing_private.revoke_entitlement(
+  p_grant_id uuid,
+  p_reason text
+)
+returns billing.entitlement_grants
+language plpgsql
+volatile
+security definer -- grants are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_grant billing.entitlement_grants;
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  update billing.entitlement_grants
+  set revoked_at = coalesce(revoked_at, billing_private.now()),
+      revoked_reason = coalesce(revoked_reason, p_reason)
+  where id = p_grant_id
+  returning * into v_grant;
+  if not found then
+    perform billing_private.fail('GRANT_NOT_FOUND', jsonb_build_object('grant_id', p_grant_id));
+  end if;
+  return v_grant;
+end;
+$$;
+
+
+create function billing_admin.revoke_entitlement(
+  grant_id uuid,
+  reason text
+)
+returns billing.entitlement_grants
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.revoke_entitlement(grant_id, reason);
+end;
+
+comment on function billing_admin.revoke_entitlement(uuid, text) is
+$$Takes a grant back, at once. Twice changes nothing more.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  GRANT_NOT_FOUND    404  there is no such grant$$;
+
+
+create function billing_private.grant_subscription(
+  p_account_id uuid,
+  p_price_key text,
+  p_reason text,
+  p_ends_at timestamptz,
+  p_quantity bigint
+)
+returns setof billing.subscription_summary
+language plpgsql
+volatile
+security definer -- subscriptions are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_id uuid;
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  v_account_id := billing_private.require_account(p_account_id);
+  if p_ends_at <= billing_private.now() then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'ends_at', 'problem', 'must be in the future'));
+  elsif p_quantity is null or p_quantity < 1 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'quantity', 'problem', 'must be at least 1'));
+  end if;
+
+  return query
+  select *
+  from billing_private.summarize_subscription(
+    billing_private.start_manual_subscription(
+      v_account_id, (billing_private.offered_price(p_price_key)).id, p_quantity, p_ends_at));
+end;
+$$;
+
+
+create function billing_admin.grant_subscription(
+  account_id uuid,
+  price_key text,
+  reason text,
+  ends_at timestamptz default null,
+  quantity bigint default 1
+)
+returns setof billing.subscription_summary
+language sql
+volatile
+rows 1
+set search_path = ''
+begin atomic
+  select *
+  from billing_private.grant_subscription(account_id, price_key, reason, ends_at, quantity);
+end;
+
+comment on function billing_admin.grant_subscription(uuid, text, text, timestamptz, bigint) is
+$$Starts a subscription that lives without Stripe: complimentary, invoiced or gifted.
+
+ends_at: when it ends; null to renew until canceled. The account cancels and changes it with the usual RPCs.
+
+Errors
+  VALIDATION_FAILED   400  no reason, an end in the past, a quantity below 1
+  PAYMENT_REQUIRED    402  the account owes an invoice
+  NOT_AN_ADMIN        403  the caller is no administrator
+  ACCOUNT_NOT_FOUND   404  neither an account nor a user has this id
+  PRICE_NOT_FOUND     404  the price is not on offer
+  ALREADY_SUBSCRIBED  409  the account has a running subscription$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 10  correcting and replaying
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_correct_entitlements(
+  p_reason text,
+  p_account_id uuid
+)
+returns bigint
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  return billing_private.correct_entitlements(array(
+    select id from billing.accounts where p_account_id is null or id = p_account_id));
+end;
+$$;
+
+
+create function billing_admin.correct_entitlements(
+  reason text,
+  account_id uuid default null
+)
+returns bigint
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_correct_entitlements(reason, account_id);
+end;
+
+comment on function billing_admin.correct_entitlements(text, uuid) is
+$$Repairs what billing_admin.entitlement_drift shows, and logs each row. Returns how many were corrected.
+
+account_id: null for all accounts.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.replay_event(
+  p_event_id text,
+  p_reason text
+)
+returns text
+language plpgsql
+volatile
+security definer -- the inbox is writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  update billing_private.stripe_events
+  set attempts = 0
+  where event_id = p_event_id
+    and source = 'webhook';
+  if not found then
+    perform billing_private.fail('EVENT_NOT_FOUND', jsonb_build_object('event_id', p_event_id));
+  end if;
+  return billing_private.apply_event(p_event_id);
+end;
+$$;
+
+
+create function billing_admin.replay_event(
+  event_id text,
+  reason text
+)
+returns text
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.replay_event(event_id, reason);
+end;
+
+comment on function billing_admin.replay_event(text, text) is
+$$Applies a stored Stripe event again, with fresh retries. Returns its new status. Safe for an event that was applied: newer state stays.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  EVENT_NOT_FOUND    404  there is no such event$$;
+
+
+create function billing_private.discard_event(
+  p_event_id text,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- the inbox is writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  update billing_private.stripe_events
+  set status = 'discarded',
+      next_attempt_at = null,
+      finished_at = billing_private.now()
+  where event_id = p_event_id
+    and status in ('pending', 'failed', 'dead', 'discarded');
+  if not found then
+    perform billing_private.fail('EVENT_NOT_FOUND', jsonb_build_object('event_id', p_event_id));
+  end if;
+end;
+$$;
+
+
+create function billing_admin.discard_event(
+  event_id text,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.discard_event(event_id, reason);
+end;
+
+comment on function billing_admin.discard_event(text, text) is
+$$Gives up on an event of the backlog for good; its text stays.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  EVENT_NOT_FOUND    404  the backlog holds no such event$$;
+
+
+create function billing_private.retry_command(
+  p_command_id uuid,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- the outbox is writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  update billing_private.commands
+  set status = 'pending',
+      attempts = 0,
+      next_attempt_at = billing_private.now(),
+      finished_at = null
+  where id = p_command_id
+    and status in ('pending', 'dead');
+  if not found then
+    perform billing_private.fail('COMMAND_NOT_FOUND', jsonb_build_object(
+      'command_id', p_command_id));
+  end if;
+end;
+$$;
+
+
+create function billing_admin.retry_command(
+  command_id uuid,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.retry_command(command_id, reason);
+end;
+
+comment on function billing_admin.retry_command(uuid, text) is
+$$Puts a command that was given up, or waits for its next try, at the head of the line, with fresh retries.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  COMMAND_NOT_FOUND  404  the backlog holds no such command$$;
+
+
+create function billing_private.admin_run_task(
+  p_task_key text,
+  p_reason text
+)
+returns text
+language plpgsql
+volatile
+security definer -- runs as the owner, like the heartbeat
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason);
+  if not exists (select from billing_private.tasks where key = p_task_key) then
+    perform billing_private.fail('TASK_NOT_FOUND', jsonb_build_object('task', p_task_key));
+  end if;
+  return billing_private.run_task(p_task_key);
+end;
+$$;
+
+
+create function billing_admin.run_task(
+  task text,
+  reason text
+)
+returns text
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_run_task(task, reason);
+end;
+
+comment on function billing_admin.run_task(text, text) is
+$$Runs a task now, whether or not it is due: succeeded, failed (see billing_admin.task_runs), or running when it already is.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  TASK_NOT_FOUND     404  there is no such task$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 11  who may call what
+-- -----------------------------------------------------------------------------
+
+revoke all on function
+  billing_private.admin_system_health,
+  billing_private.admin_critical_issues,
+  billing_private.admin_subscription_overview,
+  billing_private.admin_problem_accounts,
+  billing_private.admin_entitlement_drift,
+  billing_private.admin_event_backlog,
+  billing_private.admin_command_backlog,
+  billing_private.admin_tasks,
+  billing_private.admin_task_runs,
+  billing_private.begin_admin_action,
+  billing_private.add_administrator,
+  billing_admin.add_administrator,
+  billing_private.remove_administrator,
+  billing_admin.remove_administrator,
+  billing_private.set_stripe_livemode,
+  billing_admin.set_stripe_livemode,
+  billing_private.require_account,
+  billing_private.grant_entitlement,
+  billing_admin.grant_entitlement,
+  billing_private.revoke_entitlement,
+  billing_admin.revoke_entitlement,
+  billing_private.grant_subscription,
+  billing_admin.grant_subscription,
+  billing_private.admin_correct_entitlements,
+  billing_admin.correct_entitlements,
+  billing_private.replay_event,
+  billing_admin.replay_event,
+  billing_private.discard_event,
+  billing_admin.discard_event,
+  billing_private.retry_command,
+  billing_admin.retry_command,
+  billing_private.admin_run_task,
+  billing_admin.run_task
+from public, anon, authenticated, service_role;
+
+revoke all on
+  billing_admin.system_health,
+  billing_admin.critical_issues,
+  billing_admin.subscription_overview,
+  billing_admin.expiring_soon,
+  billing_admin.problem_accounts,
+  billing_admin.entitlement_drift,
+  billing_admin.event_backlog,
+  billing_admin.command_backlog,
+  billing_admin.tasks,
+  billing_admin.task_runs
+from public, anon, authenticated, service_role;
+
+-- Anyone signed in may ask; the functions behind decide who is an administrator.
+grant select on
+  billing_admin.system_health,
+  billing_admin.critical_issues,
+  billing_admin.subscription_overview,
+  billing_admin.expiring_soon,
+  billing_admin.problem_accounts,
+  billing_admin.entitlement_drift,
+  billing_admin.event_backlog,
+  billing_admin.command_backlog,
+  billing_admin.tasks,
+  billing_admin.task_runs
+to authenticated, service_role;
+
+grant execute on function
+  billing_private.admin_system_health,
+  billing_private.admin_critical_issues,
+  billing_private.admin_subscription_overview,
+  billing_private.admin_problem_accounts,
+  billing_private.admin_entitlement_drift,
+  billing_private.admin_event_backlog,
+  billing_private.admin_command_backlog,
+  billing_private.admin_tasks,
+  billing_private.admin_task_runs,
+  billing_private.add_administrator,
+  billing_private.remove_administrator,
+  billing_private.set_stripe_livemode,
+  billing_private.grant_entitlement,
+  billing_private.revoke_entitlement,
+  billing_private.grant_subscription,
+  billing_private.admin_correct_entitlements,
+  billing_private.replay_event,
+  billing_private.discard_event,
+  billing_private.retry_command,
+  billing_private.admin_run_task,
+  billing_admin.add_administrator,
+  billing_admin.remove_administrator,
+  billing_admin.set_stripe_livemode,
+  billing_admin.grant_entitlement,
+  billing_admin.revoke_entitlement,
+  billing_admin.grant_subscription,
+  billing_admin.correct_entitlements,
+  billing_admin.replay_event,
+  billing_admin.discard_event,
+  billing_admin.retry_command,
+  billing_admin.run_task
+to authenticated, service_role;
