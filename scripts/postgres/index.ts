@@ -246,16 +246,17 @@ async function useGiven(url: string, options: PostgresOptions): Promise<Postgres
     const extensions = await client.query<{ name: string; created: boolean }>(
       `select name, installed_version is not null as created
        from pg_available_extensions
-       where name in ('pg_cron', 'pgtap')`,
+       where name in ('pg_cron', 'pg_net', 'supabase_vault', 'pgtap')
+       order by name`,
     );
-    const cron = extensions.rows.some(({ name, created }) => name === "pg_cron" && created);
+    const created = extensions.rows.filter((row) => row.created).map(({ name }) => name);
     const postgres: Postgres = {
       kind: "given",
       version,
       port: client.port,
       url,
       adminUrl: null,
-      hasCron: cron,
+      hasCron: created.includes("pg_cron"),
       hasTap: extensions.rows.some(({ name }) => name === "pgtap"),
       binDir: null,
       stop: async () => {},
@@ -275,6 +276,7 @@ async function useGiven(url: string, options: PostgresOptions): Promise<Postgres
     }
     if (options.verbose !== false) {
       describe(postgres);
+      note(`Of the optional extensions it has ${created.join(", ") || "none"}.`);
       if (superuser) warn(`Role ${name} is a superuser; on a hosted project it would not be.`);
     }
     return postgres;
@@ -288,14 +290,15 @@ async function serverVersion(client: pg.Client): Promise<string> {
   return (rows[0]?.server_version ?? "").split(" ")[0] ?? "";
 }
 
-function describe({ kind, version, hasCron }: Postgres): void {
+function describe({ kind, version, hasCron, hasTap }: Postgres): void {
   const origin = {
     given: "the one DATABASE_URL names, used as it is",
     system: "the system's, in a private cluster",
     embedded: "from npm, in a private cluster",
   }[kind];
-  const meaning = hasCron
+  const cron = hasCron
     ? "pg_cron runs the scheduled jobs, as on a host"
     : "it has no pg_cron, so scheduled jobs run only while npm start calls them";
-  note(`Postgres ${version}: ${origin}; ${meaning}.`);
+  const tap = hasTap ? "" : "; it has no pgTAP, so the SQL tests cannot run on it";
+  note(`Postgres ${version}: ${origin}; ${cron}${tap}.`);
 }
