@@ -1322,7 +1322,7 @@ begin
     coalesce(billing_private.stripe_integer(p_object -> 'amount'), 0),
     coalesce(p_object ->> 'currency', 'xxx'),
     p_object ->> 'reason', p_object ->> 'failure_reason',
-    billing_private.stripe_time(p_object -> 'created'),
+    coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at),
     p_object ->> 'id'
   )
   on conflict (stripe_refund_id) do update
@@ -2281,6 +2281,24 @@ comment on function billing_private.offered_price(text) is
   'The price that is on offer under a key (PRICE_NOT_FOUND, 404, when there is none).';
 
 
+create function billing_private.require_stripe_price(p_price billing.prices)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_price.stripe_price_id is null then
+    perform billing_private.fail('PRICE_NOT_FOUND', jsonb_build_object(
+      'price_key', p_price.key, 'problem', 'the price does not exist at Stripe yet'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_stripe_price(billing.prices) is
+  'Refuses a price of the catalog that Stripe does not know yet (PRICE_NOT_FOUND, 404).';
+
+
 create function billing_private.require_eligible(p_account_id uuid)
 returns void
 language plpgsql
@@ -2369,6 +2387,7 @@ set search_path = ''
 as $$
 declare
   v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_price billing.prices;
   v_wanted billing.checkout_sessions;
   v_session billing.checkout_sessions;
 begin
@@ -2379,7 +2398,9 @@ begin
       'field', 'quantity', 'problem', 'must be from 1 to 999999'));
   end if;
 
-  v_wanted.price_id := (billing_private.offered_price(p_price_key)).id;
+  v_price := billing_private.offered_price(p_price_key);
+  perform billing_private.require_stripe_price(v_price);
+  v_wanted.price_id := v_price.id;
   v_wanted.quantity := p_quantity;
   v_wanted.success_url := p_success_url;
   v_wanted.cancel_url := p_cancel_url;
@@ -3279,6 +3300,7 @@ as $$
 declare
   v_item billing.subscription_items := billing_private.base_item(p_subscription.id);
 begin
+  perform billing_private.require_stripe_price(p_price);
   -- A change that waits is superseded.
   perform billing_private.release_schedule(p_subscription);
 
@@ -3780,6 +3802,7 @@ revoke all on function
   billing_private.retire_checkouts,
   billing_private.require_url,
   billing_private.offered_price,
+  billing_private.require_stripe_price,
   billing_private.require_eligible,
   billing_private.reusable_checkout,
   billing_private.prepare_checkout,

@@ -628,6 +628,7 @@ begin
     return billing_private.ensure_account(p_account_id);
   end if;
   perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object('account_id', p_account_id));
+  return null;
 end;
 $$;
 

@@ -1,0 +1,107 @@
+-- A believable catalog to start from: BookTalks, a platform for book clubs, with two book stores.
+-- Running it again changes nothing that is there.
+
+insert into billing.stores (key, name) values
+  ('turning-pages', 'Turning Pages'),
+  ('night-owl', 'Night Owl Books')
+on conflict (key) do nothing;
+
+insert into billing.features (key, name, description, kind) values
+  ('book_clubs', 'Book clubs', 'Join book clubs; the limit is how many at a time.', 'limit'),
+  ('premium_clubs', 'Premium clubs', 'See and join clubs led by authors.', 'boolean'),
+  ('club_hosting', 'Host clubs', 'Found and lead clubs of one''s own; the limit is how many.', 'limit'),
+  ('direct_messages', 'Direct messages', 'Write to other readers.', 'boolean'),
+  ('store_discount', 'Store discount', 'The member price in the store.', 'boolean'),
+  ('audio_hours', 'Audio books', 'Hours of audio books a month.', 'metered')
+on conflict (key) do nothing;
+
+insert into billing.plans
+  (key, name, description, store_id, tier, tier_rank, past_due_grace, stripe_product_id)
+select
+  catalog.key, catalog.name, catalog.description, stores.id, catalog.tier, catalog.tier_rank,
+  catalog.past_due_grace::interval, catalog.stripe_product_id
+from (values
+  ('member', 'Member', 'Join clubs and talk about books.',
+    null, 'member', 10, '3 days', 'prod_booktalks_member'),
+  ('privileged', 'Privileged', 'Premium clubs, direct messages, and a club of your own.',
+    null, 'privileged', 20, '3 days', 'prod_booktalks_privileged'),
+  ('privileged_plus', 'Privileged Plus', 'Everything, without limits.',
+    null, 'privileged_plus', 30, '7 days', 'prod_booktalks_privileged_plus'),
+  ('turning_pages_privileged', 'Turning Pages Privileged', 'Privileged, with the store''s discount.',
+    'turning-pages', 'privileged', 20, '3 days', 'prod_turning_pages_privileged'),
+  ('night_owl_privileged', 'Night Owl Privileged', 'Privileged, with audio books through the night.',
+    'night-owl', 'privileged', 20, '3 days', 'prod_night_owl_privileged')
+) as catalog (
+  key, name, description, store_key, tier, tier_rank, past_due_grace, stripe_product_id
+)
+left join billing.stores on stores.key = catalog.store_key
+on conflict (key) do nothing;
+
+insert into billing.plan_features (plan_id, feature_key, limit_value)
+select plans.id, catalog.feature_key, catalog.limit_value
+from (values
+  ('member', 'book_clubs', 3),
+  ('privileged', 'book_clubs', 10),
+  ('privileged', 'premium_clubs', null),
+  ('privileged', 'club_hosting', 1),
+  ('privileged', 'direct_messages', null),
+  ('privileged_plus', 'book_clubs', null),
+  ('privileged_plus', 'premium_clubs', null),
+  ('privileged_plus', 'club_hosting', 10),
+  ('privileged_plus', 'direct_messages', null),
+  ('privileged_plus', 'audio_hours', 20),
+  ('turning_pages_privileged', 'book_clubs', 10),
+  ('turning_pages_privileged', 'premium_clubs', null),
+  ('turning_pages_privileged', 'store_discount', null),
+  ('night_owl_privileged', 'book_clubs', 10),
+  ('night_owl_privileged', 'premium_clubs', null),
+  ('night_owl_privileged', 'audio_hours', 10)
+) as catalog (plan_key, feature_key, limit_value)
+join billing.plans on plans.key = catalog.plan_key
+on conflict (plan_id, feature_key) do nothing;
+
+insert into billing.prices (
+  key, plan_id, currency, unit_amount_minor, unit_amount_decimal, billing_interval, trial_days,
+  stripe_price_id, stripe_product_id
+)
+select
+  catalog.key, plans.id, catalog.currency, catalog.amount, catalog.amount,
+  catalog.billing_interval, catalog.trial_days, 'price_' || catalog.key, plans.stripe_product_id
+from (values
+  ('member_monthly', 'member', 'usd', 400, 'month', null),
+  ('member_yearly', 'member', 'usd', 4000, 'year', null),
+  ('privileged_monthly', 'privileged', 'usd', 900, 'month', null),
+  ('privileged_yearly', 'privileged', 'usd', 9000, 'year', null),
+  ('privileged_monthly_eur', 'privileged', 'eur', 900, 'month', null),
+  ('privileged_monthly_jpy', 'privileged', 'jpy', 1300, 'month', null),
+  ('privileged_plus_monthly', 'privileged_plus', 'usd', 1900, 'month', 14),
+  ('privileged_plus_yearly', 'privileged_plus', 'usd', 19000, 'year', null),
+  ('turning_pages_privileged_monthly', 'turning_pages_privileged', 'usd', 1100, 'month', null),
+  ('night_owl_privileged_monthly', 'night_owl_privileged', 'usd', 1200, 'month', null)
+) as catalog (key, plan_key, currency, amount, billing_interval, trial_days)
+join billing.plans on plans.key = catalog.plan_key
+where not exists (select from billing.prices where prices.key = catalog.key)
+on conflict (stripe_price_id) do nothing;
+
+-- A table of the application, to show what a policy with an entitlement looks like.
+create table if not exists public.book_clubs (
+  id bigint generated always as identity primary key,
+  name text not null unique,
+  is_premium boolean not null default false
+);
+
+alter table public.book_clubs enable row level security;
+
+drop policy if exists select_entitled on public.book_clubs;
+create policy select_entitled on public.book_clubs
+  for select
+  to anon, authenticated
+  using (not is_premium or (select billing.has_entitlement('premium_clubs')));
+
+grant select on public.book_clubs to anon, authenticated;
+
+insert into public.book_clubs (name, is_premium) values
+  ('Sunday Classics', false),
+  ('Crime After Dark', false),
+  ('An Evening with the Author', true)
+on conflict (name) do nothing;
