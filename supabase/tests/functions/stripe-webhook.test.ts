@@ -78,7 +78,7 @@ async function expectRefused(
 
 describe("an event signed by Stripe", () => {
   it("is handed to the database character for character, once", async () => {
-    const body = '{ "id":"evt_1",\n\t"object":"event", "name":"Zoë \\u0000 \u{1F4DA}" }\n';
+    const body = '\ufeff{ "id":"evt_1",\n\t"object":"event", "name":"Zoë \\u0000 \u{1F4DA}" }\n';
     const { deliver, dataApi } = webhook();
     const answer = await deliver(signed(body));
     expect(answer.status).toBe(200);

@@ -1,0 +1,155 @@
+// The dispatch route of the checkout function: who may ring it, and how it works the outbox off.
+import { describe, expect, it } from "vitest";
+import type { StripeAnswer } from "../../functions/checkout/stripe.ts";
+import { checkoutFunction, fakeClock, fakeDataApi, fakeStripe, keys, read } from "./fakes.ts";
+
+const command = (id: string) => ({
+  id,
+  lease: `lease-${id}`,
+  method: "POST",
+  path: `/v1/subscriptions/sub_${id}`,
+  params: { cancel_at_period_end: true, pause_collection: null },
+});
+
+function ring(headers: Record<string, string> = { apikey: keys.secret }): Request {
+  return new Request("http://local/functions/v1/checkout/dispatch", { method: "POST", headers });
+}
+
+describe("F2: the dispatch route", () => {
+  it.each([
+    ["no key", {}],
+    ["a publishable key", { apikey: keys.publishable }],
+    ["a user's token", { apikey: keys.publishable, authorization: `Bearer ${keys.accessToken}` }],
+    ["a part of the secret key", { apikey: keys.secret.slice(0, -1) }],
+    ["an empty key", { apikey: "", authorization: "Bearer " }],
+    ["the key under another scheme", { authorization: `Basic ${keys.secret}` }],
+  ])("is closed to %s", async (_what, headers) => {
+    const dataApi = fakeDataApi({});
+    const { handler } = checkoutFunction({ dataApi });
+    const answer = await read(await handler(ring(headers as Record<string, string>)));
+    expect(answer.status).toBe(401);
+    expect(answer.body.error?.code).toBe("UNAUTHENTICATED");
+    expect(dataApi.calls).toEqual([]);
+  });
+
+  it.each([
+    ["the secret key", { apikey: keys.secret }],
+    ["another of the secret keys", { apikey: keys.otherSecret }],
+    ["a secret key as bearer", { authorization: `Bearer ${keys.secret}` }],
+  ])("is open to %s", async (_what, headers) => {
+    const dataApi = fakeDataApi({ claim_commands: [] });
+    const { handler } = checkoutFunction({ dataApi });
+    const answer = await read(await handler(ring(headers as Record<string, string>)));
+    expect(answer.body.data).toEqual({ claimed: 0, succeeded: 0, retrying: 0, failed: 0 });
+  });
+
+  it("is open to nobody when no secret key is configured", async () => {
+    const { handler } = checkoutFunction({
+      dataApi: fakeDataApi({}),
+      overrides: { secretKeys: () => [] },
+    });
+    expect((await handler(ring({ apikey: "", authorization: "Bearer x" }))).status).toBe(401);
+  });
+});
+
+describe("working the outbox off", () => {
+  it("claims until nothing is due and counts what became of each command", async () => {
+    const rounds = [[command("1"), command("2")], [command("3"), command("4")], []];
+    const outcomes: Record<string, string> = {
+      "1": "succeeded",
+      "2": "pending",
+      "3": "dead",
+      "4": "succeeded",
+    };
+    const dataApi = fakeDataApi({
+      claim_commands: (_args: unknown, nth: number) => rounds[nth],
+      complete_command: ({ command_id }: Record<string, unknown>) => ({
+        status: outcomes[String(command_id)],
+        retry_at: null,
+      }),
+    });
+    const stripe = fakeStripe(Response.json({ id: "sub" }));
+    const { handler } = checkoutFunction({ dataApi, stripe });
+    const answer = await read(await handler(ring()));
+    expect(answer.body.data).toEqual({ claimed: 4, succeeded: 2, retrying: 1, failed: 1 });
+    expect(dataApi.named("claim_commands").map(({ args }) => args)).toEqual(
+      Array(3).fill({ batch: 8 }),
+    );
+    expect(stripe.calls.map(({ form }) => form)).toEqual(
+      Array(4).fill("cancel_at_period_end=true&pause_collection="),
+    );
+  });
+
+  it("twice at once makes each call once: what one holds the other does not get", async () => {
+    const due = [command("1"), command("2"), command("3")];
+    const dataApi = fakeDataApi({
+      claim_commands: () => due.splice(0, 2),
+      complete_command: { status: "succeeded", retry_at: null },
+    });
+    const stripe = fakeStripe(Response.json({ id: "sub" }));
+    const { handler } = checkoutFunction({ dataApi, stripe });
+    const answers = await Promise.all(
+      [handler(ring()), handler(ring())].map(async (r) => read(await r)),
+    );
+    const claimed = answers.map(({ body }) => Number(body.data?.["claimed"]));
+    expect(claimed.reduce((sum, count) => sum + count)).toBe(3);
+    expect(stripe.calls.map(({ headers }) => headers.get("idempotency-key")).sort()).toEqual([
+      "1",
+      "2",
+      "3",
+    ]);
+  });
+
+  it("a command made again goes out under the same idempotency key", async () => {
+    const dataApi = fakeDataApi({
+      claim_commands: (_args: unknown, nth: number) => (nth < 2 ? [command("1")] : []),
+      complete_command: (_args: unknown, nth: number) =>
+        nth === 0 ? new TypeError("fetch failed") : { status: "succeeded", retry_at: null },
+    });
+    const stripe = fakeStripe(Response.json({ id: "sub" }));
+    const { handler, log } = checkoutFunction({ dataApi, stripe });
+    const answer = await read(await handler(ring()));
+    expect(answer.body.data).toEqual({ claimed: 2, succeeded: 1, retrying: 1, failed: 0 });
+    expect(stripe.calls.map(({ headers }) => headers.get("idempotency-key"))).toEqual(["1", "1"]);
+    expect(log.text()).toContain("command not completed");
+  });
+
+  it("gives each call 20 seconds and starts no round after 100", async () => {
+    const clock = fakeClock();
+    const timeouts: number[] = [];
+    const dataApi = fakeDataApi({
+      claim_commands: (_args: unknown, nth: number) => [command(String(nth))],
+      complete_command: { status: "pending", retry_at: null },
+    });
+    const callStripe = async (_request: unknown, timeoutMs: number): Promise<StripeAnswer> => {
+      timeouts.push(timeoutMs);
+      clock.advance(timeoutMs);
+      return {
+        http_status: null,
+        response: {},
+        retry_after_seconds: null,
+        stripe_request_id: null,
+      };
+    };
+    const { handler } = checkoutFunction({
+      dataApi,
+      clock,
+      overrides: { stripe: () => callStripe },
+    });
+    const answer = await read(await handler(ring()));
+    expect(answer.body.data).toMatchObject({ claimed: 5, retrying: 5 });
+    expect(timeouts).toEqual(Array(5).fill(20_000));
+  });
+
+  it("reads without parameters in the body, as Stripe's GET and DELETE want it", async () => {
+    const dataApi = fakeDataApi({
+      claim_commands: (_args: unknown, nth: number) =>
+        nth === 0 ? [{ ...command("1"), method: "DELETE", params: {} }] : [],
+      complete_command: { status: "succeeded", retry_at: null },
+    });
+    const stripe = fakeStripe(Response.json({ id: "sub", status: "canceled" }));
+    const { handler } = checkoutFunction({ dataApi, stripe });
+    await handler(ring());
+    expect(stripe.calls).toMatchObject([{ method: "DELETE", form: "" }]);
+  });
+});
