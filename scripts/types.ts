@@ -1,11 +1,10 @@
-import { join } from "node:path";
 import { changedFiles, generatedFiles, writeFiles } from "./checks/generated.ts";
-import { projectRoot } from "./checks/index.ts";
 import {
   inDatabase,
   prepareTemplate,
   startTestCluster,
   templateName,
+  throwAwayFolder,
 } from "./checks/test-cluster.ts";
 import { done, note, runScript, UserError } from "./lib/terminal.ts";
 
@@ -38,7 +37,7 @@ runScript(help, async (args) => {
 
 async function generatedFromThrowAway() {
   note("Making a throw-away database …");
-  const cluster = await startTestCluster(join(projectRoot, ".local", "types"));
+  const cluster = await startTestCluster(await throwAwayFolder("types"));
   try {
     await prepareTemplate(cluster);
     return await generatedFiles(inDatabase(cluster.url, templateName));

@@ -3,14 +3,14 @@ import { join } from "node:path";
 import { migrate, seed } from "../postgres/index.ts";
 import { projectRoot } from "./index.ts";
 import type { Outcome } from "./outcome.ts";
-import { startTestCluster, withAdmin } from "./test-cluster.ts";
+import { startTestCluster, throwAwayFolder, withAdmin } from "./test-cluster.ts";
 
 /**
  * The newest Postgres there is, from npm and without pg_cron or pgTAP: the migrations and the seed
  * install, and what `supabase/tests/smoke.sql` states is true.
  */
-export async function runEmbeddedSmoke(directory: string): Promise<Outcome> {
-  const cluster = await startTestCluster(directory, { kind: "embedded" });
+export async function runEmbeddedSmoke(): Promise<Outcome> {
+  const cluster = await startTestCluster(await throwAwayFolder("embedded"), { kind: "embedded" });
   try {
     await migrate(cluster.url);
     await seed(cluster.url);

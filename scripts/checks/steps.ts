@@ -18,6 +18,7 @@ import {
   prepareTemplate,
   startTestCluster,
   templateName,
+  throwAwayFolder,
   type TestCluster,
 } from "./test-cluster.ts";
 import { runVitest } from "./vitest-run.ts";
@@ -140,7 +141,7 @@ export const testSteps: Step[] = [
   {
     name: "embedded",
     about: "migrations, seed and a smoke test on the newest Postgres, from npm",
-    run: () => runEmbeddedSmoke(join(projectRoot, ".local/test-embedded")),
+    run: runEmbeddedSmoke,
   },
   {
     name: "vitest",
@@ -171,7 +172,7 @@ async function compareInstallations(cluster: TestCluster): Promise<string[]> {
 
 /** Starts a cluster whose database `postgres` and whose template are migrated. */
 export async function startMigratedCluster(): Promise<TestCluster> {
-  const cluster = await startTestCluster(join(projectRoot, ".local/test"));
+  const cluster = await startTestCluster(await throwAwayFolder("test"));
   try {
     await migrate(cluster.url);
     await prepareTemplate(cluster);

@@ -1,3 +1,5 @@
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { Client } from "pg";
 import { freePort } from "../lib/ports.ts";
 import {
@@ -7,6 +9,7 @@ import {
   stopPostgres,
   type Postgres,
 } from "../postgres/index.ts";
+import { projectRoot } from "./index.ts";
 
 /** A throw-away cluster, of which everything may be asked; stopping it deletes it. */
 export interface TestCluster extends Postgres {
@@ -16,6 +19,34 @@ export interface TestCluster extends Postgres {
 
 /** What tests copy: a migrated database, without seed and without pg_cron. */
 export const templateName = "pg_subscriptions_template";
+
+/**
+ * A folder for a cluster of this process alone, so that several may run at once; what processes that
+ * were killed left behind under the same name is removed, their servers included.
+ */
+export async function throwAwayFolder(name: string): Promise<string> {
+  const parent = join(projectRoot, ".local");
+  mkdirSync(parent, { recursive: true });
+  for (const entry of readdirSync(parent)) {
+    const pid = Number(entry.startsWith(`${name}-`) && entry.slice(name.length + 1));
+    if (pid > 0 && !isAlive(pid)) await removeCluster(join(parent, entry));
+  }
+  return join(parent, `${name}-${process.pid}`);
+}
+
+export async function removeCluster(folder: string): Promise<void> {
+  await stopPostgres(folder, { deleteData: true });
+  rmSync(folder, { recursive: true, force: true });
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
 
 export interface TestClusterOptions {
   kind?: "system" | "embedded";
@@ -42,7 +73,7 @@ export async function startTestCluster(
   if (adminUrl === null || binDir === null) throw new Error("Tests need a cluster of their own.");
   const stop = async () => {
     await postgres.stop();
-    await stopPostgres(directory, { deleteData: true });
+    await removeCluster(directory);
   };
   return { ...postgres, adminUrl, binDir, stop };
 }

@@ -178,7 +178,10 @@ export function createDelivery({
 
   return {
     enqueue(event) {
-      if (endpoint === undefined) return;
+      if (endpoint === undefined) {
+        event.pending_webhooks = 0;
+        return;
+      }
       if (settings.dropNext > 0 || settings.dropTypes.includes(event.type)) {
         settings.dropNext = Math.max(0, settings.dropNext - 1);
         dropped.push(event);

@@ -43,7 +43,8 @@ export function createPages({ simulation, whenDelivered }: PagesDeps): Section {
       if (ids === null) continue;
       try {
         const form = new URLSearchParams(body);
-        return await whenDelivered(show(simulation, { id: ids[0] ?? "", method, form }));
+        const answer = show(simulation, { id: ids[0] ?? "", method, form });
+        return method === "POST" ? await whenDelivered(answer) : answer;
       } catch (error) {
         if (!(error instanceof StripeApiError)) throw error;
         return html(error.status, "Not possible", `<p>${escape(error.message)}</p>`);

@@ -279,7 +279,7 @@ create table billing_private.tasks (
   function_name text not null,
   run_every interval not null,
   is_enabled boolean not null default true,
-  next_run_at timestamptz not null default billing_private.now(),
+  next_run_at timestamptz,
   last_run_at timestamptz,
   consecutive_failures integer not null default 0,
   resume_after text,
@@ -290,6 +290,8 @@ create table billing_private.tasks (
 
 comment on table billing_private.tasks is
   'What runs when. A missed run is caught up by the next heartbeat; 0006 fills in the rows.';
+comment on column billing_private.tasks.next_run_at is
+  'Null until it has run once: due at the next heartbeat.';
 comment on column billing_private.tasks.resume_after is
   'Where a task that works through everything in batches goes on; null at the beginning.';
 comment on column billing_private.tasks.function_name is

@@ -111,13 +111,13 @@ immutable
 set search_path = ''
 as $$
 begin
-  -- On the task's own grid, so runs do not drift; missed ones are one catch-up run.
-  return date_bin(p_task.run_every, p_after, p_task.next_run_at) + p_task.run_every;
+  -- On a fixed grid, so runs do not drift; missed ones are one catch-up run.
+  return date_bin(p_task.run_every, p_after, '2000-01-01 00:00:00Z') + p_task.run_every;
 end;
 $$;
 
 comment on function billing_private.next_run(billing_private.tasks, timestamptz) is
-  'The next planned instant of a task after a given one.';
+  'The next planned instant of a task after a given one: whole multiples of run_every since 2000-01-01 UTC.';
 
 
 create function billing_private.run_due_tasks()
@@ -135,8 +135,8 @@ begin
     select key
     from billing_private.tasks
     where is_enabled
-      and next_run_at <= billing_private.now()
-    order by next_run_at, key
+      and (next_run_at is null or next_run_at <= billing_private.now())
+    order by next_run_at nulls first, key
   loop
     exit when clock_timestamp() > v_deadline;
     -- Another heartbeat may be at it, or have finished it since the list was read.
@@ -329,10 +329,14 @@ begin
   return query
   select (results.result).*
   from (
-    select billing_private.graded(
-      'heartbeat',
-      round(extract(epoch from v_now - coalesce(max(last_run_at), min(next_run_at))) / 60, 1),
-      3, 10, 'minutes since a task last ran')
+    select case
+      when max(last_run_at) is null then row(
+        'heartbeat', 'unhealthy', 'no task has run yet: nobody calls the heartbeat', null
+      )::billing_private.health_result
+      else billing_private.graded(
+        'heartbeat', round(extract(epoch from v_now - max(last_run_at)) / 60, 1), 3, 10,
+        'minutes since a task last ran')
+    end
     from billing_private.tasks
     union all
     select billing_private.graded(
@@ -351,7 +355,7 @@ begin
     union all
     select billing_private.graded(
       'commands',
-      coalesce(round(extract(epoch from v_now - min(next_attempt_at)) / 60, 1), 0),
+      greatest(round(extract(epoch from v_now - min(next_attempt_at)) / 60, 1), 0),
       5, 30, 'minutes the oldest due command has waited (nobody rings the dispatcher?)')
     from billing_private.commands
     where status in ('pending', 'leased')

@@ -14,6 +14,7 @@ export interface NewLine {
   price: Stripe.Price;
   quantity: number;
   subscriptionItem: string;
+  proration: boolean;
   /** The pending invoice item a proration comes from. */
   invoiceItem: string | null;
 }
@@ -44,6 +45,7 @@ export function itemLine(
     price: item.price,
     quantity,
     subscriptionItem: item.id,
+    proration: false,
     invoiceItem: null,
   };
 }
@@ -251,6 +253,7 @@ function pendingLine({ store }: Simulation, item: Stripe.InvoiceItem): NewLine {
     price: store.prices.require(idOf(item.pricing?.price_details?.price) ?? ""),
     quantity: item.quantity,
     subscriptionItem: item.parent?.subscription_details?.subscription_item ?? "",
+    proration: true,
     invoiceItem: item.id,
   };
 }
@@ -261,7 +264,7 @@ function invoiceLine(
   invoice: string,
   line: NewLine,
 ): Stripe.InvoiceLineItem {
-  const proration = line.invoiceItem !== null;
+  const { proration } = line;
   return {
     id: newId("il"),
     object: "line_item",
@@ -330,7 +333,7 @@ export function finalizeInvoice(simulation: Simulation, invoice: Stripe.Invoice)
       invoice.effective_at = now();
       invoice.status_transitions.finalized_at = now();
       invoice.hosted_invoice_url = `${baseUrl()}/i/${invoice.id}`;
-      invoice.invoice_pdf = `${baseUrl()}/i/${invoice.id}/pdf`;
+      invoice.invoice_pdf = `${baseUrl()}/i/${invoice.id}?pdf`;
     },
     "invoice.finalized",
   );

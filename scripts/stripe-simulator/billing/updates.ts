@@ -7,9 +7,9 @@ import { productName } from "../objects/checkout_line_items.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { amountFor, remainingShare } from "./amounts.ts";
 import { collect, judge, paymentMethodFor, type Verdict } from "./collection.ts";
-import { addPendingItem, draftInvoice, itemLine, type NewLine } from "./invoicing.ts";
+import { addPendingItem, buildInvoice, draftInvoice, itemLine, type NewLine } from "./invoicing.ts";
 import { newItem, periodOf } from "./lifecycle.ts";
-import { addIntervals, periodAt, sameInterval } from "./periods.ts";
+import { addIntervals, sameInterval } from "./periods.ts";
 
 export interface ItemEdit {
   id?: string | undefined;
@@ -260,6 +260,7 @@ function prorationLine(
       price: item.price,
       quantity: item.quantity ?? 0,
       subscriptionItem: item.id,
+      proration: true,
       invoiceItem: null,
     },
   ];
@@ -274,28 +275,38 @@ export function creditRemainder(simulation: Simulation, subscription: Stripe.Sub
   }
 }
 
-/** The items a schedule's phase asks for, at a boundary where nothing is prorated. */
-export function replaceItems(
+/** The invoice an update would lead to: at once, or at the next renewal together with the coming period. */
+export function previewUpdate(
   simulation: Simulation,
   subscription: Stripe.Subscription,
-  wanted: { price: Stripe.Price; quantity?: number | undefined }[],
-): Stripe.SubscriptionItem[] {
-  const { now } = simulation;
-  return wanted.map(({ price, quantity }, position) => {
-    const current = subscription.items.data[position];
-    if (current === undefined) return newItem(simulation, subscription, { price, quantity });
-    const same = sameInterval(recurrence(current.price), recurrence(price));
-    const period =
-      same || current.current_period_end > now()
-        ? periodOf(current)
-        : periodAt(now(), recurrence(price), now());
-    return {
-      ...current,
-      price,
-      plan: planOf(price),
-      ...(recurrence(price).usage_type === "metered" ? {} : { quantity: quantity ?? 1 }),
-      current_period_start: period.start,
-      current_period_end: period.end,
-    };
+  update: ItemsUpdate,
+): Stripe.Invoice {
+  const plan = planUpdate(simulation, subscription, update);
+  const invoicedNow = update.prorationBehavior === "always_invoice" || plan.firstPeriods.length > 0;
+  const nextEnd = Math.min(...plan.items.map((item) => item.current_period_end));
+  const coming = plan.items
+    .filter((item) => item.current_period_end === nextEnd)
+    .map((item) => {
+      const end = addIntervals(nextEnd, recurrence(item.price), 1);
+      return itemLine(simulation, item, { start: nextEnd, end });
+    });
+  const invoice = buildInvoice(simulation, subscription, {
+    reason: invoicedNow ? "subscription_update" : "upcoming",
+    lines: [...plan.prorations, ...(invoicedNow ? plan.firstPeriods : coming)],
+    window: { start: simulation.now(), end: invoicedNow ? simulation.now() : nextEnd },
+    prorationDate: update.prorationDate,
   });
+  return { ...invoice, id: `upcoming_${invoice.id}` };
+}
+
+/** Edits that turn the subscription's items into those a schedule's phase asks for. */
+export function editsTowards(
+  subscription: Stripe.Subscription,
+  wanted: { price: string; quantity?: number | undefined }[],
+): ItemEdit[] {
+  const items = subscription.items.data;
+  return [
+    ...wanted.map((item, position) => ({ ...item, id: items[position]?.id })),
+    ...items.slice(wanted.length).map(({ id }) => ({ id, deleted: true })),
+  ];
 }

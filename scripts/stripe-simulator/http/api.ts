@@ -127,6 +127,7 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
       const endpoint = `${request.method} ${request.path}`;
       const known = key === undefined ? undefined : recall(key, endpoint, fingerprint);
       if (known?.answer !== undefined) {
+        if (fault !== undefined) return null;
         return respond(known.answer.status, known.answer.body, {
           "idempotent-replayed": "true",
           "original-request": known.answer.requestId,

@@ -8,11 +8,25 @@ import {
 } from "../billing/collection.ts";
 import { finalizeInvoice } from "../billing/invoicing.ts";
 import { invalidRequest } from "../errors.ts";
-import { flag, metadata, oneOf, range, text, unsettable } from "../http/params.ts";
+import {
+  flag,
+  hash,
+  list,
+  metadata,
+  natural,
+  oneOf,
+  range,
+  required,
+  text,
+  unsettable,
+} from "../http/params.ts";
+import { previewUpdate } from "../billing/updates.ts";
 import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { cardDeclined, usablePaymentMethod } from "./payment_methods.ts";
 import { defaultPayment } from "./payments.ts";
+
+const prorationBehavior = oneOf("always_invoice", "create_prorations", "none");
 
 export interface PayNow {
   paymentMethod?: string | undefined;
@@ -86,6 +100,34 @@ export const invoiceRoutes = [
       ),
   ),
 
+  route(
+    "POST /v1/invoices/create_preview",
+    {
+      customer: text,
+      subscription: required(text),
+      subscription_details: hash({
+        items: list(hash({ id: text, price: text, quantity: natural, deleted: flag })),
+        proration_behavior: prorationBehavior,
+        proration_date: natural,
+        billing_cycle_anchor: hash({ type: required(oneOf("now", "unchanged")) }),
+      }),
+    },
+    (simulation, params) => {
+      const subscription = simulation.store.subscriptions.require(
+        params.subscription,
+        "subscription",
+      );
+      const details = params.subscription_details;
+      return previewUpdate(simulation, subscription, {
+        items: details?.items ?? [],
+        prorationBehavior: details?.proration_behavior ?? "create_prorations",
+        prorationDate: details?.proration_date ?? simulation.now(),
+        paymentBehavior: "allow_incomplete",
+        restart: details?.billing_cycle_anchor?.type === "now",
+      });
+    },
+  ),
+
   route("GET /v1/invoices/:id", {}, ({ store }, _params, id) => store.invoices.require(id)),
 
   route(
@@ -150,6 +192,24 @@ export const invoiceRoutes = [
     markUncollectible(simulation, invoice);
     return invoice;
   }),
+
+  // What the customer's browser does with an intent's client secret.
+  route(
+    "POST /v1/payment_intents/:id/confirm",
+    { payment_method: text, return_url: text, off_session: flag },
+    (simulation, params, id) => {
+      const { store } = simulation;
+      const intent = store.paymentIntents.require(id, "intent");
+      const payment = store.invoicePayments
+        .all()
+        .find((candidate) => candidate.payment.payment_intent === id);
+      payInvoice(simulation, store.invoices.require(idOf(payment?.invoice) ?? ""), {
+        paymentMethod: params.payment_method,
+        customerPresent: params.off_session !== true,
+      });
+      return intent;
+    },
+  ),
 
   route(
     "GET /v1/invoiceitems",

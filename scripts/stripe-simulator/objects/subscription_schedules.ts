@@ -3,7 +3,7 @@ import type Stripe from "stripe";
 import { endSubscription, hasEnded } from "../billing/ending.ts";
 import { nextPeriodEnd } from "../billing/lifecycle.ts";
 import { addIntervals } from "../billing/periods.ts";
-import { replaceItems } from "../billing/updates.ts";
+import { editsTowards, updateItems } from "../billing/updates.ts";
 import { invalidRequest, notSimulated } from "../errors.ts";
 import {
   flag,
@@ -223,15 +223,17 @@ export function advanceSchedule(
     change(simulation, schedule, () => {
       schedule.current_phase = { start_date: next.start_date, end_date: next.end_date };
     });
-    change(simulation, subscription, () => {
-      subscription.items.data = replaceItems(
-        simulation,
+    updateItems(simulation, subscription, {
+      items: editsTowards(
         subscription,
-        next.items.map(({ price, quantity }) => ({
-          price: store.prices.require(idOf(price) ?? ""),
-          quantity,
-        })),
-      );
+        next.items.map(({ price, quantity }) => ({ price: idOf(price) ?? "", quantity })),
+      ),
+      prorationBehavior: next.proration_behavior === "none" ? "none" : "create_prorations",
+      prorationDate: now(),
+      paymentBehavior: "allow_incomplete",
+      restart: false,
+    });
+    change(simulation, subscription, () => {
       Object.assign(subscription.metadata, next.metadata);
     });
     return;

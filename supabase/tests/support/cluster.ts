@@ -1,9 +1,11 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { projectRoot } from "../../../scripts/checks/index.ts";
-import { prepareTemplate, startTestCluster } from "../../../scripts/checks/test-cluster.ts";
+import {
+  prepareTemplate,
+  startTestCluster,
+  withAdmin,
+} from "../../../scripts/checks/test-cluster.ts";
 import { waitUntil } from "../../../scripts/lib/processes.ts";
-import { stopPostgres } from "../../../scripts/postgres/index.ts";
 
 export interface SharedCluster {
   url: string;
@@ -40,29 +42,39 @@ function isFirst(folder: string): boolean {
 }
 
 async function startFor(folder: string, ready: string): Promise<void> {
-  const cluster = await startTestCluster(clusterFolder(folder), { keepRunning: true });
+  const cluster = await startTestCluster(folder, { keepRunning: true });
   await prepareTemplate(cluster);
   const { url, adminUrl } = cluster;
-  writeFileSync(`${ready}.new`, JSON.stringify({ url, adminUrl }));
+  const pid = await withAdmin(adminUrl, async (client) => {
+    const { rows } = await client.query<{ pid: number }>(
+      "select split_part(pg_read_file('postmaster.pid'), e'\\n', 1)::integer as pid",
+    );
+    return rows[0]?.pid;
+  });
+  writeFileSync(`${ready}.new`, JSON.stringify({ url, adminUrl, pid }));
   renameSync(`${ready}.new`, ready);
 }
 
-/** Names the folder of this run; nothing is started before a test asks for it. */
-export function prepareRun(): void {
-  const folder = join(projectRoot, ".local", `vitest-${process.pid}`);
+/** Names the folder of this run. Nothing is started before a test asks for it. */
+export async function prepareRun(): Promise<void> {
+  const folder = await throwAwayFolder("vitest");
   mkdirSync(folder, { recursive: true });
   process.env[folderVariable] = folder;
+  // An interrupted run gets no teardown, only this.
+  process.once("exit", () => endServer(join(folder, "ready.json")));
+}
+
+function endServer(ready: string): void {
+  if (!existsSync(ready)) return;
+  const { pid } = JSON.parse(readFileSync(ready, "utf8")) as { pid: number };
+  try {
+    process.kill(pid, "SIGINT");
+  } catch {
+    // It has ended already.
+  }
 }
 
 export async function endRun(): Promise<void> {
   const folder = process.env[folderVariable];
-  if (folder === undefined) return;
-  if (existsSync(join(folder, "starting"))) {
-    await stopPostgres(clusterFolder(folder), { deleteData: true });
-  }
-  rmSync(folder, { recursive: true, force: true });
-}
-
-function clusterFolder(folder: string): string {
-  return join(folder, "postgres");
+  if (folder !== undefined) await removeCluster(folder);
 }
