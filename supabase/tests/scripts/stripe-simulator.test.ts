@@ -383,3 +383,165 @@ describe("the calendar", () => {
     expect((await stripe.invoices.list({ subscription: id })).data).toHaveLength(1);
   });
 });
+
+describe("less common turns", () => {
+  test("default_incomplete leaves the first payment to the customer's browser", async () => {
+    harness = await useSimulator({ startAt: start });
+    const { stripe } = harness;
+    const { price } = await monthly(stripe, 1_000);
+    const customer = await stripe.customers.create();
+    const subscription = await stripe.subscriptions.create({
+      customer: customer.id,
+      items: [{ price: price.id }],
+      payment_behavior: "default_incomplete",
+      expand: ["latest_invoice.payments"],
+    });
+    expect(subscription.status).toBe("incomplete");
+    await expect(
+      stripe.subscriptions.update(subscription.id, { cancel_at_period_end: true }),
+    ).rejects.toMatchObject({ statusCode: 400 });
+
+    const invoice = subscription.latest_invoice as Stripe.Invoice;
+    expect(invoice).toMatchObject({ status: "open", attempted: false, attempt_count: 0 });
+    const method = await stripe.paymentMethods.attach("pm_card_visa", { customer: customer.id });
+    const intent = String(invoice.payments?.data[0]?.payment.payment_intent);
+    await stripe.paymentIntents.confirm(intent, { payment_method: method.id });
+    expect((await stripe.subscriptions.retrieve(subscription.id)).status).toBe("active");
+  });
+
+  test("without a payment method a subscription is refused, and a declined one stays incomplete", async () => {
+    harness = await useSimulator({ startAt: start });
+    const { stripe } = harness;
+    const { price } = await monthly(stripe, 1_000);
+    const customer = await stripe.customers.create();
+    const create = (payment_behavior?: "error_if_incomplete") =>
+      stripe.subscriptions.create({
+        customer: customer.id,
+        items: [{ price: price.id }],
+        ...(payment_behavior === undefined ? {} : { payment_behavior }),
+      });
+    await expect(create()).rejects.toMatchObject({ statusCode: 400 });
+    const method = await stripe.paymentMethods.attach("pm_card_chargeCustomerFail", {
+      customer: customer.id,
+    });
+    await stripe.customers.update(customer.id, {
+      invoice_settings: { default_payment_method: method.id },
+    });
+    await expect(create("error_if_incomplete")).rejects.toMatchObject({ statusCode: 402 });
+    expect((await stripe.subscriptions.list({ status: "all" })).data).toHaveLength(0);
+
+    const incomplete = await create();
+    expect(incomplete.status).toBe("incomplete");
+    await stripe.invoices.voidInvoice(String(incomplete.latest_invoice));
+    expect((await stripe.subscriptions.retrieve(incomplete.id)).status).toBe("incomplete_expired");
+  });
+
+  test("forgiving the latest invoice returns a past_due subscription to active", async () => {
+    harness = await useSimulator({ startAt: start });
+    const { stripe, simulator, received } = harness;
+    const { id } = await harness.subscribe({ card: "0341" });
+    await simulator.clock.advanceTo(second("2026-03-01T00:00:00Z"));
+    const pastDue = await stripe.subscriptions.retrieve(id);
+    expect(pastDue.status).toBe("past_due");
+    await stripe.invoices.markUncollectible(String(pastDue.latest_invoice));
+    expect((await stripe.subscriptions.retrieve(id)).status).toBe("active");
+    await simulator.delivery.idle();
+    expect(received.slice(-2).map(({ type }) => type)).toEqual([
+      "invoice.marked_uncollectible",
+      "customer.subscription.updated",
+    ]);
+  });
+
+  test("paused collection leaves the status alone and does to invoices what it says", async () => {
+    harness = await useSimulator({ startAt: start });
+    const { stripe, simulator } = harness;
+    const { id } = await harness.subscribe();
+    const renewals = [
+      ["void", "2026-02-28T12:00:00Z", "void"],
+      ["mark_uncollectible", "2026-03-31T12:00:00Z", "uncollectible"],
+      ["keep_as_draft", "2026-04-30T12:00:00Z", "draft"],
+    ] as const;
+    for (const [behavior, moment, status] of renewals) {
+      await stripe.subscriptions.update(id, { pause_collection: { behavior } });
+      await simulator.clock.advanceTo(second(moment));
+      const subscription = await stripe.subscriptions.retrieve(id, { expand: ["latest_invoice"] });
+      expect(subscription).toMatchObject({ status: "active", latest_invoice: { status } });
+    }
+    const resumes_at = second("2026-05-15T00:00:00Z");
+    await stripe.subscriptions.update(id, { pause_collection: { behavior: "void", resumes_at } });
+    await simulator.clock.advanceTo(second("2026-05-31T12:00:00Z"));
+    const resumed = await stripe.subscriptions.retrieve(id, { expand: ["latest_invoice"] });
+    expect(resumed).toMatchObject({ pause_collection: null, latest_invoice: { status: "paid" } });
+  });
+
+  test("an invoice that is sent becomes overdue, and paying it elsewhere settles it", async () => {
+    harness = await useSimulator({ startAt: start });
+    const { stripe, simulator, received } = harness;
+    const { price } = await monthly(stripe, 1_000);
+    const customer = await stripe.customers.create();
+    const { id } = await stripe.subscriptions.create({
+      customer: customer.id,
+      items: [{ price: price.id }],
+      collection_method: "send_invoice",
+      days_until_due: 14,
+    });
+    await simulator.clock.advanceBy(hour);
+    const [invoice] = (await stripe.invoices.list({ subscription: id })).data;
+    expect(invoice).toMatchObject({ status: "open", next_payment_attempt: null });
+    await simulator.clock.advanceBy(14 * day);
+    expect((await stripe.subscriptions.retrieve(id)).status).toBe("past_due");
+    expect(received.map(({ type }) => type)).toEqual(
+      expect.arrayContaining(["invoice.sent", "invoice.overdue"]),
+    );
+    await stripe.invoices.pay(invoice!.id, { paid_out_of_band: true });
+    expect((await stripe.subscriptions.retrieve(id)).status).toBe("active");
+    await simulator.delivery.idle();
+    expect(received.some(({ type }) => type === "invoice.payment_succeeded")).toBe(false);
+  });
+
+  test("a detached card is forgotten wherever it was the default", async () => {
+    harness = await useSimulator({ startAt: start });
+    const { stripe, simulator, received } = harness;
+    const { id } = await harness.subscribe();
+    const method = String((await stripe.subscriptions.retrieve(id)).default_payment_method);
+    await stripe.paymentMethods.detach(method);
+    expect((await stripe.subscriptions.retrieve(id)).default_payment_method).toBeNull();
+    await simulator.delivery.idle();
+    expect(received.at(-1)).toMatchObject({
+      type: "payment_method.detached",
+      data: { object: { customer: null } },
+    });
+    await simulator.clock.advanceTo(second("2026-02-28T12:00:00Z"));
+    expect((await stripe.subscriptions.retrieve(id)).status).toBe("past_due");
+    expect((await stripe.charges.list()).data).toHaveLength(1);
+  });
+
+  test("a trial can be ended early, and a free plan that is paid for starts a new cycle", async () => {
+    harness = await useSimulator({ startAt: start });
+    const { stripe, simulator } = harness;
+    const trial = await harness.subscribe({ trialDays: 14 });
+    await simulator.clock.advanceBy(day);
+    const ended = await stripe.subscriptions.update(trial.id, {
+      trial_end: "now",
+      expand: ["latest_invoice"],
+    });
+    expect(ended).toMatchObject({
+      status: "active",
+      trial_end: start + day,
+      latest_invoice: { status: "paid", amount_paid: 1_000 },
+    });
+
+    const free = await harness.subscribe({ amount: 0 });
+    expect((await stripe.subscriptions.retrieve(free.id)).status).toBe("active");
+    await simulator.clock.advanceBy(day);
+    const { price } = await monthly(stripe, 700);
+    const paid = await stripe.subscriptions.update(free.id, {
+      items: [{ id: free.item, price: price.id }],
+      expand: ["latest_invoice"],
+    });
+    expect(paid).toMatchObject({
+      billing_cycle_anchor: start + 2 * day,
+      latest_invoice: { status: "paid", amount_paid: 700 },
+    });
+  });
+});

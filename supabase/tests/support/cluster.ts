@@ -2,7 +2,9 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "
 import { join } from "node:path";
 import {
   prepareTemplate,
+  removeCluster,
   startTestCluster,
+  throwAwayFolder,
   withAdmin,
 } from "../../../scripts/checks/test-cluster.ts";
 import { waitUntil } from "../../../scripts/lib/processes.ts";
