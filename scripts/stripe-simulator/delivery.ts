@@ -182,8 +182,9 @@ export function createDelivery({
         event.pending_webhooks = 0;
         return;
       }
-      if (settings.dropNext > 0 || settings.dropTypes.includes(event.type)) {
-        settings.dropNext = Math.max(0, settings.dropNext - 1);
+      const counted = settings.dropNext > 0;
+      if (counted) settings.dropNext -= 1;
+      if (counted || settings.dropTypes.includes(event.type)) {
         dropped.push(event);
         return;
       }

@@ -20,7 +20,7 @@ import { createPrice, type NewPrice } from "./objects/prices.ts";
 import { createProduct, type ProductEdit } from "./objects/products.ts";
 import { findTestCard } from "./objects/test_cards.ts";
 import { createPages } from "./pages.ts";
-import { createSimulation, type BillingRules, type Simulation } from "./simulation.ts";
+import { createSimulation, type BillingRules } from "./simulation.ts";
 
 export type { Attempt, Delivery, DeliverySettings, WebhookEndpoint } from "./delivery.ts";
 export type { ApiControl, Fault } from "./http/api.ts";
@@ -192,10 +192,10 @@ export async function createStripeSimulator({
     delivery,
     api,
     events: () => simulation.store.events.all(),
-    pay: (sessionId, { card = "4242424242424242" } = {}) =>
-      whenDelivered(
-        payCheckout(simulation, simulation.store.sessions.require(sessionId), requireCard(card)),
-      ),
+    async pay(sessionId, { card = "4242424242424242" } = {}) {
+      const session = simulation.store.sessions.require(sessionId);
+      return whenDelivered(payCheckout(simulation, session, requireCard(card)));
+    },
     failNextPayments(count, declineCode = "generic_decline") {
       for (let n = 0; n < count; n += 1) simulation.forcedDeclines.push(declineCode);
     },
@@ -229,10 +229,8 @@ const defaultRules: BillingRules = {
   incompleteFor: 23 * 3_600,
 };
 
-export function requireCard(name: string) {
+function requireCard(name: string) {
   const card = findTestCard(name);
   if (card === undefined) throw invalidRequest(`No test card is known as ${name}.`);
   return card;
 }
-
-export type { Simulation };
