@@ -1142,6 +1142,32 @@ export type Database = {
       };
     };
     Views: {
+      current_entitlements: {
+        Row: {
+          account_id: string;
+          feature_key: string;
+          limit_value: number | null;
+          valid_from: string | null;
+          valid_until: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [
+          {
+            foreignKeyName: "entitlements_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "entitlements_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+        ];
+      };
       plan_offers: {
         Row: {
           billing_interval: string | null;
@@ -1211,6 +1237,21 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      explain_entitlement: {
+        Args: { account_id?: string; at?: string; feature: string };
+        Returns: Database["billing"]["CompositeTypes"]["entitlement_explanation"][];
+        SetofOptions: {
+          from: "*";
+          to: "entitlement_explanation";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
+      has_entitlement: { Args: { account_id?: string; feature: string }; Returns: boolean };
+      has_entitlement_at: {
+        Args: { account_id?: string; at: string; feature: string };
+        Returns: boolean;
+      };
       ingest_stripe_event: {
         Args: { payload: string };
         Returns: Database["billing"]["CompositeTypes"]["ingest_result"];
@@ -1243,6 +1284,22 @@ export type Database = {
         SetofOptions: {
           from: "*";
           to: "plan_offers";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
+      my_entitlements: {
+        Args: { account_id?: string };
+        Returns: {
+          account_id: string;
+          feature_key: string;
+          limit_value: number | null;
+          valid_from: string | null;
+          valid_until: string | null;
+        }[];
+        SetofOptions: {
+          from: "*";
+          to: "current_entitlements";
           isOneToOne: false;
           isSetofReturn: true;
         };
@@ -1325,6 +1382,17 @@ export type Database = {
         status: string | null;
         retry_at: string | null;
       };
+      entitlement_explanation: {
+        gives_access: boolean | null;
+        reason: string | null;
+        source_kind: string | null;
+        source_id: string | null;
+        plan_key: string | null;
+        subscription_status: string | null;
+        limit_value: number | null;
+        valid_from: string | null;
+        valid_until: string | null;
+      };
       ingest_result: {
         event_id: string | null;
         status: string | null;
@@ -1365,10 +1433,305 @@ export type Database = {
       [_ in never]: never;
     };
     Views: {
-      [_ in never]: never;
+      alerts: {
+        Row: {
+          details: Json | null;
+          fingerprint: string | null;
+          first_seen_at: string | null;
+          id: string | null;
+          incident_id: string | null;
+          last_seen_at: string | null;
+          resolved_at: string | null;
+          resolved_reason: string | null;
+          rule_key: string | null;
+          severity: string | null;
+          sightings: number | null;
+          status: string | null;
+          title: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      audit_log: {
+        Row: {
+          account_id: string | null;
+          actor_id: string | null;
+          actor_role: string | null;
+          after: Json | null;
+          before: Json | null;
+          cause: Json | null;
+          id: number | null;
+          occurred_at: string | null;
+          operation: string | null;
+          request_id: string | null;
+          row_key: string | null;
+          table_name: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      command_backlog: {
+        Row: {
+          account_id: string | null;
+          attempts: number | null;
+          command_id: string | null;
+          created_at: string | null;
+          error: string | null;
+          kind: string | null;
+          lease_expires_at: string | null;
+          next_attempt_at: string | null;
+          status: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      critical_issues: {
+        Row: {
+          account_id: string | null;
+          details: Json | null;
+          issue: string | null;
+          severity: string | null;
+          since: string | null;
+          subject: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      entitlement_drift: {
+        Row: {
+          account_id: string | null;
+          computed: Json | null;
+          feature_key: string | null;
+          problem: string | null;
+          source_id: string | null;
+          source_kind: string | null;
+          stored: Json | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      event_backlog: {
+        Row: {
+          attempts: number | null;
+          error: string | null;
+          event_id: string | null;
+          next_attempt_at: string | null;
+          object_id: string | null;
+          occurred_at: string | null;
+          received_at: string | null;
+          status: string | null;
+          status_reason: string | null;
+          stripe_customer_id: string | null;
+          type: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      expiring_soon: {
+        Row: {
+          access_until: string | null;
+          account_id: string | null;
+          currency: string | null;
+          current_period_end: string | null;
+          ends_at: string | null;
+          expires_at: string | null;
+          past_due_since: string | null;
+          plan_key: string | null;
+          price_key: string | null;
+          provider: string | null;
+          quantity: number | null;
+          status: string | null;
+          store_key: string | null;
+          stripe_customer_id: string | null;
+          stripe_subscription_id: string | null;
+          subscription_id: string | null;
+          tier: string | null;
+          unit_amount_minor: number | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      incident_timeline: {
+        Row: {
+          actor_id: string | null;
+          id: number | null;
+          incident_id: string | null;
+          kind: string | null;
+          note: string | null;
+          occurred_at: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      incidents: {
+        Row: {
+          assigned_to: string | null;
+          id: string | null;
+          opened_at: string | null;
+          resolution: string | null;
+          resolved_at: string | null;
+          rule_key: string | null;
+          severity: string | null;
+          status: string | null;
+          title: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      problem_accounts: {
+        Row: {
+          account_id: string | null;
+          amount_minor: number | null;
+          currency: string | null;
+          problem: string | null;
+          since: string | null;
+          subscription_id: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      subscription_overview: {
+        Row: {
+          access_until: string | null;
+          account_id: string | null;
+          currency: string | null;
+          current_period_end: string | null;
+          ends_at: string | null;
+          past_due_since: string | null;
+          plan_key: string | null;
+          price_key: string | null;
+          provider: string | null;
+          quantity: number | null;
+          status: string | null;
+          store_key: string | null;
+          stripe_customer_id: string | null;
+          stripe_subscription_id: string | null;
+          subscription_id: string | null;
+          tier: string | null;
+          unit_amount_minor: number | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      system_health: {
+        Row: {
+          check_key: string | null;
+          since: string | null;
+          status: string | null;
+          summary: string | null;
+          value: number | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      task_runs: {
+        Row: {
+          duration: string | null;
+          error: Json | null;
+          id: number | null;
+          outcome: string | null;
+          rows_affected: number | null;
+          started_at: string | null;
+          task_key: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      tasks: {
+        Row: {
+          consecutive_failures: number | null;
+          description: string | null;
+          is_enabled: boolean | null;
+          key: string | null;
+          last_run_at: string | null;
+          next_run_at: string | null;
+          run_every: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
     };
     Functions: {
-      [_ in never]: never;
+      add_administrator: { Args: { reason: string; user_id: string }; Returns: undefined };
+      assign_incident: {
+        Args: { assigned_to: string; incident_id: string; reason: string };
+        Returns: undefined;
+      };
+      audit_of_account: {
+        Args: { account_id: string };
+        Returns: {
+          account_id: string | null;
+          actor_id: string | null;
+          actor_role: string | null;
+          after: Json | null;
+          before: Json | null;
+          cause: Json | null;
+          id: number | null;
+          occurred_at: string | null;
+          operation: string | null;
+          request_id: string | null;
+          row_key: string | null;
+          table_name: string | null;
+        }[];
+        SetofOptions: {
+          from: "*";
+          to: "audit_log";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
+      correct_entitlements: { Args: { account_id?: string; reason: string }; Returns: number };
+      discard_event: { Args: { event_id: string; reason: string }; Returns: undefined };
+      grant_entitlement: {
+        Args: {
+          account_id: string;
+          feature: string;
+          limit_value?: number;
+          reason: string;
+          valid_until?: string;
+        };
+        Returns: Database["billing"]["Tables"]["entitlement_grants"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "entitlement_grants";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      grant_subscription: {
+        Args: {
+          account_id: string;
+          ends_at?: string;
+          price_key: string;
+          quantity?: number;
+          reason: string;
+        };
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        SetofOptions: {
+          from: "*";
+          to: "subscription_summary";
+          isOneToOne: true;
+          isSetofReturn: true;
+        };
+      };
+      note_incident: { Args: { incident_id: string; note: string }; Returns: undefined };
+      remove_administrator: { Args: { reason: string; user_id: string }; Returns: undefined };
+      replay_event: { Args: { event_id: string; reason: string }; Returns: string };
+      resolve_alert: { Args: { alert_id: string; reason: string }; Returns: undefined };
+      resolve_incident: { Args: { incident_id: string; resolution: string }; Returns: undefined };
+      retry_command: { Args: { command_id: string; reason: string }; Returns: undefined };
+      revoke_entitlement: {
+        Args: { grant_id: string; reason: string };
+        Returns: Database["billing"]["Tables"]["entitlement_grants"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "entitlement_grants";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      run_task: { Args: { reason: string; task: string }; Returns: string };
+      set_stripe_livemode: { Args: { livemode: boolean; reason: string }; Returns: undefined };
     };
     Enums: {
       [_ in never]: never;
