@@ -264,7 +264,7 @@ export function updateSubscription(
   params: SubscriptionEdit,
 ): void {
   const { now } = simulation;
-  refuseWhatStatusForbids(subscription, params);
+  refuseForbidden(subscription, params);
   const method = params.default_payment_method;
   if (method) usablePaymentMethod(simulation, method, idOf(subscription.customer) ?? "");
   if (params.pause_collection?.resumes_at && params.pause_collection.resumes_at <= now()) {
@@ -354,10 +354,19 @@ function moveTrialEnd(
   }
 }
 
-function refuseWhatStatusForbids(
-  subscription: Stripe.Subscription,
-  params: SubscriptionEdit,
-): void {
+/** What an update that waits for its payment may change. */
+const pendingUpdatesTake = [
+  "billing_cycle_anchor",
+  "items",
+  "metadata",
+  "off_session",
+  "payment_behavior",
+  "proration_behavior",
+  "proration_date",
+  "trial_end",
+];
+
+function refuseForbidden(subscription: Stripe.Subscription, params: SubscriptionEdit): void {
   const asked = Object.entries(params)
     .filter(([, value]) => value !== undefined)
     .map(([key]) => key);
@@ -367,6 +376,23 @@ function refuseWhatStatusForbids(
       ? ["default_payment_method", "metadata"]
       : undefined;
   const refused = allowed && asked.find((key) => !allowed.includes(key));
+  const schedule = idOf(subscription.schedule);
+  if (schedule !== null && asked.some((key) => key.startsWith("cancel_at"))) {
+    throw invalidRequest(
+      `The subscription is managed by the subscription schedule \`${schedule}\`, and updating any cancelation ` +
+        "behavior directly is not allowed. Please update the schedule instead.",
+    );
+  }
+  const unpayable =
+    params.payment_behavior === "pending_if_incomplete"
+      ? asked.find((key) => !pendingUpdatesTake.includes(key))
+      : undefined;
+  if (unpayable !== undefined) {
+    throw invalidRequest(
+      `When \`payment_behavior\` is set to \`pending_if_incomplete\`, you cannot update ${unpayable}.`,
+      { param: unpayable },
+    );
+  }
   if (allowed === undefined || refused === undefined) return;
   throw invalidRequest(
     hasEnded(subscription)

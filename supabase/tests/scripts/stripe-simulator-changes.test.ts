@@ -208,6 +208,29 @@ describe("changes that must be paid first", () => {
     expect(received.at(-1)?.type).toBe("customer.subscription.pending_update_applied");
   });
 
+  test("pending_if_incomplete: a paid change is in force at once, and only what can wait may be asked", async () => {
+    harness = await useSimulator({ startAt: start });
+    const { stripe } = harness;
+    const { id, item } = await harness.subscribe({ amount: 1_000 });
+    const { price } = await monthly(stripe, 2_000);
+    const items = [{ id: item, price: price.id, quantity: 1 }];
+    const payment_behavior = "pending_if_incomplete";
+    await expect(
+      stripe.subscriptions.update(id, { items, payment_behavior, cancel_at_period_end: true }),
+    ).rejects.toMatchObject({ param: "cancel_at_period_end" });
+    const changed = await stripe.subscriptions.update(id, {
+      items,
+      payment_behavior,
+      proration_behavior: "always_invoice",
+      expand: ["latest_invoice"],
+    });
+    expect(changed).toMatchObject({
+      pending_update: null,
+      latest_invoice: { status: "paid", amount_paid: 1_000 },
+    });
+    expect(changed.items.data[0]?.price.id).toBe(price.id);
+  });
+
   test("pending_if_incomplete: unpaid, the change is dropped and its invoice voided", async () => {
     const { id, change } = await declinedUpgrade("pending_if_incomplete");
     await change;
@@ -280,6 +303,15 @@ describe("schedules", () => {
         "subscription_schedule.released",
       ]),
     );
+  });
+
+  test("while a schedule is attached, a cancellation goes through it", async () => {
+    const { id, scheduleId } = await schedule("month");
+    const { stripe } = harness;
+    const cancel = () => stripe.subscriptions.update(id, { cancel_at_period_end: true });
+    await expect(cancel()).rejects.toMatchObject({ statusCode: 400 });
+    await stripe.subscriptionSchedules.release(scheduleId);
+    expect(await cancel()).toMatchObject({ cancel_at: end });
   });
 
   test("a phase with another interval begins a new cycle at its start", async () => {
