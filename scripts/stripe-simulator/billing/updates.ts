@@ -119,7 +119,20 @@ function park(
     lines: plan.firstPeriods,
     window: { start: now(), end: now() },
   });
-  store.pendingChanges.set(subscription.id, { invoice: invoice.id, apply });
+  store.pendingChanges.set(subscription.id, {
+    invoice: invoice.id,
+    apply() {
+      const running = new Map(subscription.items.data.map((item) => [item.id, periodOf(item)]));
+      apply();
+      // A renewal may have come while the change waited: its period stays.
+      for (const item of subscription.items.data) {
+        const period = running.get(item.id);
+        if (period === undefined || period.end <= item.current_period_end) continue;
+        item.current_period_start = period.start;
+        item.current_period_end = period.end;
+      }
+    },
+  });
   change(simulation, subscription, () => {
     subscription.latest_invoice = invoice.id;
     subscription.pending_update = {

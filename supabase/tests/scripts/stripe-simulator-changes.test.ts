@@ -172,7 +172,7 @@ describe("changes that must be paid first", () => {
     const { stripe, simulator } = harness;
     const { id, item, customer } = await harness.subscribe({ card: "0341", amount: 1_000 });
     const { price } = await monthly(stripe, 2_000);
-    await simulator.clock.advanceTo(start + 15 * day);
+    await simulator.clock.advanceTo(moment);
     const change = stripe.subscriptions.update(id, {
       items: [{ id: item, price: price.id, quantity: 1 }],
       proration_behavior: "always_invoice",
@@ -229,6 +229,19 @@ describe("changes that must be paid first", () => {
       latest_invoice: { status: "paid", amount_paid: 1_000 },
     });
     expect(changed.items.data[0]?.price.id).toBe(price.id);
+  });
+
+  test("pending_if_incomplete: a renewal that comes while the change waits is not undone by it", async () => {
+    const { id, customer, change } = await declinedUpgrade("pending_if_incomplete", end - 3_600);
+    const { stripe, simulator } = harness;
+    const waiting = await change;
+    await simulator.clock.advanceTo(end);
+    const method = await stripe.paymentMethods.attach("pm_card_visa", { customer });
+    await stripe.invoices.pay(String(waiting.latest_invoice), { payment_method: method.id });
+    expect((await stripe.subscriptions.retrieve(id)).items.data[0]).toMatchObject({
+      price: { unit_amount: 2_000 },
+      current_period_start: end,
+    });
   });
 
   test("pending_if_incomplete: unpaid, the change is dropped and its invoice voided", async () => {
