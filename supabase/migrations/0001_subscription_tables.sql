@@ -88,9 +88,11 @@ create table billing.error_codes (
 );
 
 comment on table billing.error_codes is
-  'Every error this package raises: its code, HTTP status, constant message and what to do about it.';
+  'Every error this package raises: its code, HTTP status, constant message and what to do about '
+  'it.';
 comment on column billing.error_codes.status is
-  'HTTP status. RPCs raise it as SQLSTATE PT<status>, which PostgREST turns into the response status.';
+  'HTTP status. RPCs raise it as SQLSTATE PT<status>, which PostgREST turns into the response '
+  'status.';
 
 insert into billing.error_codes (code, status, message, hint) values
   ('ACCOUNT_NOT_FOUND', 404, 'there is no such account',
@@ -137,8 +139,6 @@ insert into billing.error_codes (code, status, message, hint) values
     'Stripe events are far smaller than the limit; check what is being sent.'),
   ('PAYMENT_REQUIRED', 402, 'an unpaid invoice has to be settled first',
     'Send the customer to the billing portal to pay the open invoice.'),
-  ('PLAN_NOT_FOUND', 404, 'there is no such plan',
-    'List billing.plans for the keys that exist.'),
   ('PRICE_NOT_FOUND', 404, 'there is no such price on offer',
     'List the offers with billing.list_plans().'),
   ('ROUTE_NOT_FOUND', 404, 'there is no such route',
@@ -209,7 +209,8 @@ comment on function billing_private.fail(text, jsonb) is
 $$Raises an error of the catalog; the only way errors for callers are raised.
 
 SQLSTATE is PT<status>, which PostgREST turns into that HTTP status
-(https://docs.postgrest.org, "Raise errors with HTTP status codes"). `detail` is JSON with the code and the values.$$;
+(https://docs.postgrest.org, "Raise errors with HTTP status codes"). `detail` is JSON with the
+code and the values.$$;
 
 revoke all on function billing_private.fail(text, jsonb)
   from public, anon, authenticated, service_role;
@@ -280,7 +281,8 @@ create table billing_private.administrators (
 );
 
 comment on table billing_private.administrators is
-  'Users of the application who may use billing_admin. The database owner and service_role may always.';
+  'Users of the application who may use billing_admin. The database owner and service_role may '
+  'always.';
 
 alter table billing_private.administrators enable row level security;
 create policy select_nobody on billing_private.administrators for select to public using (false);
@@ -332,7 +334,8 @@ end;
 $$;
 
 comment on function billing_private.is_trusted() is
-  'True for the owner of this package, superusers and service_role: callers that bypass row level security anyway.';
+  'True for the owner of this package, superusers and service_role: callers that bypass row level '
+  'security anyway.';
 
 revoke all on function billing_private.is_trusted()
   from public, anon, authenticated, service_role;
@@ -471,7 +474,8 @@ end;
 $$;
 
 comment on function billing_private.set_cause(text, text, text) is
-  'Names what causes the writes that follow in this transaction: stripe_event, command, task, admin or user; which one; and why.';
+  'Names what causes the writes that follow in this transaction: stripe_event, command, task, '
+  'admin or user; which one; and why.';
 
 revoke all on function billing_private.set_cause(text, text, text)
   from public, anon, authenticated, service_role;
@@ -539,7 +543,8 @@ end;
 $$;
 
 comment on function billing_private.ensure_account(uuid) is
-  'Makes the personal account of a user unless it exists, and returns its id. Twice or at once: one account.';
+  'Makes the personal account of a user unless it exists, and returns its id. Twice or at once: '
+  'one account.';
 
 revoke all on function billing_private.ensure_account(uuid)
   from public, anon, authenticated, service_role;
@@ -557,7 +562,8 @@ begin
       perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
         'field', 'account_id', 'problem', 'without a signed-in user the account must be named'));
     elsif not exists (select from billing.accounts where id = p_account_id) then
-      perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object('account_id', p_account_id));
+      perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object(
+        'account_id', p_account_id));
     end if;
     return p_account_id;
   end if;
@@ -609,7 +615,8 @@ create table billing.profiles (
 );
 
 comment on table billing.profiles is
-  'Each account''s membership at a glance, kept in step by billing_private.refresh_entitlements(). Decide access with billing.has_entitlement(), which also looks at the clock.';
+  'Each account''s membership at a glance, kept in step by billing_private.refresh_entitlements().'
+  ' Decide access with billing.has_entitlement(), which also looks at the clock.';
 comment on column billing.profiles.membership_tier is
   'Tier of the highest-ranking plan that gives access; null without one.';
 comment on column billing.profiles.features is
@@ -730,7 +737,8 @@ comment on column billing.plans.tier_rank is
 comment on column billing.plans.is_listed is
   'Shown to everyone. Plans made from unknown Stripe products wait unlisted for an admin.';
 comment on column billing.plans.renewal_grace is
-  'How long access outlives a period end, so a late webhook locks nobody out. None once a cancellation is scheduled.';
+  'How long access outlives a period end, so a late webhook locks nobody out. None once a '
+  'cancellation is scheduled.';
 comment on column billing.plans.past_due_grace is
   'How long access outlives the first failed payment; zero for none.';
 
@@ -808,7 +816,8 @@ create table billing.prices (
 );
 
 comment on table billing.prices is
-  'What a plan costs, how often, in one currency. A price never changes what it costs: a new one replaces it.';
+  'What a plan costs, how often, in one currency. A price never changes what it costs: a new one '
+  'replaces it.';
 comment on column billing.prices.key is
   'Name used by applications; Stripe calls it lookup_key.';
 comment on column billing.prices.unit_amount_minor is
@@ -820,7 +829,8 @@ comment on column billing.prices.billing_interval is
 comment on column billing.prices.stripe_product_id is
   'Stripe''s product; plan_id is bound to the plan of that product once it is known.';
 
--- Not a constraint on all rows: Stripe moves a lookup key from price to price, in any order of events.
+-- Not a constraint on all rows: Stripe moves a lookup key from price to price, and the events come
+-- in any order.
 create unique index prices_key_idx on billing.prices (key) where is_active;
 create index prices_plan_id_idx on billing.prices (plan_id);
 
@@ -861,7 +871,8 @@ create table billing.customers (
 );
 
 comment on table billing.customers is
-  'Stripe''s customers and whose they are. A row without Stripe id is the claim taken before the customer is created; a row without account waits to be bound.';
+  'Stripe''s customers and whose they are. A row without Stripe id is the claim taken before the '
+  'customer is created; a row without account waits to be bound.';
 comment on column billing.customers.is_primary is
   'The one customer of the account that new checkouts use.';
 comment on column billing.customers.deleted_at is
@@ -937,13 +948,15 @@ create table billing.subscriptions (
 );
 
 comment on table billing.subscriptions is
-  'Agreements to pay for a plan. Stripe''s are mirrored; manual ones (complimentary, invoiced, gifted) live here alone.';
+  'Agreements to pay for a plan. Stripe''s are mirrored; manual ones (complimentary, invoiced, '
+  'gifted) live here alone.';
 comment on column billing.subscriptions.status is
   'Stripe''s vocabulary, which is open: a value nobody knows is stored and gives no access.';
 comment on column billing.subscriptions.price_id is
   'Price of the base item; null while that price is not in the catalog.';
 comment on column billing.subscriptions.billing_anchor is
-  'Period n starts at anchor + n intervals (UTC), never at the previous end + 1, so month ends do not drift.';
+  'Period n starts at anchor + n intervals (UTC), never at the previous end + 1, so month ends do '
+  'not drift.';
 comment on column billing.subscriptions.current_period_end is
   'End of the base item''s period, exclusive.';
 comment on column billing.subscriptions.past_due_since is
@@ -993,7 +1006,8 @@ create table billing.subscription_items (
 );
 
 comment on table billing.subscription_items is
-  'What a subscription consists of: base plan, add-ons, metered prices, each with its own period. Access follows each item.';
+  'What a subscription consists of: base plan, add-ons, metered prices, each with its own period. '
+  'Access follows each item.';
 comment on column billing.subscription_items.quantity is
   'Null for metered prices.';
 comment on column billing.subscription_items.price_id is
@@ -1033,7 +1047,8 @@ create table billing.subscription_transitions (
 );
 
 comment on table billing.subscription_transitions is
-  'Every legal change of a subscription''s status. canceled and incomplete_expired are final: nothing leads out of them.';
+  'Every legal change of a subscription''s status. canceled and incomplete_expired are final: '
+  'nothing leads out of them.';
 
 insert into billing.subscription_transitions (from_status, to_status, description) values
   ('incomplete', 'active', 'the first invoice was paid within 23 hours'),
@@ -1103,11 +1118,14 @@ create table billing.subscription_changes (
 );
 
 comment on table billing.subscription_changes is
-  'What happened to each subscription: from and to, how much, who, why, and which event or command caused it.';
+  'What happened to each subscription: from and to, how much, who, why, and which event or command'
+  ' caused it.';
 comment on column billing.subscription_changes.kind is
-  'started, status, price, quantity, cancel_scheduled, cancel_undone, renewed, change_scheduled or change_undone.';
+  'started, status, price, quantity, cancel_scheduled, cancel_undone, renewed, change_scheduled or'
+  ' change_undone.';
 comment on column billing.subscription_changes.amount_minor is
-  'Unit amount × quantity per interval after the change, in the smallest unit; null where no flat amount exists.';
+  'Unit amount × quantity per interval after the change, in the smallest unit; null where no flat '
+  'amount exists.';
 comment on column billing.subscription_changes.effective_at is
   'When it took effect by the source''s clock; created_at is when we heard of it.';
 comment on column billing.subscription_changes.cause is
@@ -1169,7 +1187,8 @@ create table billing.invoices (
 comment on table billing.invoices is
   'Invoices mirrored from Stripe. Amounts in the currency''s smallest unit.';
 comment on column billing.invoices.status is
-  'draft, open, paid, void or uncollectible; open vocabulary. paid says nothing about money: compare amount_paid_minor.';
+  'draft, open, paid, void or uncollectible; open vocabulary. paid says nothing about money: '
+  'compare amount_paid_minor.';
 comment on column billing.invoices.next_payment_attempt_at is
   'When Stripe tries again by itself; null on an open invoice means nobody will.';
 comment on column billing.invoices.attempt_count is
@@ -1394,7 +1413,8 @@ create table billing.checkout_sessions (
 );
 
 comment on table billing.checkout_sessions is
-  'Checkouts our users started. The row is the claim: it is taken before Stripe is called, so two clicks cannot open two sessions.';
+  'Checkouts our users started. The row is the claim: it is taken before Stripe is called, so two '
+  'clicks cannot open two sessions.';
 comment on column billing.checkout_sessions.url is
   'Where the user pays; only while open.';
 comment on column billing.checkout_sessions.failure is
@@ -1440,7 +1460,8 @@ create table billing.entitlement_grants (
 );
 
 comment on table billing.entitlement_grants is
-  'Features given by hand (gift, support, promotion), each with an end and a reason. Revoked, never deleted.';
+  'Features given by hand (gift, support, promotion), each with an end and a reason. Revoked, '
+  'never deleted.';
 
 create index entitlement_grants_account_id_idx on billing.entitlement_grants (account_id);
 create index entitlement_grants_feature_key_idx on billing.entitlement_grants (feature_key);
@@ -1477,7 +1498,8 @@ create table billing.entitlements (
 );
 
 comment on table billing.entitlements is
-  'What each account has, from which source, for exactly how long. Derived: written only by billing_private.refresh_entitlements().';
+  'What each account has, from which source, for exactly how long. Derived: written only by '
+  'billing_private.refresh_entitlements().';
 comment on column billing.entitlements.source_id is
   'The subscription item or the grant.';
 comment on column billing.entitlements.limit_value is
@@ -1522,7 +1544,8 @@ create table billing_private.entitlement_history (
 );
 
 comment on table billing_private.entitlement_history is
-  'What billing.entitlements said before it was changed, so that past access can be explained as it was.';
+  'What billing.entitlements said before it was changed, so that past access can be explained as '
+  'it was.';
 comment on column billing_private.entitlement_history.replaced_at is
   'Until when the row said what it says, exclusive.';
 

@@ -64,7 +64,8 @@ comment on table billing_private.stripe_events is
 comment on column billing_private.stripe_events.occurred_at is
   'Stripe''s created, in whole seconds: many events share one.';
 comment on column billing_private.stripe_events.status is
-  'pending (stored), applied, ignored (status_reason says why), failed (will be retried), dead (given up), discarded (by an admin).';
+  'pending (stored), applied, ignored (status_reason says why), failed (will be retried), dead '
+  '(given up), discarded (by an admin).';
 
 alter table billing_private.stripe_events enable row level security;
 create policy select_nobody on billing_private.stripe_events for select to public using (false);
@@ -92,7 +93,8 @@ create table billing_private.stripe_objects (
 comment on table billing_private.stripe_objects is
   'For each object of Stripe, the snapshot that is projected into the tables of billing.';
 comment on column billing_private.stripe_objects.is_final is
-  'The snapshot is in a state nothing leads out of (canceled, paid, void, deleted, …): only another final one replaces it.';
+  'The snapshot is in a state nothing leads out of (canceled, paid, void, deleted, …): only '
+  'another final one replaces it.';
 comment on column billing_private.stripe_objects.reread_requested_at is
   'Set when snapshots of one second contradict each other and only Stripe can tell which is newer.';
 
@@ -116,7 +118,8 @@ create table billing_private.event_handlers (
 );
 
 comment on table billing_private.event_handlers is
-  'Which projector of billing_private applies which type of event. A type without a row is stored and ignored.';
+  'Which projector of billing_private applies which type of event. A type without a row is stored '
+  'and ignored.';
 
 insert into billing_private.event_handlers (event_type, projector) values
   ('checkout.session.async_payment_failed', 'project_checkout_session'),
@@ -252,13 +255,15 @@ create table billing_private.commands (
 );
 
 comment on table billing_private.commands is
-  'Outbox: calls to Stripe, written in the transaction that wants them. The id is the idempotency key.';
+  'Outbox: calls to Stripe, written in the transaction that wants them. The id is the idempotency '
+  'key.';
 comment on column billing_private.commands.position is
   'Commands of one account run one at a time, in this order.';
 comment on column billing_private.commands.subject_id is
   'The checkout or portal request a waiting user is behind; lets its own function run it at once.';
 comment on column billing_private.commands.target_object_id is
-  'The Stripe object it changes; target_event_id is its snapshot when the command was claimed, before the call.';
+  'The Stripe object it changes; target_event_id is its snapshot when the command was claimed, '
+  'before the call.';
 
 create index commands_account_id_idx on billing_private.commands (account_id, position);
 create index commands_subscription_id_idx on billing_private.commands (subscription_id);
@@ -381,7 +386,8 @@ create table billing_private.entitlement_corrections (
 );
 
 comment on table billing_private.entitlement_corrections is
-  'Each stored entitlement that disagreed with its sources: what it said, and what it was corrected to.';
+  'Each stored entitlement that disagreed with its sources: what it said, and what it was '
+  'corrected to.';
 
 create index entitlement_corrections_account_id_idx
   on billing_private.entitlement_corrections (account_id);
@@ -390,4 +396,5 @@ alter table billing_private.entitlement_corrections enable row level security;
 create policy select_nobody on billing_private.entitlement_corrections
   for select to public using (false);
 
-revoke all on billing_private.entitlement_corrections from public, anon, authenticated, service_role;
+revoke all on billing_private.entitlement_corrections
+from public, anon, authenticated, service_role;

@@ -67,7 +67,8 @@ end;
 $$;
 
 comment on function billing_private.parse_json(text) is
-  'jsonb of a JSON text as other systems write it: NUL characters are dropped, half surrogate pairs replaced.';
+  'jsonb of a JSON text as other systems write it: NUL characters are dropped, half surrogate '
+  'pairs replaced.';
 
 
 create function billing_private.stripe_id(p_value jsonb)
@@ -96,7 +97,9 @@ set search_path = ''
 as $$
 begin
   -- Milliseconds taken for seconds would be the year 57,000: such a value is no time at all.
-  if jsonb_typeof(p_value) <> 'number' or (p_value #>> '{}')::numeric not between 0 and 32503680000 then
+  if jsonb_typeof(p_value) <> 'number'
+    or (p_value #>> '{}')::numeric not between 0 and 32503680000
+  then
     return null;
   end if;
   return to_timestamp((p_value #>> '{}')::double precision);
@@ -104,7 +107,8 @@ end;
 $$;
 
 comment on function billing_private.stripe_time(jsonb) is
-  'A Unix time in seconds as timestamptz; null for null, for anything else, and beyond the year 3000.';
+  'A Unix time in seconds as timestamptz; null for null, for anything else, and beyond the year '
+  '3000.';
 
 
 create function billing_private.stripe_integer(p_value jsonb)
@@ -204,7 +208,8 @@ end;
 $$;
 
 comment on function billing_private.status_rank(jsonb) is
-  'How far an object has come in its life, as far as the order is forced; 9 for all later states, which can alternate.';
+  'How far an object has come in its life, as far as the order is forced; 9 for all later states, '
+  'which can alternate.';
 
 
 create function billing_private.newest_of_second(
@@ -269,8 +274,10 @@ end;
 $$;
 
 comment on function billing_private.newest_of_second(text, timestamptz) is
-$$Which of an object's snapshots of one second is the last: final states, then chains of previous_attributes,
-then the rank of the status. Depends on the set alone. Ambiguous when those rules leave several different ones.$$;
+$$Which of an object's snapshots of one second is the last: final states, then chains of
+previous_attributes,
+then the rank of the status. Depends on the set alone. Ambiguous when those rules leave several
+different ones.$$;
 
 
 create function billing_private.accept_snapshot(
@@ -293,7 +300,9 @@ begin
   for update;
 
   if not found then
-    insert into billing_private.stripe_objects (object_id, object_type, event_id, occurred_at, is_final)
+    insert into billing_private.stripe_objects (
+      object_id, object_type, event_id, occurred_at, is_final
+    )
     values (
       p_event.object_id, coalesce(p_event.object_type, 'unknown'), p_event.event_id,
       p_event.occurred_at, v_is_final
@@ -443,7 +452,8 @@ end;
 $$;
 
 comment on function billing_private.bind_customer(text, uuid) is
-  'Makes an account the owner of a Stripe customer and of all that came in for it. Never by e-mail, never away from another account.';
+  'Makes an account the owner of a Stripe customer and of all that came in for it. Never by '
+  'e-mail, never away from another account.';
 
 
 create function billing_private.bind_customer_rows(
@@ -521,7 +531,8 @@ end;
 $$;
 
 comment on function billing_private.note_customer(text, jsonb) is
-  'Makes sure a customer mentioned by some object has a row, binds it if the metadata our commands set name an account, and returns that account.';
+  'Makes sure a customer mentioned by some object has a row, binds it if the metadata our commands'
+  ' set name an account, and returns that account.';
 
 
 -- -----------------------------------------------------------------------------
@@ -592,7 +603,8 @@ end;
 $$;
 
 comment on function billing_private.end_with_customer(text) is
-  'Cancels what is left of a deleted customer''s subscriptions, whether or not Stripe''s own events about them have come.';
+  'Cancels what is left of a deleted customer''s subscriptions, whether or not Stripe''s own '
+  'events about them have come.';
 
 
 -- -----------------------------------------------------------------------------
@@ -640,7 +652,8 @@ end;
 $$;
 
 comment on function billing_private.project_product(jsonb, billing_private.stripe_events) is
-  'Keeps a plan''s name, description and activity as its Stripe product says; binds prices that came first.';
+  'Keeps a plan''s name, description and activity as its Stripe product says; binds prices that '
+  'came first.';
 
 
 create function billing_private.settle_price_key(
@@ -666,7 +679,8 @@ begin
     return p_key;
   end if;
   -- A lookup key moves from price to price; the two events may come in either order.
-  if (select (occurred_at, object_id) from billing_private.stripe_objects where object_id = v_holder)
+  if (select (occurred_at, object_id) from billing_private.stripe_objects
+      where object_id = v_holder)
     > (select (occurred_at, object_id) from billing_private.stripe_objects
       where object_id = p_stripe_price_id)
   then
@@ -726,7 +740,8 @@ begin
     coalesce(p_object ->> 'billing_scheme', 'per_unit'),
     billing_private.stripe_integer(p_object #> '{recurring,trial_period_days}'),
     v_is_active,
-    -- Only prices with a name are on offer; one made in the dashboard for one customer stays private.
+    -- Only prices with a name are on offer: one made in the dashboard for one customer stays
+    -- private.
     v_key is not null,
     v_id,
     v_product_id
@@ -803,7 +818,8 @@ end;
 $$;
 
 comment on function billing_private.base_item(uuid) is
-  'The item a subscription is named after: its base plan, of the highest tier where there are several.';
+  'The item a subscription is named after: its base plan, of the highest tier where there are '
+  'several.';
 
 
 create function billing_private.past_due_since(
@@ -908,7 +924,8 @@ end;
 $$;
 
 comment on function billing_private.project_subscription(jsonb, billing_private.stripe_events) is
-  'Mirrors a Stripe subscription with its items, from any API version. Not split: it is one row, column by column.';
+  'Mirrors a Stripe subscription with its items, from any API version. Not split: it is one row, '
+  'column by column.';
 
 
 create function billing_private.project_subscription_items(
@@ -983,7 +1000,8 @@ end;
 $$;
 
 comment on function billing_private.project_subscription_items(text, jsonb) is
-  'Mirrors the items of a subscription''s newest snapshot, and what the subscription takes from its base item.';
+  'Mirrors the items of a subscription''s newest snapshot, and what the subscription takes from '
+  'its base item.';
 
 
 -- -----------------------------------------------------------------------------
@@ -1056,7 +1074,8 @@ end;
 $$;
 
 comment on function billing_private.project_invoice(jsonb, billing_private.stripe_events) is
-  'Mirrors a Stripe invoice with its lines, from any API version. Not split: it is one row, column by column.';
+  'Mirrors a Stripe invoice with its lines, from any API version. Not split: it is one row, column'
+  ' by column.';
 
 
 create function billing_private.project_invoice_lines(p_object jsonb)
@@ -1241,7 +1260,8 @@ end;
 $$;
 
 comment on function billing_private.project_charge(jsonb, billing_private.stripe_events) is
-  'Mirrors a successful charge, or one without intent, into billing.payments: when it was paid, refunded, disputed.';
+  'Mirrors a successful charge, or one without intent, into billing.payments: when it was paid, '
+  'refunded, disputed.';
 
 
 create function billing_private.project_invoice_payment(
@@ -1436,8 +1456,11 @@ begin
 end;
 $$;
 
-comment on function billing_private.project_checkout_session(jsonb, billing_private.stripe_events) is
-  'Follows the checkout sessions we opened. complete is not paid: access waits for the subscription itself.';
+comment on function billing_private.project_checkout_session(
+  jsonb, billing_private.stripe_events
+) is
+  'Follows the checkout sessions we opened. complete is not paid: access waits for the '
+  'subscription itself.';
 
 
 -- -----------------------------------------------------------------------------
@@ -1486,7 +1509,8 @@ begin
   if v_object is null then
     -- An older snapshot changes nothing, but it may move the beginning of a series of failures.
     update billing.subscriptions
-    set past_due_since = billing_private.past_due_since(p_event.object_id, stripe_objects.occurred_at)
+    set past_due_since = billing_private.past_due_since(
+      p_event.object_id, stripe_objects.occurred_at)
     from billing_private.stripe_objects
     where subscriptions.stripe_subscription_id = p_event.object_id
       and stripe_objects.object_id = p_event.object_id
@@ -1509,7 +1533,8 @@ end;
 $$;
 
 comment on function billing_private.project_event(billing_private.stripe_events) is
-  'Brings what an event says into the tables; returns superseded when something newer is there already.';
+  'Brings what an event says into the tables; returns superseded when something newer is there '
+  'already.';
 
 
 create function billing_private.apply_event(p_event_id text)
@@ -1565,7 +1590,8 @@ end;
 $$;
 
 comment on function billing_private.apply_event(text) is
-  'Applies a stored event and notes the outcome: applied, ignored, failed (will be retried) or dead (after eight tries).';
+  'Applies a stored event and notes the outcome: applied, ignored, failed (will be retried) or '
+  'dead (after eight tries).';
 
 
 -- -----------------------------------------------------------------------------
@@ -1579,7 +1605,8 @@ create type billing.ingest_result as (
 );
 
 comment on type billing.ingest_result is
-  'What became of a delivered event: its id, its status in the inbox, and whether it was there before.';
+  'What became of a delivered event: its id, its status in the inbox, and whether it was there '
+  'before.';
 
 
 create function billing_private.read_envelope(p_payload text)
@@ -1635,7 +1662,8 @@ end;
 $$;
 
 comment on function billing_private.read_envelope(text) is
-  'What the inbox keeps beside the raw text of an event. Refuses what is not an event (EVENT_INVALID, 400).';
+  'What the inbox keeps beside the raw text of an event. Refuses what is not an event '
+  '(EVENT_INVALID, 400).';
 
 
 create function billing_private.ingest_stripe_event(p_payload text)
@@ -1685,7 +1713,8 @@ end;
 comment on function billing.ingest_stripe_event(text) is
 $$Stores a verified Stripe event and applies it, in one transaction. For service_role.
 
-payload: the raw request body, whose signature the caller has checked. The same event twice changes nothing.
+payload: the raw request body, whose signature the caller has checked. The same event twice
+changes nothing.
 A failure to apply does not fail the call: the event is kept, retried with back-off, and shown in
 billing_admin.event_backlog. Only a failure to store is an error, so that Stripe delivers again.
 
@@ -1727,7 +1756,8 @@ begin atomic
 end;
 
 comment on function billing.report_rejected_webhook(text) is
-$$Counts a webhook request that was refused, so that a burst of them raises an alert. For service_role.
+$$Counts a webhook request that was refused, so that a burst of them raises an alert. For
+service_role.
 
 reason: the error code the request was answered with.$$;
 
@@ -1911,7 +1941,8 @@ begin atomic
 end;
 
 comment on function billing.list_plans(text, text) is
-$$The offers for a pricing page, cheapest tier first. Anyone may call it; use GET, so it can be cached.
+$$The offers for a pricing page, cheapest tier first. Anyone may call it; use GET, so it can be
+cached.
 
 store: only this store's plans; currency: only prices in it (ISO 4217).$$;
 
@@ -1947,7 +1978,9 @@ create type billing.subscription_summary as (
 );
 
 comment on type billing.subscription_summary is
-  'An account''s subscription as a client shows it. ends_at: the scheduled end, null while it renews. pending_command: what Stripe has been asked and not answered yet. Amounts in the smallest unit.';
+  'An account''s subscription as a client shows it. ends_at: the scheduled end, null while it '
+  'renews. pending_command: what Stripe has been asked and not answered yet. Amounts in the '
+  'smallest unit.';
 
 
 create function billing_private.current_subscription(p_account_id uuid)
@@ -1976,7 +2009,8 @@ end;
 $$;
 
 comment on function billing_private.current_subscription(uuid) is
-  'The one subscription to show or act on: running before stalled before ended, then the highest tier, then the newest.';
+  'The one subscription to show or act on: running before stalled before ended, then the highest '
+  'tier, then the newest.';
 
 
 create function billing_private.summarize_subscription(p_subscription_id uuid)
@@ -2068,7 +2102,8 @@ begin atomic
 end;
 
 comment on function billing.my_subscription(uuid) is
-$$The account's current or last subscription; no row when it never had one. Times in UTC, amounts in the smallest unit.
+$$The account's current or last subscription; no row when it never had one. Times in UTC, amounts in
+the smallest unit.
 
 account_id: null for the caller's own account.
 
@@ -2115,7 +2150,8 @@ $$;
 comment on function billing_private.enqueue_command(
   text, uuid, text, jsonb, text, uuid, billing.subscriptions
 ) is
-  'Writes a call to Stripe into the outbox, in the transaction that wants it. Returns its id, which is its idempotency key.';
+  'Writes a call to Stripe into the outbox, in the transaction that wants it. Returns its id, '
+  'which is its idempotency key.';
 
 
 create function billing_private.enqueue_customer_creation(p_account_id uuid)
@@ -2185,7 +2221,8 @@ end;
 $$;
 
 comment on function billing_private.enqueue_session_creation(billing.checkout_sessions) is
-  'Asks Stripe for the hosted page of a claimed checkout. The metadata lead every event that follows back to the account.';
+  'Asks Stripe for the hosted page of a claimed checkout. The metadata lead every event that '
+  'follows back to the account.';
 
 
 create function billing_private.retire_checkouts(
@@ -2227,7 +2264,8 @@ end;
 $$;
 
 comment on function billing_private.retire_checkouts(uuid, uuid) is
-  'Closes the account''s other open checkouts, here at once and at Stripe by command, so that none can be paid twice.';
+  'Closes the account''s other open checkouts, here at once and at Stripe by command, so that none'
+  ' can be paid twice.';
 
 
 -- -----------------------------------------------------------------------------
@@ -2246,7 +2284,8 @@ as $$
 begin
   if p_url is null or p_url !~ '^https?://[^[:space:]/]+' or length(p_url) > 2000 then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
-      'field', p_field, 'problem', 'an absolute http(s) address of at most 2000 characters is needed'));
+      'field', p_field,
+      'problem', 'an absolute http(s) address of at most 2000 characters is needed'));
   end if;
 end;
 $$;
@@ -2324,7 +2363,8 @@ end;
 $$;
 
 comment on function billing_private.require_eligible(uuid) is
-  'Refuses a second base subscription, with the reason (ALREADY_SUBSCRIBED, 409; PAYMENT_REQUIRED, 402).';
+  'Refuses a second base subscription, with the reason (ALREADY_SUBSCRIBED, 409; PAYMENT_REQUIRED,'
+  ' 402).';
 
 
 create function billing_private.reusable_checkout(
@@ -2361,7 +2401,8 @@ begin
     where subject_id = v_open.id
       and status = 'leased'
   ) then
-    perform billing_private.fail('CHECKOUT_IN_PROGRESS', jsonb_build_object('checkout_id', v_open.id));
+    perform billing_private.fail('CHECKOUT_IN_PROGRESS', jsonb_build_object(
+      'checkout_id', v_open.id));
   end if;
   perform billing_private.retire_checkouts(p_account_id, null);
   return null;
@@ -2451,9 +2492,11 @@ begin atomic
 end;
 
 comment on function billing.prepare_checkout(text, text, text, bigint, uuid) is
-$$Claims a checkout for the account; the checkout function then has Stripe open its page. Twice or at once: one checkout.
+$$Claims a checkout for the account; the checkout function then has Stripe open its page. Twice or
+at once: one checkout.
 
-price_key: from billing.list_plans(). quantity: seats. account_id: null for the caller's own account.
+price_key: from billing.list_plans(). quantity: seats. account_id: null for the caller's own
+account.
 An open checkout for something else is closed first.
 
 Errors
@@ -2501,7 +2544,8 @@ begin
     and is_primary
     and deleted_at is null;
   if v_customer_id is null then
-    perform billing_private.fail('CUSTOMER_NOT_FOUND', jsonb_build_object('account_id', v_account_id));
+    perform billing_private.fail('CUSTOMER_NOT_FOUND', jsonb_build_object(
+      'account_id', v_account_id));
   end if;
 
   perform billing_private.set_cause('user', auth.uid()::text, 'portal');
@@ -2529,7 +2573,8 @@ begin atomic
 end;
 
 comment on function billing.prepare_portal(text, uuid) is
-$$Asks for a session of Stripe's billing portal; the checkout function opens it and answers with its address.
+$$Asks for a session of Stripe's billing portal; the checkout function opens it and answers with its
+address.
 
 account_id: null for the caller's own account. The customer is always the account's own.
 
@@ -2553,7 +2598,8 @@ create type billing.claimed_command as (
 );
 
 comment on type billing.claimed_command is
-  'A call to Stripe to be made now. id is its idempotency key, lease proves the claim on completion.';
+  'A call to Stripe to be made now. id is its idempotency key, lease proves the claim on '
+  'completion.';
 
 
 create function billing_private.claim_commands(
@@ -2586,12 +2632,16 @@ begin
         from billing.checkout_sessions
         where checkout_sessions.id = p_subject_id
       ))
+      -- A portal's address is of use only to the user who waits for it: it stands in no line, and
+      -- nobody else takes it.
+      and (p_subject_id is not null or commands.kind <> 'create_portal')
       and not exists (
         select
         from billing_private.commands as earlier
         where earlier.account_id = commands.account_id
           and earlier.position < commands.position
           and earlier.status in ('pending', 'leased')
+          and 'create_portal' not in (earlier.kind, commands.kind)
       )
     order by commands.position
     limit least(greatest(coalesce(p_batch, 20), 1), 100)
@@ -2631,8 +2681,10 @@ end;
 comment on function billing.claim_commands(integer, uuid) is
 $$Leases calls to Stripe that are due, at most one per account, oldest first. For service_role.
 
-batch: at most this many (1 to 100). subject_id: only the account behind this checkout or portal request.
-A lease that runs out is given to the next caller; Stripe's idempotency key keeps the effect single.$$;
+batch: at most this many (1 to 100). subject_id: only the account behind this checkout or portal
+request.
+A lease that runs out is given to the next caller; Stripe's idempotency key keeps the effect
+single.$$;
 
 
 create type billing.command_outcome as (
@@ -2656,8 +2708,8 @@ volatile
 set search_path = ''
 as $$
 begin
-  -- No answer, server errors, rate limits, lock time-outs, requests in flight, and keys that are not
-  -- accepted (somebody will correct them) pass. Any other refusal would be refused again.
+  -- No answer, server errors, rate limits, lock time-outs, requests in flight, and keys that are
+  -- not accepted (somebody will correct them) pass. Any other refusal would be refused again.
   if not coalesce(
       p_http_status is null or p_http_status >= 500 or p_http_status in (401, 403, 408, 409, 429)
         or p_response #>> '{error,code}' = 'lock_timeout',
@@ -2675,7 +2727,8 @@ end;
 $$;
 
 comment on function billing_private.retry_at(billing_private.commands, integer, jsonb, integer) is
-  'When a failed command is tried again (doubling, with jitter, never before Retry-After), or null when it never is.';
+  'When a failed command is tried again (doubling, with jitter, never before Retry-After), or null'
+  ' when it never is.';
 
 
 create function billing_private.complete_command(
@@ -2702,7 +2755,8 @@ begin
   for update;
 
   if not found then
-    perform billing_private.fail('COMMAND_NOT_FOUND', jsonb_build_object('command_id', p_command_id));
+    perform billing_private.fail('COMMAND_NOT_FOUND', jsonb_build_object(
+      'command_id', p_command_id));
   elsif v_command.lease is distinct from p_lease or p_lease is null then
     perform billing_private.fail('LEASE_LOST', jsonb_build_object(
       'command_id', p_command_id, 'status', v_command.status));
@@ -2891,7 +2945,8 @@ end;
 comment on function billing.complete_command(uuid, uuid, integer, jsonb, integer) is
 $$Reports what Stripe answered to a claimed command. For service_role.
 
-http_status: null when no answer came. response: Stripe's body. retry_after_seconds: from Retry-After.
+http_status: null when no answer came. response: Stripe's body. retry_after_seconds: from
+Retry-After.
 A returned object is applied at once, through the same code as an event.
 
 Errors
@@ -2927,7 +2982,8 @@ end;
 $$;
 
 comment on function billing_private.require_transition(billing.subscriptions, text) is
-  'Refuses a change of status that billing.subscription_transitions does not list (INVALID_TRANSITION, 422).';
+  'Refuses a change of status that billing.subscription_transitions does not list '
+  '(INVALID_TRANSITION, 422).';
 
 
 create function billing_private.lock_subscription(p_account_id uuid)
@@ -2950,7 +3006,8 @@ end;
 $$;
 
 comment on function billing_private.lock_subscription(uuid) is
-  'The account''s current subscription, for a decision nobody else takes meanwhile (SUBSCRIPTION_NOT_FOUND, 404).';
+  'The account''s current subscription, for a decision nobody else takes meanwhile '
+  '(SUBSCRIPTION_NOT_FOUND, 404).';
 
 
 create function billing_private.is_being_asked(
@@ -2976,7 +3033,8 @@ end;
 $$;
 
 comment on function billing_private.is_being_asked(uuid, text, jsonb) is
-  'True when the last unanswered command of a subscription already asks for this: a double click is one command.';
+  'True when the last unanswered command of a subscription already asks for this: a double click '
+  'is one command.';
 
 
 create function billing_private.ask_subscription(
@@ -3023,7 +3081,8 @@ end;
 $$;
 
 comment on function billing_private.release_schedule(billing.subscriptions) is
-  'Lets go of the Stripe schedule a waiting change hangs on: while one is attached, Stripe refuses direct changes.';
+  'Lets go of the Stripe schedule a waiting change hangs on: while one is attached, Stripe refuses'
+  ' direct changes.';
 
 
 -- -----------------------------------------------------------------------------
@@ -3100,7 +3159,8 @@ begin atomic
 end;
 
 comment on function billing.cancel_subscription(boolean, text, uuid) is
-$$Ends the account's subscription, at the end of the paid period or at once. Twice changes nothing more.
+$$Ends the account's subscription, at the end of the paid period or at once. Twice changes nothing
+more.
 
 For Stripe subscriptions this asks Stripe: pending_command shows it until Stripe has answered.
 account_id: null for the caller's own account.
@@ -3216,7 +3276,8 @@ end;
 $$;
 
 comment on function billing_private.is_upgrade(uuid, uuid) is
-  'True when moving from one price to the other gives more: a higher tier, then a longer period, then a higher amount.';
+  'True when moving from one price to the other gives more: a higher tier, then a longer period, '
+  'then a higher amount.';
 
 
 create function billing_private.interval_of(
@@ -3328,7 +3389,8 @@ $$;
 comment on function billing_private.change_stripe_plan(
   billing.subscriptions, billing.prices, boolean
 ) is
-  'Asks Stripe to change a price: now with proration, or at period end through a subscription schedule.';
+  'Asks Stripe to change a price: now with proration, or at period end through a subscription '
+  'schedule.';
 
 
 create function billing_private.enqueue_schedule_phases(
@@ -3376,7 +3438,8 @@ end;
 $$;
 
 comment on function billing_private.enqueue_schedule_phases(billing_private.commands, jsonb) is
-  'Second half of a change at period end: the schedule Stripe made of the subscription gets the new price as its next phase.';
+  'Second half of a change at period end: the schedule Stripe made of the subscription gets the '
+  'new price as its next phase.';
 
 
 create function billing_private.note_pending_change(
@@ -3458,9 +3521,11 @@ begin atomic
 end;
 
 comment on function billing.change_plan(text, boolean, uuid) is
-$$Moves the account's subscription to another price. Naming the running price takes back a change that waits.
+$$Moves the account's subscription to another price. Naming the running price takes back a change
+that waits.
 
-at_period_end: null decides by the catalog: upgrades now (with proration), downgrades at period end.
+at_period_end: null decides by the catalog: upgrades now (with proration), downgrades at period
+end.
 For Stripe subscriptions this asks Stripe: pending_command shows it until Stripe has answered.
 account_id: null for the caller's own account.
 
@@ -3505,8 +3570,10 @@ end;
 $$;
 
 comment on function billing_private.period_at(timestamptz, interval, timestamptz) is
-$$The billing period that contains an instant: anchor + n × interval in UTC, so 31 January leads to 28 February and 31 March.
-The rule of Stripe's billing cycle anchors (https://docs.stripe.com/billing/subscriptions/billing-cycle).$$;
+$$The billing period that contains an instant: anchor + n × interval in UTC, so 31 January leads to
+28 February and 31 March.
+The rule of Stripe's billing cycle anchors
+(https://docs.stripe.com/billing/subscriptions/billing-cycle).$$;
 
 
 create function billing_private.start_manual_subscription(
@@ -3551,7 +3618,8 @@ end;
 $$;
 
 comment on function billing_private.start_manual_subscription(uuid, uuid, bigint, timestamptz) is
-  'Starts a subscription that lives without Stripe (complimentary, invoiced, gifted). p_ends_at: null to renew until canceled.';
+  'Starts a subscription that lives without Stripe (complimentary, invoiced, gifted). p_ends_at: '
+  'null to renew until canceled.';
 
 
 create function billing_private.set_manual_price(
@@ -3657,7 +3725,8 @@ end;
 $$;
 
 comment on function billing_private.expire_manual_subscriptions(integer) is
-  'Ends manual subscriptions whose end has passed; access ended by itself at that instant. Returns how many.';
+  'Ends manual subscriptions whose end has passed; access ended by itself at that instant. Returns'
+  ' how many.';
 
 
 create function billing_private.apply_manual_changes(p_limit integer)
@@ -3738,7 +3807,8 @@ end;
 $$;
 
 comment on function billing_private.renew_manual_subscriptions(integer) is
-  'Rolls manual subscriptions into the period that contains now, also over several missed ones. Returns how many.';
+  'Rolls manual subscriptions into the period that contains now, also over several missed ones. '
+  'Returns how many.';
 
 
 -- -----------------------------------------------------------------------------

@@ -83,9 +83,12 @@ $$;
 comment on function billing_private.access_of_item(
   billing.subscriptions, billing.subscription_items, billing.plans, text
 ) is
-$$From when until when a subscription item gives its plan's features, and why. valid_until is null when it gives nothing.
+$$From when until when a subscription item gives its plan's features, and why. valid_until is null
+when it gives nothing.
 
-Statuses are Stripe's (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses); the graces are the plan's.$$;
+Statuses are Stripe's
+(https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses); the graces are the
+plan's.$$;
 
 
 create type billing_private.entitlement_source as (
@@ -134,7 +137,8 @@ end;
 $$;
 
 comment on function billing_private.entitlement_sources(uuid[]) is
-  'Every subscription item and grant of these accounts with what it gives and why; also those that give nothing (valid_until is null).';
+  'Every subscription item and grant of these accounts with what it gives and why; also those that'
+  ' give nothing (valid_until is null).';
 
 
 create function billing_private.computed_entitlements(p_account_ids uuid[])
@@ -229,7 +233,8 @@ end;
 $$;
 
 comment on function billing_private.refresh_entitlements(uuid[]) is
-  'Brings entitlements and profiles of these accounts in step with their sources; writes only differences and keeps what it replaces.';
+  'Brings entitlements and profiles of these accounts in step with their sources; writes only '
+  'differences and keeps what it replaces.';
 
 
 create function billing_private.refresh_profiles(p_account_ids uuid[])
@@ -276,7 +281,8 @@ end;
 $$;
 
 comment on function billing_private.refresh_profiles(uuid[]) is
-  'Brings the profiles of these accounts in step with their entitlements; part of refresh_entitlements().';
+  'Brings the profiles of these accounts in step with their entitlements; part of '
+  'refresh_entitlements().';
 
 
 -- -----------------------------------------------------------------------------
@@ -317,7 +323,8 @@ end;
 $$;
 
 comment on function billing_private.refresh_after_subscriptions() is
-  'Refreshes the accounts whose subscriptions changed in a way access depends on. A new one gives nothing before it has items.';
+  'Refreshes the accounts whose subscriptions changed in a way access depends on. A new one gives '
+  'nothing before it has items.';
 
 
 create function billing_private.refresh_after_items()
@@ -459,7 +466,8 @@ end;
 $$;
 
 comment on function billing_private.refresh_after_catalog() is
-  'Refreshes the subscribers of plans whose features, graces or prices changed. Its argument is the column that names the plan.';
+  'Refreshes the subscribers of plans whose features, graces or prices changed. Its argument is '
+  'the column that names the plan.';
 
 create trigger t100_access_of_updates
   after update on billing.subscriptions
@@ -546,7 +554,8 @@ where entitlements.valid_from <= (select billing_private.now())
 group by entitlements.account_id, entitlements.feature_key;
 
 comment on view billing.current_entitlements is
-  'What each account has at this instant. Several sources of one feature: the best limit, the latest end.';
+  'What each account has at this instant. Several sources of one feature: the best limit, the '
+  'latest end.';
 comment on column billing.current_entitlements.limit_value is
   'The highest limit of all sources; null for unlimited, and for boolean features.';
 
@@ -575,9 +584,11 @@ end;
 $$;
 
 comment on function billing.has_entitlement(text, uuid) is
-$$True while the account has the feature, at this instant. In a policy write (select billing.has_entitlement('feature')).
+$$True while the account has the feature, at this instant. In a policy write (select
+billing.has_entitlement('feature')).
 
-account_id: null for the caller's own account. False for an unknown feature, for another's account and for visitors:
+account_id: null for the caller's own account. False for an unknown feature, for another's account
+and for visitors:
 whoever asks about a stranger learns nothing.$$;
 
 
@@ -598,7 +609,8 @@ begin atomic
 end;
 
 comment on function billing.my_entitlements(uuid) is
-$$All the account has at this instant: one row per feature, with its best limit and its end (UTC, exclusive).
+$$All the account has at this instant: one row per feature, with its best limit and its end (UTC,
+exclusive).
 
 account_id: null for the caller's own account. No rows for another's.$$;
 
@@ -620,7 +632,9 @@ create type billing.entitlement_explanation as (
 );
 
 comment on type billing.entitlement_explanation is
-  'One source of a feature: whether it gave access at the instant asked about, and why or why not. reason: active, trialing, ending, past_due_grace, granted, recorded; or ended, revoked, incomplete, unpaid, paused, unknown_status, period_unknown, expired, not_begun.';
+  'One source of a feature: whether it gave access at the instant asked about, and why or why not.'
+  ' reason: active, trialing, ending, past_due_grace, granted, recorded; or ended, revoked, '
+  'incomplete, unpaid, paused, unknown_status, period_unknown, expired, not_begun.';
 
 
 create function billing_private.explain_entitlement(
@@ -741,8 +755,10 @@ end;
 comment on function billing.explain_entitlement(text, uuid, timestamptz) is
 $$Why an account has, had or will have a feature: one row per source, those that give access first.
 
-account_id: null for the caller's own account; admins may ask about any. at: null for now; a future instant is
-answered from the sources, a past one from what was recorded then. No row: no source ever named the feature.
+account_id: null for the caller's own account; admins may ask about any. at: null for now; a
+future instant is
+answered from the sources, a past one from what was recorded then. No row: no source ever named
+the feature.
 
 Errors
   UNAUTHENTICATED    401  nobody is signed in
@@ -837,7 +853,8 @@ end;
 $$;
 
 comment on function billing_private.validate_entitlements(uuid[]) is
-  'Where stored entitlements of these accounts disagree with their sources: missing, surplus or different. No rows is the normal state.';
+  'Where stored entitlements of these accounts disagree with their sources: missing, surplus or '
+  'different. No rows is the normal state.';
 
 
 create function billing_private.correct_entitlements(p_account_ids uuid[])
@@ -868,7 +885,8 @@ end;
 $$;
 
 comment on function billing_private.correct_entitlements(uuid[]) is
-  'Repairs stored entitlements of these accounts that disagree with their sources, and logs each. Returns how many.';
+  'Repairs stored entitlements of these accounts that disagree with their sources, and logs each. '
+  'Returns how many.';
 
 
 create function billing_private.refresh_elapsed(p_limit integer)
@@ -905,7 +923,8 @@ end;
 $$;
 
 comment on function billing_private.refresh_elapsed(integer) is
-  'Brings stored state in step where an interval has ended or begun by the clock alone. Returns how many accounts.';
+  'Brings stored state in step where an interval has ended or begun by the clock alone. Returns '
+  'how many accounts.';
 
 
 -- -----------------------------------------------------------------------------

@@ -43,7 +43,8 @@ end;
 $$;
 
 comment on function billing_private.try_task_lock(text) is
-  'True when no other backend is running the task. Gone with the transaction or its backend, so nothing is ever stuck.';
+  'True when no other backend is running the task. Gone with the transaction or its backend, so '
+  'nothing is ever stuck.';
 
 
 create function billing_private.run_task(p_task_key text)
@@ -98,7 +99,8 @@ end;
 $$;
 
 comment on function billing_private.run_task(text) is
-  'Runs one task now and records the run: succeeded, failed, or running when another backend is at it.';
+  'Runs one task now and records the run: succeeded, failed, or running when another backend is at'
+  ' it.';
 
 
 create function billing_private.next_run(
@@ -117,7 +119,8 @@ end;
 $$;
 
 comment on function billing_private.next_run(billing_private.tasks, timestamptz) is
-  'The next planned instant of a task after a given one: whole multiples of run_every since 2000-01-01 UTC.';
+  'The next planned instant of a task after a given one: whole multiples of run_every since '
+  '2000-01-01 UTC.';
 
 
 create function billing_private.run_due_tasks()
@@ -151,9 +154,11 @@ end;
 $$;
 
 comment on function billing_private.run_due_tasks() is
-$$The heartbeat: runs every task that is due, oldest first, and returns how many ran. Call it once a minute.
+$$The heartbeat: runs every task that is due, oldest first, and returns how many ran. Call it once a
+minute.
 
-pg_cron does where it is installed; any scheduler that can run SQL as the owner will do. Stops starting tasks after
+pg_cron does where it is installed; any scheduler that can run SQL as the owner will do. Stops
+starting tasks after
 50 seconds, below the two minutes a hosted project gives a statement; the next heartbeat goes on.$$;
 
 
@@ -174,7 +179,8 @@ end;
 $$;
 
 comment on function billing_private.task_expire_subscriptions() is
-  'Ends manual subscriptions whose end has passed, and takes elapsed entitlements out of the stored state.';
+  'Ends manual subscriptions whose end has passed, and takes elapsed entitlements out of the '
+  'stored state.';
 
 
 -- -----------------------------------------------------------------------------
@@ -196,7 +202,8 @@ end;
 $$;
 
 comment on function billing_private.task_apply_scheduled_changes() is
-  'Brings changes of manual subscriptions that were scheduled into force and rolls periods. At Stripe, Stripe does both.';
+  'Brings changes of manual subscriptions that were scheduled into force and rolls periods. At '
+  'Stripe, Stripe does both.';
 
 
 -- -----------------------------------------------------------------------------
@@ -236,7 +243,8 @@ end;
 $$;
 
 comment on function billing_private.task_validate_entitlements() is
-  'Compares the stored entitlements of the next 2,000 accounts with their sources and repairs what disagrees.';
+  'Compares the stored entitlements of the next 2,000 accounts with their sources and repairs what'
+  ' disagrees.';
 
 
 -- -----------------------------------------------------------------------------
@@ -359,6 +367,7 @@ begin
       5, 30, 'minutes the oldest due command has waited (nobody rings the dispatcher?)')
     from billing_private.commands
     where status in ('pending', 'leased')
+      and kind <> 'create_portal'
     union all
     select billing_private.graded('dead_commands', count(*), 1, 1, 'commands given up this week')
     from billing_private.commands
@@ -435,6 +444,18 @@ begin
   get diagnostics v_rows = row_count;
   v_count := v_count + v_rows;
 
+  -- Portal sessions whose user has long gone elsewhere.
+  update billing_private.commands
+  set status = 'canceled',
+      lease = null,
+      lease_expires_at = null,
+      finished_at = v_now
+  where kind = 'create_portal'
+    and status in ('pending', 'leased')
+    and created_at < v_now - interval '10 minutes';
+  get diagnostics v_rows = row_count;
+  v_count := v_count + v_rows;
+
   -- pg_cron never cleans its own log; only the rows of our job are ours to remove.
   if exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then
     execute $cron$
@@ -450,7 +471,8 @@ end;
 $$;
 
 comment on function billing_private.task_clean_up() is
-  'Removes run logs and refusal counts older than 30 days, and our job''s pg_cron log older than 7.';
+  'Removes run logs and refusal counts older than 30 days, and our job''s pg_cron log older than '
+  '7.';
 
 
 -- -----------------------------------------------------------------------------
@@ -468,8 +490,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_check_health', '5 minutes'),
   ('validate_entitlements', 'compare entitlements with their sources and correct them',
     'task_validate_entitlements', '10 minutes'),
-  ('clean_up', 'remove old run logs',
-    'task_clean_up', '1 day');
+  ('clean_up', 'remove old run logs and abandoned portal requests',
+    'task_clean_up', '1 hour');
 
 
 -- -----------------------------------------------------------------------------
@@ -496,7 +518,8 @@ end;
 $$;
 
 comment on function billing_private.schedule_heartbeat() is
-  'Has pg_cron call the heartbeat every minute; false where pg_cron is not installed. Run it again after enabling pg_cron.';
+  'Has pg_cron call the heartbeat every minute; false where pg_cron is not installed. Run it again'
+  ' after enabling pg_cron.';
 
 select billing_private.schedule_heartbeat();
 

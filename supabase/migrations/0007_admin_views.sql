@@ -59,7 +59,9 @@ begin
       when bool_or(live.status = 'degraded') then 'degraded'
       else 'healthy'
     end,
-    format('%s of %s checks are healthy', count(*) filter (where live.status = 'healthy'), count(*)),
+    format(
+      '%s of %s checks are healthy',
+      count(*) filter (where live.status = 'healthy'), count(*)),
     count(*) filter (where live.status = 'healthy')::numeric,
     null::timestamptz
   from live
@@ -75,7 +77,8 @@ create view billing_admin.system_health with (security_invoker = true) as
 select * from billing_private.admin_system_health();
 
 comment on view billing_admin.system_health is
-  'Every health check as of now, the overall verdict first. since: how long it has been so, as far as recorded.';
+  'Every health check as of now, the overall verdict first. since: how long it has been so, as far'
+  ' as recorded.';
 
 
 -- -----------------------------------------------------------------------------
@@ -98,6 +101,7 @@ set search_path = ''
 as $$
 begin
   perform billing_private.require_admin();
+  -- Long because it is a list: one select for each kind of issue.
   return query
   select
     'critical', 'dead_event', stripe_events.event_id,
@@ -165,7 +169,8 @@ create view billing_admin.critical_issues with (security_invoker = true) as
 select * from billing_private.admin_critical_issues();
 
 comment on view billing_admin.critical_issues is
-  'What needs somebody: dead events and commands, customers nobody claimed, prices and statuses nobody knows, contradictions, failing tasks. No rows is the normal state.';
+  'What needs somebody: dead events and commands, customers nobody claimed, prices and statuses '
+  'nobody knows, contradictions, failing tasks. No rows is the normal state.';
 
 
 -- -----------------------------------------------------------------------------
@@ -224,7 +229,8 @@ create view billing_admin.subscription_overview with (security_invoker = true) a
 select * from billing_private.admin_subscription_overview();
 
 comment on view billing_admin.subscription_overview is
-  'Every subscription with its plan, price and end, newest first. access_until is the account''s, from all sources.';
+  'Every subscription with its plan, price and end, newest first. access_until is the account''s, '
+  'from all sources.';
 
 create view billing_admin.expiring_soon with (security_invoker = true) as
 select
@@ -299,7 +305,8 @@ create view billing_admin.problem_accounts with (security_invoker = true) as
 select * from billing_private.admin_problem_accounts();
 
 comment on view billing_admin.problem_accounts is
-  'Accounts that owe, stall or pay twice: past_due, unpaid, incomplete, paused, nobody_retries, several_subscriptions. Amounts in the smallest unit.';
+  'Accounts that owe, stall or pay twice: past_due, unpaid, incomplete, paused, nobody_retries, '
+  'several_subscriptions. Amounts in the smallest unit.';
 
 
 -- -----------------------------------------------------------------------------
@@ -325,7 +332,8 @@ create view billing_admin.entitlement_drift with (security_invoker = true) as
 select * from billing_private.admin_entitlement_drift();
 
 comment on view billing_admin.entitlement_drift is
-  'Stored entitlements that disagree with their sources, over all accounts. No rows is the normal state; billing_admin.correct_entitlements() repairs.';
+  'Stored entitlements that disagree with their sources, over all accounts. No rows is the normal '
+  'state; billing_admin.correct_entitlements() repairs.';
 
 
 -- -----------------------------------------------------------------------------
@@ -369,7 +377,8 @@ create view billing_admin.event_backlog with (security_invoker = true) as
 select * from billing_private.admin_event_backlog();
 
 comment on view billing_admin.event_backlog is
-  'Stripe events that are stored but not applied: failed ones will be tried again, dead ones wait for billing_admin.replay_event() or discard_event().';
+  'Stripe events that are stored but not applied: failed ones will be tried again, dead ones wait '
+  'for billing_admin.replay_event() or discard_event().';
 
 
 create function billing_private.admin_command_backlog()
@@ -406,7 +415,8 @@ create view billing_admin.command_backlog with (security_invoker = true) as
 select * from billing_private.admin_command_backlog();
 
 comment on view billing_admin.command_backlog is
-  'Calls to Stripe that are waiting, under way, or given up (dead; billing_admin.retry_command() takes them up again).';
+  'Calls to Stripe that are waiting, under way, or given up (dead; billing_admin.retry_command() '
+  'takes them up again).';
 
 
 -- -----------------------------------------------------------------------------
@@ -474,7 +484,8 @@ end;
 $$;
 
 comment on function billing_private.begin_admin_action(text) is
-  'Opens every manual correction: checks the caller and the reason, and names both as the cause of what follows.';
+  'Opens every manual correction: checks the caller and the reason, and names both as the cause of'
+  ' what follows.';
 
 
 create function billing_private.add_administrator(
@@ -490,7 +501,8 @@ as $$
 begin
   perform billing_private.begin_admin_action(p_reason);
   if p_user_id is null then
-    perform billing_private.fail('VALIDATION_FAILED', '{"field": "user_id", "problem": "is required"}');
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'user_id', 'problem', 'is required'));
   end if;
   insert into billing_private.administrators (user_id, reason)
   values (p_user_id, p_reason)
@@ -569,7 +581,8 @@ as $$
 begin
   perform billing_private.begin_admin_action(p_reason);
   if p_livemode is null then
-    perform billing_private.fail('VALIDATION_FAILED', '{"field": "livemode", "problem": "is required"}');
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'livemode', 'problem', 'is required'));
   end if;
   update billing_private.settings set stripe_livemode = p_livemode where only_row;
 
@@ -602,7 +615,8 @@ end;
 comment on function billing_admin.set_stripe_livemode(boolean, text) is
 $$Says which Stripe mode this database belongs to: false (test, as installed) or true (live).
 
-Events of the other mode are stored and not applied; those that came for the chosen mode before are applied by the next heartbeat.
+Events of the other mode are stored and not applied; those that came for the chosen mode before
+are applied by the next heartbeat.
 
 Errors
   VALIDATION_FAILED  400  no mode, or no reason
@@ -697,7 +711,8 @@ end;
 comment on function billing_admin.grant_entitlement(uuid, text, text, timestamptz, bigint) is
 $$Gives an account a feature from now on, beside what it pays for.
 
-valid_until: end, exclusive; null for no end. limit_value: units of a limit or metered feature; null for unlimited.
+valid_until: end, exclusive; null for no end. limit_value: units of a limit or metered feature;
+null for unlimited.
 
 Errors
   VALIDATION_FAILED  400  no reason, an end in the past, a negative limit
@@ -809,7 +824,8 @@ end;
 comment on function billing_admin.grant_subscription(uuid, text, text, timestamptz, bigint) is
 $$Starts a subscription that lives without Stripe: complimentary, invoiced or gifted.
 
-ends_at: when it ends; null to renew until canceled. The account cancels and changes it with the usual RPCs.
+ends_at: when it ends; null to renew until canceled. The account cancels and changes it with the
+usual RPCs.
 
 Errors
   VALIDATION_FAILED   400  no reason, an end in the past, a quantity below 1
@@ -855,7 +871,8 @@ begin atomic
 end;
 
 comment on function billing_admin.correct_entitlements(text, uuid) is
-$$Repairs what billing_admin.entitlement_drift shows, and logs each row. Returns how many were corrected.
+$$Repairs what billing_admin.entitlement_drift shows, and logs each row. Returns how many were
+corrected.
 
 account_id: null for all accounts.
 
@@ -901,7 +918,8 @@ begin atomic
 end;
 
 comment on function billing_admin.replay_event(text, text) is
-$$Applies a stored Stripe event again, with fresh retries. Returns its new status. Safe for an event that was applied: newer state stays.
+$$Applies a stored Stripe event again, with fresh retries. Returns its new status. Safe for an event
+that was applied: newer state stays.
 
 Errors
   VALIDATION_FAILED  400  no reason
@@ -995,7 +1013,8 @@ begin atomic
 end;
 
 comment on function billing_admin.retry_command(uuid, text) is
-$$Puts a command that was given up, or waits for its next try, at the head of the line, with fresh retries.
+$$Puts a command that was given up, or waits for its next try, at the head of the line, with fresh
+retries.
 
 Errors
   VALIDATION_FAILED  400  no reason
@@ -1036,7 +1055,8 @@ begin atomic
 end;
 
 comment on function billing_admin.run_task(text, text) is
-$$Runs a task now, whether or not it is due: succeeded, failed (see billing_admin.task_runs), or running when it already is.
+$$Runs a task now, whether or not it is due: succeeded, failed (see billing_admin.task_runs), or
+running when it already is.
 
 Errors
   VALIDATION_FAILED  400  no reason

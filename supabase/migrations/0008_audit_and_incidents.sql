@@ -71,6 +71,7 @@ revoke all on billing_private.audit_log from public, anon, authenticated, servic
 create function billing_private.refuse_change()
 returns trigger
 language plpgsql
+volatile
 set search_path = ''
 as $$
 begin
@@ -271,7 +272,8 @@ create table billing_private.incidents (
 );
 
 comment on table billing_private.incidents is
-  'What somebody has to look into: opened by alerts of a rule, one at a time per rule, closed by a person.';
+  'What somebody has to look into: opened by alerts of a rule, one at a time per rule, closed by a'
+  ' person.';
 
 create unique index incidents_one_open_idx on billing_private.incidents (rule_key)
   where status <> 'resolved';
@@ -338,9 +340,11 @@ create table billing_private.detection_rules (
 );
 
 comment on table billing_private.detection_rules is
-  'What counts as suspicious or broken: a query over the last interval, and what to make of its findings.';
+  'What counts as suspicious or broken: a query over the last interval, and what to make of its '
+  'findings.';
 comment on column billing_private.detection_rules.function_name is
-  'A function of billing_private taking (since timestamptz, threshold integer) and returning billing_private.finding rows.';
+  'A function of billing_private taking (since timestamptz, threshold integer) and returning '
+  'billing_private.finding rows.';
 comment on column billing_private.detection_rules.cool_down is
   'How long after an alert was resolved the same fact raises no new one.';
 
@@ -563,16 +567,20 @@ set search_path = ''
 as $$
 declare
   v_rule billing_private.detection_rules;
+  v_findings billing_private.finding[];
   v_finding billing_private.finding;
   v_count bigint := 0;
 begin
   for v_rule in
     select * from billing_private.detection_rules where is_enabled order by key
   loop
-    for v_finding in
-      execute format('select * from billing_private.%I($1, $2)', v_rule.function_name)
-      using billing_private.now() - v_rule.look_back, v_rule.threshold
-    loop
+    execute format(
+      'select array_agg(finding) from billing_private.%I($1, $2) as finding', v_rule.function_name
+    )
+    into v_findings
+    using billing_private.now() - v_rule.look_back, v_rule.threshold;
+
+    foreach v_finding in array coalesce(v_findings, '{}') loop
       if billing_private.raise_alert(v_rule, v_finding) then
         v_count := v_count + 1;
       end if;
@@ -610,7 +618,8 @@ create view billing_admin.audit_log with (security_invoker = true) as
 select * from billing_private.admin_audit_log();
 
 comment on view billing_admin.audit_log is
-  'The last 10,000 changes of business tables, newest first: who, what, when, why, by which event, command, task or admin. One account''s whole history: billing_admin.audit_of_account().';
+  'The last 10,000 changes of business tables, newest first: who, what, when, why, by which event,'
+  ' command, task or admin. One account''s whole history: billing_admin.audit_of_account().';
 
 
 create function billing_private.admin_audit_of_account(p_account_id uuid)
@@ -750,7 +759,8 @@ begin atomic
 end;
 
 comment on function billing_admin.resolve_alert(uuid, text) is
-$$Closes an alert; the same fact raises no new one during the rule's cool-down. Twice changes nothing more.
+$$Closes an alert; the same fact raises no new one during the rule's cool-down. Twice changes
+nothing more.
 
 Errors
   VALIDATION_FAILED  400  no reason
