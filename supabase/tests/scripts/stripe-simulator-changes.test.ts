@@ -167,6 +167,7 @@ describe("prorations", () => {
 describe("changes that must be paid first", () => {
   async function declinedUpgrade(
     payment_behavior: "error_if_incomplete" | "pending_if_incomplete",
+    moment = start + 15 * day,
   ) {
     harness = await useSimulator({ startAt: start });
     const { stripe, simulator } = harness;
