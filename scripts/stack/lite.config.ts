@@ -11,9 +11,36 @@ function required(name: string): string {
   return value;
 }
 
+const schemas = required("LITE_SCHEMAS").split(",");
+
 /** "2026-01-31 10:00:00.5+00" as PostgREST writes it: "2026-01-31T10:00:00.5+00:00". */
 function isoTimestamp(text: string): string {
   return text.replace(" ", "T").replace(/([+-]\d\d)$/, "$1:00");
+}
+
+interface Relation {
+  name: string;
+  schema: string;
+}
+
+interface Exchange {
+  req: { path: string };
+  res: Response;
+}
+
+/**
+ * Studio's table editor lists tables only and reads them through the Data API: this adds the views and leaves out
+ * what is not exposed.
+ */
+async function showViewsInStudio(exchange: Exchange, next: () => Promise<void>): Promise<void> {
+  await next();
+  if (exchange.req.path !== "/_system/introspect") return;
+  const answer = (await exchange.res.json()) as { tables: Relation[]; views: Relation[] };
+  const tables = [
+    ...answer.tables,
+    ...answer.views.map(({ name, schema }) => ({ name, schema, type: "view" })),
+  ].filter(({ schema }) => schemas.includes(schema));
+  exchange.res = Response.json({ ...answer, tables });
 }
 
 /** Lite hands JSON over as text already, which its driver would quote once more. */
@@ -52,7 +79,7 @@ Object.assign(connection, { rlsState: "active" });
 
 export default {
   connection,
-  api: { port: Number(required("LITE_PORT")), schemas: required("LITE_SCHEMAS").split(",") },
+  api: { port: Number(required("LITE_PORT")), schemas },
   // There is no folder of migrations for Lite to keep account of.
   db: { migrations: { enabled: false } },
   auth: {
@@ -65,4 +92,5 @@ export default {
     email: { enable_signup: true, enable_confirmations: false },
   },
   studio: { enabled: true },
+  options: { server: { middlewares: [showViewsInStudio] } },
 };
