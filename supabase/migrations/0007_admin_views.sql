@@ -85,6 +85,7 @@ comment on view billing_admin.system_health is
 -- 2  critical_issues
 -- -----------------------------------------------------------------------------
 
+-- Its body is long because it is a list: one select for each kind of issue.
 create function billing_private.admin_critical_issues()
 returns table (
   severity text,
@@ -101,7 +102,6 @@ set search_path = ''
 as $$
 begin
   perform billing_private.require_admin();
-  -- Long because it is a list: one select for each kind of issue.
   return query
   select
     'critical', 'dead_event', stripe_events.event_id,
