@@ -2095,7 +2095,6 @@ create function billing.my_subscription(account_id uuid default null)
 returns setof billing.subscription_summary
 language sql
 stable
-rows 1
 set search_path = ''
 begin atomic
   select * from billing_private.my_subscription(my_subscription.account_id);
@@ -3152,7 +3151,6 @@ create function billing.cancel_subscription(
 returns setof billing.subscription_summary
 language sql
 volatile
-rows 1
 set search_path = ''
 begin atomic
   select * from billing_private.cancel_subscription(at_period_end, reason, account_id);
@@ -3221,7 +3219,6 @@ create function billing.undo_cancel(account_id uuid default null)
 returns setof billing.subscription_summary
 language sql
 volatile
-rows 1
 set search_path = ''
 begin atomic
   select * from billing_private.undo_cancel(undo_cancel.account_id);
@@ -3514,7 +3511,6 @@ create function billing.change_plan(
 returns setof billing.subscription_summary
 language sql
 volatile
-rows 1
 set search_path = ''
 begin atomic
   select * from billing_private.change_plan(price_key, at_period_end, account_id);

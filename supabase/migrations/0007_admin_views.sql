@@ -814,7 +814,6 @@ create function billing_admin.grant_subscription(
 returns setof billing.subscription_summary
 language sql
 volatile
-rows 1
 set search_path = ''
 begin atomic
   select *
