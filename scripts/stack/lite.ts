@@ -2,6 +2,7 @@ import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { withClient } from "./database.ts";
 import type { ApiKeys } from "./keys.ts";
 import { answers, startChild } from "./service.ts";
 
@@ -35,6 +36,8 @@ const typeScriptLoader = pathToFileURL(createRequire(import.meta.url).resolve("t
  */
 export async function startLite(options: LiteOptions): Promise<Lite> {
   const { databaseUrl, port, schemas, directory, keys } = options;
+  // Lite itself would try for half a minute.
+  await withClient(databaseUrl, (client) => client.query("select"));
   mkdirSync(directory, { recursive: true });
   const config = fileURLToPath(new URL("lite.config.ts", import.meta.url));
 
