@@ -1193,21 +1193,21 @@ export type Database = {
     Functions: {
       cancel_subscription: {
         Args: { account_id?: string; at_period_end?: boolean; reason?: string };
-        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
         SetofOptions: {
           from: "*";
           to: "subscription_summary";
-          isOneToOne: true;
+          isOneToOne: false;
           isSetofReturn: true;
         };
       };
       change_plan: {
         Args: { account_id?: string; at_period_end?: boolean; price_key: string };
-        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
         SetofOptions: {
           from: "*";
           to: "subscription_summary";
-          isOneToOne: true;
+          isOneToOne: false;
           isSetofReturn: true;
         };
       };
@@ -1306,11 +1306,11 @@ export type Database = {
       };
       my_subscription: {
         Args: { account_id?: string };
-        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
         SetofOptions: {
           from: "*";
           to: "subscription_summary";
-          isOneToOne: true;
+          isOneToOne: false;
           isSetofReturn: true;
         };
       };
@@ -1358,11 +1358,11 @@ export type Database = {
       report_rejected_webhook: { Args: { reason: string }; Returns: undefined };
       undo_cancel: {
         Args: { account_id?: string };
-        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
         SetofOptions: {
           from: "*";
           to: "subscription_summary";
-          isOneToOne: true;
+          isOneToOne: false;
           isSetofReturn: true;
         };
       };
@@ -1706,11 +1706,11 @@ export type Database = {
           quantity?: number;
           reason: string;
         };
-        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"];
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
         SetofOptions: {
           from: "*";
           to: "subscription_summary";
-          isOneToOne: true;
+          isOneToOne: false;
           isSetofReturn: true;
         };
       };

@@ -29,7 +29,6 @@ export const errorCodes = {
   NOT_A_MEMBER: { status: 403, message: "you are not a member of this account" },
   PAYLOAD_TOO_LARGE: { status: 413, message: "the request body is too large" },
   PAYMENT_REQUIRED: { status: 402, message: "an unpaid invoice has to be settled first" },
-  PLAN_NOT_FOUND: { status: 404, message: "there is no such plan" },
   PRICE_NOT_FOUND: { status: 404, message: "there is no such price on offer" },
   ROUTE_NOT_FOUND: { status: 404, message: "there is no such route" },
   SIGNATURE_EXPIRED: { status: 400, message: "the signature is outside the time tolerance" },
