@@ -56,7 +56,9 @@ as $$
 begin
   -- jsonb refuses \u0000 and unpaired surrogates; Stripe's customers can type both.
   if p_text ~ '\\u(0000|[dD][89a-fA-F])' then
-    p_text := regexp_replace(p_text, '(?<!\\)((?:\\\\)*)\\u0000', '\1', 'g');
+    -- A backslash that is text is spelt in letters first: what follows it is no escape.
+    p_text := regexp_replace(p_text, '\\\\', '\\u005c', 'g');
+    p_text := regexp_replace(p_text, '\\u0000', '', 'g');
     p_text := regexp_replace(
       p_text, '\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])', '\\ufffd', 'g');
     p_text := regexp_replace(
@@ -96,6 +98,14 @@ immutable
 set search_path = ''
 as $$
 begin
+  if p_value #>> '{}' ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$' then
+    begin
+      return (p_value #>> '{}')::timestamptz;
+    exception when datetime_field_overflow then
+      return null;
+    end;
+  end if;
+
   -- Milliseconds taken for seconds would be the year 57,000: such a value is no time at all.
   if jsonb_typeof(p_value) <> 'number'
     or (p_value #>> '{}')::numeric not between 0 and 32503680000
@@ -107,8 +117,8 @@ end;
 $$;
 
 comment on function billing_private.stripe_time(jsonb) is
-  'A Unix time in seconds as timestamptz; null for null, for anything else, and beyond the year '
-  '3000.';
+  'A time as timestamptz: Unix seconds, or text as in thin events; null for null, for anything '
+  'else, and beyond the year 3000.';
 
 
 create function billing_private.stripe_integer(p_value jsonb)
@@ -1630,7 +1640,7 @@ begin
   v_event.event_id := nullif(v_json ->> 'id', '');
   v_event.source := 'webhook';
   v_event.type := nullif(v_json ->> 'type', '');
-  -- Thin events (v2.core.event) name their object, and write the time as text.
+  -- Thin events (v2.core.event) only name their object.
   v_event.object_id := coalesce(
     nullif(v_object ->> 'id', ''), v_json #>> '{related_object,id}');
   v_event.object_type := coalesce(v_object ->> 'object', v_json #>> '{related_object,type}');
@@ -1644,15 +1654,12 @@ begin
   v_event.api_version := v_json ->> 'api_version';
   v_event.livemode := coalesce(v_json -> 'livemode' = 'true', false);
   v_event.occurred_at := coalesce(
-    billing_private.stripe_time(v_json -> 'created'),
-    case when v_json ->> 'created' ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d'
-      then (v_json ->> 'created')::timestamptz end,
-    billing_private.now());
+    billing_private.stripe_time(v_json -> 'created'), billing_private.now());
   v_event.payload := p_payload;
   v_event.request_id := billing_private.request_id();
 
   if v_event.event_id is null or v_event.type is null
-    or v_json ->> 'object' not in ('event', 'v2.core.event')
+    or coalesce(v_json ->> 'object', '') not in ('event', 'v2.core.event')
   then
     perform billing_private.fail('EVENT_INVALID', jsonb_build_object(
       'problem', 'id, type or object is missing'));
