@@ -1,0 +1,427 @@
+-- Rules that every function keeps: who may call it, what it resolves, what it raises.
+-- Without helpers.psql, which puts a clock into billing_private.now(): this is the shipped schema.
+begin;
+select plan(25);
+
+create temporary view functions as
+select
+  pg_proc.*,
+  pg_proc.oid::regprocedure::text as name,
+  nspname as schema,
+  case prokind when 'f' then pg_get_functiondef(pg_proc.oid) end as definition
+from pg_proc
+join pg_namespace on pg_namespace.oid = pronamespace
+where nspname in ('billing', 'billing_admin', 'billing_private');
+
+-- ---- the clock --------------------------------------------------------------
+
+select is(
+  (select regexp_replace(prosrc, '\s+', ' ', 'g') from functions where proname = 'now'),
+  ' begin return now(); end; ',
+  'the clock, as shipped, is plain now()'
+);
+
+select is(
+  billing_private.now(), now(),
+  'the clock, as shipped, says what the transaction''s clock says'
+);
+
+select is_empty(
+  $$
+    select name, match[1]
+    from functions
+    cross join lateral regexp_matches(
+      definition,
+      '(?<!billing_private\.)\m(now\(\)|current_timestamp|statement_timestamp|transaction_timestamp'
+        '|clock_timestamp|localtimestamp|current_date|timeofday)',
+      'gi') as match
+    where name <> 'billing_private.now()'
+      -- How long a run takes is measured on the wall; pg_cron writes its log by its own clock.
+      and (proname, match[1]) not in (
+        ('run_task', 'clock_timestamp'),
+        ('run_due_tasks', 'clock_timestamp'),
+        ('task_clean_up', 'now()')
+      )
+  $$,
+  'no function asks another clock than billing_private.now()'
+);
+
+-- ---- what a name resolves to ------------------------------------------------
+
+select is_empty(
+  $$
+    select name
+    from functions
+    where not coalesce(proconfig @> array['search_path=""'], false)
+  $$,
+  'every function pins its search_path to nothing'
+);
+
+select is_empty(
+  $$ select name from functions where prokind <> 'f' $$,
+  'there are only plain functions: no procedure, aggregate or window function'
+);
+
+-- ---- who may call what ------------------------------------------------------
+
+select set_eq(
+  $$ select name from functions where has_function_privilege('anon', oid, 'execute') $$,
+  array[
+    'billing.has_entitlement(text,uuid)',
+    'billing.list_plans(text,text)',
+    'billing.my_entitlements(uuid)',
+    'billing_private.now()'
+  ],
+  'exactly these functions are callable by visitors'
+);
+
+select set_eq(
+  $$
+    select name
+    from functions
+    where schema <> 'billing_private'
+      and has_function_privilege('authenticated', oid, 'execute')
+  $$,
+  array[
+    'billing.cancel_subscription(boolean,text,uuid)',
+    'billing.change_plan(text,boolean,uuid)',
+    'billing.explain_entitlement(text,uuid,timestamp with time zone)',
+    'billing.has_entitlement(text,uuid)',
+    'billing.has_entitlement_at(text,timestamp with time zone,uuid)',
+    'billing.list_plans(text,text)',
+    'billing.my_entitlements(uuid)',
+    'billing.my_subscription(uuid)',
+    'billing.prepare_checkout(text,text,text,bigint,uuid)',
+    'billing.prepare_portal(text,uuid)',
+    'billing.undo_cancel(uuid)',
+    'billing_admin.add_administrator(uuid,text)',
+    'billing_admin.assign_incident(uuid,uuid,text)',
+    'billing_admin.audit_of_account(uuid)',
+    'billing_admin.correct_entitlements(text,uuid)',
+    'billing_admin.discard_event(text,text)',
+    'billing_admin.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_admin.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_admin.note_incident(uuid,text)',
+    'billing_admin.remove_administrator(uuid,text)',
+    'billing_admin.replay_event(text,text)',
+    'billing_admin.resolve_alert(uuid,text)',
+    'billing_admin.resolve_incident(uuid,text)',
+    'billing_admin.retry_command(uuid,text)',
+    'billing_admin.revoke_entitlement(uuid,text)',
+    'billing_admin.run_task(text,text)',
+    'billing_admin.set_stripe_livemode(boolean,text)'
+  ],
+  'exactly these RPCs are callable by signed-in users'
+);
+
+-- They cannot be named for want of usage on the schema; the wrappers lead to them.
+select set_eq(
+  $$
+    select name
+    from functions
+    where schema = 'billing_private'
+      and has_function_privilege('authenticated', oid, 'execute')
+  $$,
+  array[
+    'billing_private.add_administrator(uuid,text)',
+    'billing_private.admin_alerts()',
+    'billing_private.admin_audit_log()',
+    'billing_private.admin_audit_of_account(uuid)',
+    'billing_private.admin_command_backlog()',
+    'billing_private.admin_correct_entitlements(text,uuid)',
+    'billing_private.admin_critical_issues()',
+    'billing_private.admin_entitlement_drift()',
+    'billing_private.admin_event_backlog()',
+    'billing_private.admin_incident_timeline()',
+    'billing_private.admin_incidents()',
+    'billing_private.admin_problem_accounts()',
+    'billing_private.admin_run_task(text,text)',
+    'billing_private.admin_subscription_overview()',
+    'billing_private.admin_system_health()',
+    'billing_private.admin_task_runs()',
+    'billing_private.admin_tasks()',
+    'billing_private.cancel_subscription(boolean,text,uuid)',
+    'billing_private.change_plan(text,boolean,uuid)',
+    'billing_private.discard_event(text,text)',
+    'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
+    'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_private.my_account_ids()',
+    'billing_private.my_subscription(uuid)',
+    'billing_private.now()',
+    'billing_private.prepare_checkout(text,text,text,bigint,uuid)',
+    'billing_private.prepare_portal(text,uuid)',
+    'billing_private.remove_administrator(uuid,text)',
+    'billing_private.replay_event(text,text)',
+    'billing_private.resolve_alert(uuid,text)',
+    'billing_private.retry_command(uuid,text)',
+    'billing_private.revoke_entitlement(uuid,text)',
+    'billing_private.set_stripe_livemode(boolean,text)',
+    'billing_private.undo_cancel(uuid)',
+    'billing_private.work_on_incident(uuid,text,text,uuid)'
+  ],
+  'exactly these private functions work behind what signed-in users may touch'
+);
+
+select set_eq(
+  $$
+    select name
+    from functions
+    where has_function_privilege('service_role', oid, 'execute')
+      and not has_function_privilege('authenticated', oid, 'execute')
+  $$,
+  array[
+    'billing.claim_commands(integer,uuid)',
+    'billing.complete_command(uuid,uuid,integer,jsonb,integer)',
+    'billing.ingest_stripe_event(text)',
+    'billing.report_rejected_webhook(text)',
+    'billing_private.claim_commands(integer,uuid)',
+    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer)',
+    'billing_private.ingest_stripe_event(text)',
+    'billing_private.report_rejected_webhook(text)'
+  ],
+  'exactly these functions are for the Edge Functions alone'
+);
+
+select set_eq(
+  $$
+    select name
+    from functions
+    where has_function_privilege('authenticated', oid, 'execute')
+      and not has_function_privilege('service_role', oid, 'execute')
+  $$,
+  array['billing_private.my_account_ids()'],
+  'the Edge Functions may call whatever users may, but have no accounts of their own'
+);
+
+select is_empty(
+  $$
+    select name, coalesce(nullif(grantee, 0)::regrole::text, 'public'), privilege_type
+    from functions
+    cross join lateral aclexplode(coalesce(proacl, acldefault('f', proowner)))
+    where grantee <> proowner
+      and coalesce(nullif(grantee, 0)::regrole::text, 'public')
+        not in ('anon', 'authenticated', 'service_role')
+  $$,
+  'no function is callable by public, or by anybody but its owner and the API roles'
+);
+
+-- ---- whose rights it runs with ----------------------------------------------
+
+-- Lints 0028 and 0029, which `supabase db advisors` leaves out, are this rule: a definer function in
+-- an exposed schema would hand the owner's rights to whoever guesses an argument.
+select is_empty(
+  $$ select name from functions where prosecdef and schema <> 'billing_private' $$,
+  'no function of an exposed schema runs with its owner''s rights'
+);
+
+select set_eq(
+  $$ select name from functions where prosecdef $$,
+  array[
+    'billing_private.add_administrator(uuid,text)',
+    'billing_private.admin_alerts()',
+    'billing_private.admin_audit_log()',
+    'billing_private.admin_audit_of_account(uuid)',
+    'billing_private.admin_command_backlog()',
+    'billing_private.admin_correct_entitlements(text,uuid)',
+    'billing_private.admin_critical_issues()',
+    'billing_private.admin_entitlement_drift()',
+    'billing_private.admin_event_backlog()',
+    'billing_private.admin_incident_timeline()',
+    'billing_private.admin_incidents()',
+    'billing_private.admin_problem_accounts()',
+    'billing_private.admin_run_task(text,text)',
+    'billing_private.admin_subscription_overview()',
+    'billing_private.admin_system_health()',
+    'billing_private.admin_task_runs()',
+    'billing_private.admin_tasks()',
+    'billing_private.cancel_subscription(boolean,text,uuid)',
+    'billing_private.change_plan(text,boolean,uuid)',
+    'billing_private.claim_commands(integer,uuid)',
+    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer)',
+    'billing_private.discard_event(text,text)',
+    'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
+    'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_private.ingest_stripe_event(text)',
+    'billing_private.is_admin()',
+    'billing_private.my_account_ids()',
+    'billing_private.my_subscription(uuid)',
+    'billing_private.prepare_checkout(text,text,text,bigint,uuid)',
+    'billing_private.prepare_portal(text,uuid)',
+    'billing_private.record_subscription_changes()',
+    'billing_private.record_subscription_starts()',
+    'billing_private.refresh_after_catalog()',
+    'billing_private.refresh_after_grants()',
+    'billing_private.refresh_after_invoices()',
+    'billing_private.refresh_after_item_updates()',
+    'billing_private.refresh_after_items()',
+    'billing_private.refresh_after_subscriptions()',
+    'billing_private.refresh_entitlements(uuid[])',
+    'billing_private.remove_administrator(uuid,text)',
+    'billing_private.replay_event(text,text)',
+    'billing_private.report_rejected_webhook(text)',
+    'billing_private.require_admin()',
+    'billing_private.resolve_alert(uuid,text)',
+    'billing_private.retry_command(uuid,text)',
+    'billing_private.revoke_entitlement(uuid,text)',
+    'billing_private.set_stripe_livemode(boolean,text)',
+    'billing_private.undo_cancel(uuid)',
+    'billing_private.work_on_incident(uuid,text,text,uuid)',
+    'billing_private.write_audit()'
+  ],
+  'exactly these functions run with their owner''s rights'
+);
+
+select is_empty(
+  $$
+    select name
+    from functions
+    where schema = 'billing_private'
+      and not prosecdef
+      and prorettype <> 'trigger'::regtype
+      and (has_function_privilege('authenticated', oid, 'execute')
+        or has_function_privilege('service_role', oid, 'execute'))
+      and proname <> 'now'
+  $$,
+  'a private function that an RPC leads to runs with its owner''s rights, or could do nothing'
+);
+
+-- ---- what the Data API makes of it ------------------------------------------
+
+-- PostgREST calls a stable function by GET, in a read-only transaction that a replica can serve.
+select set_eq(
+  $$ select proname from functions where schema <> 'billing_private' and provolatile <> 'v' $$,
+  array[
+    'audit_of_account', 'explain_entitlement', 'has_entitlement', 'has_entitlement_at',
+    'list_plans', 'my_entitlements', 'my_subscription'
+  ]::name[],
+  'exactly these RPCs only read, and answer to GET'
+);
+
+select is_empty(
+  $$
+    select name, prorettype::regtype
+    from functions
+    where schema <> 'billing_private'
+      and prorettype in ('json'::regtype, 'jsonb'::regtype, 'record'::regtype)
+  $$,
+  'every RPC returns a named type, so that generated types say something'
+);
+
+select is_empty(
+  $$
+    select schema, proname, count(*)
+    from functions
+    where schema <> 'billing_private'
+    group by schema, proname
+    having count(*) > 1
+  $$,
+  'no RPC has two signatures: PostgREST could not tell which one a JSON body means'
+);
+
+select is_empty(
+  $$
+    select name
+    from functions
+    where schema <> 'billing_private'
+      and pronargs > 0
+      and coalesce('' = any (proargnames), true)
+  $$,
+  'every argument of every RPC has a name'
+);
+
+-- ---- what it raises ---------------------------------------------------------
+
+select is_empty(
+  $$
+    select name
+    from functions
+    where definition ~* '\mraise\s+(exception|sqlstate|using)'
+      and name <> 'billing_private.fail(text,jsonb)'
+  $$,
+  'errors are raised by billing_private.fail() alone'
+);
+
+select is_empty(
+  $$
+    select name
+    from functions
+    where definition ~ 'billing_private\.fail\s*\(\s*[^''[:space:]]'
+      and name <> 'billing_private.fail(text,jsonb)'
+  $$,
+  'every error is raised by the name of its code, not by one that is computed'
+);
+
+select is_empty(
+  $$
+    select name, match[1] as code
+    from functions
+    cross join lateral regexp_matches(definition, '\.fail\s*\(\s*''([^'']*)''', 'g') as match
+    where match[1] not in (select code from billing.error_codes)
+  $$,
+  'every error that is raised is in the catalog'
+);
+
+select is_empty(
+  $$
+    select name, match[1] as code, match[2] as status
+    from functions
+    cross join lateral regexp_matches(
+      obj_description(oid, 'pg_proc'), '^ {2}([A-Z][A-Z0-9_]+) +([0-9]{3}) {2}', 'gn') as match
+    where not exists (
+      select from billing.error_codes where code = match[1] and status = match[2]::integer
+    )
+  $$,
+  'every error that a function''s comment lists is in the catalog with that status'
+);
+
+-- ---- what the registries name -----------------------------------------------
+
+select set_eq(
+  $$ select 'billing_private.' || function_name || '()' from billing_private.tasks $$,
+  $$
+    select name
+    from functions
+    where schema = 'billing_private'
+      and proname like 'task\_%'
+      and pronargs = 0
+      and prorettype = 'bigint'::regtype
+      and not proretset
+  $$,
+  'every task is a function without arguments that says how many rows it changed, and none is idle'
+);
+
+select set_eq(
+  $$
+    select format('billing_private.%s(jsonb,billing_private.stripe_events)', projector)
+    from billing_private.event_handlers
+  $$,
+  $$
+    select name
+    from functions
+    where schema = 'billing_private'
+      and proargtypes = array['jsonb'::regtype, 'billing_private.stripe_events'::regtype]::oidvector
+      and prorettype = 'void'::regtype
+  $$,
+  'every event handler is a projector of an object and its event, and none is idle'
+);
+
+select set_eq(
+  $$
+    select format('billing_private.%s(timestamp with time zone,integer)', function_name)
+    from billing_private.detection_rules
+  $$,
+  $$
+    select name
+    from functions
+    where schema = 'billing_private'
+      and proname like 'detect\_%'
+      and proretset
+      and prorettype = 'billing_private.finding'::regtype
+  $$,
+  'every detection rule is a query for findings since an instant, and none is idle'
+);
+
+select * from finish();
+rollback;
