@@ -208,8 +208,8 @@ select is_empty(
 
 -- ---- whose rights it runs with ----------------------------------------------
 
--- Lints 0028 and 0029, which `supabase db advisors` leaves out, are this rule: a definer function in
--- an exposed schema would hand the owner's rights to whoever guesses an argument.
+-- Lints 0028 and 0029, which `supabase db advisors` leaves out, are this rule: a definer function
+-- in an exposed schema would hand the owner's rights to whoever guesses an argument.
 select is_empty(
   $$ select name from functions where prosecdef and schema <> 'billing_private' $$,
   'no function of an exposed schema runs with its owner''s rights'

@@ -1,5 +1,5 @@
 -- Whose rows anybody sees and nobody writes: every table and view of billing, by actor.
--- The relations come from the catalogs: a new one fails here by name until two_accounts.psql fills it.
+-- The relations come from the catalogs: a new one fails here by name until the example fills it.
 begin;
 \ir two_accounts.psql
 select plan(23);
@@ -137,12 +137,14 @@ select bag_eq(
   $$
     select relation, contents
     from tests.seen_by('visitor')
-    where relation in ('billing.error_codes', 'billing.features', 'billing.subscription_transitions')
+    where relation in (
+      'billing.error_codes', 'billing.features', 'billing.subscription_transitions')
   $$,
   $$
     select relation, contents
     from tests.all_rows
-    where relation in ('billing.error_codes', 'billing.features', 'billing.subscription_transitions')
+    where relation in (
+      'billing.error_codes', 'billing.features', 'billing.subscription_transitions')
   $$,
   'a visitor sees all error codes, features and legal transitions'
 );

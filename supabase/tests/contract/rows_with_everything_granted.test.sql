@@ -1,7 +1,7 @@
 -- Row level security holds alone: after every role was granted everything on every table, as some
 -- local tools do on start, still nobody sees or writes another's rows.
--- service_role bypasses row level security, and truncate is not subject to it; the Data API, which is
--- all that users reach, has no truncate.
+-- service_role bypasses row level security, and truncate is not subject to it; the Data API, which
+-- is all that users reach, has no truncate.
 begin;
 \ir two_accounts.psql
 select plan(13);

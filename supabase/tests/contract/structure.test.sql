@@ -372,8 +372,8 @@ select set_eq(
   'every insert, update and delete of a business table is audited, under its primary key'
 );
 
--- Lint 0020 estimates bloat, which a schema made a moment ago cannot have; lint 0025 is about storage
--- buckets, and there are none.
+-- Lint 0020 estimates bloat, which a schema made a moment ago cannot have; lint 0025 is about
+-- storage buckets, and there are none.
 
 select * from finish();
 rollback;

@@ -1,0 +1,282 @@
+-- Whoever asks an RPC about somebody else's account learns and changes nothing.
+-- The RPCs come from the catalogs: a new one that takes an account is asked too, and one with an
+-- argument nobody thought of fails here by name.
+begin;
+\ir two_accounts.psql
+select plan(15);
+
+-- Acceptable values, so that nothing but the caller is wrong.
+create table tests.arguments as
+select *
+from (values
+  ('account_id', md5('ann')),
+  ('alert_id', (select id::text from billing_private.alerts limit 1)),
+  ('assigned_to', md5('eve')),
+  ('at', '2026-01-10'),
+  ('at_period_end', 'true'),
+  ('cancel_url', 'https://app.example/no'),
+  ('command_id', (select id::text from billing_private.commands limit 1)),
+  ('currency', 'usd'),
+  ('ends_at', '2027-01-01'),
+  ('event_id', 'evt_in_nobody'),
+  ('feature', 'premium'),
+  ('grant_id', (select id::text from billing.entitlement_grants limit 1)),
+  ('incident_id', (select id::text from billing_private.incidents limit 1)),
+  ('kind', 'note'),
+  ('limit_value', '1'),
+  ('livemode', 'false'),
+  ('note', 'because'),
+  ('price_key', 'basic_monthly'),
+  ('quantity', '1'),
+  ('reason', 'because'),
+  ('resolution', 'because'),
+  ('return_url', 'https://app.example/'),
+  ('store', 'night-owl'),
+  ('success_url', 'https://app.example/yes'),
+  ('task', 'check_health'),
+  ('task_key', 'check_health'),
+  ('user_id', md5('carl')),
+  ('valid_until', '2027-01-01')
+) as arguments (name, value);
+
+-- Every function of a schema that signed-in users may call, with those values; p_account stands for
+-- the account that is named.
+create function tests.calls(p_schema text, p_account uuid default md5('ann')::uuid)
+returns table (name text, takes_account boolean, missing text[], statement text)
+language sql as $$
+  select
+    pg_proc.oid::regprocedure::text,
+    coalesce(bool_or(given.name = 'account_id'), false),
+    array_agg(given.name) filter (where given.name is not null and arguments.name is null),
+    format(
+      'select * from %I.%I(%s)', nspname, proname,
+      string_agg(
+        format('%I => %L', given.written,
+          case given.name when 'account_id' then p_account::text else arguments.value end),
+        ', ') filter (where given.name is not null))
+  from pg_proc
+  join pg_namespace on pg_namespace.oid = pronamespace
+  left join lateral (
+    select argument as written, regexp_replace(argument, '^p_', '') as name
+    from unnest(proargnames) with ordinality as listed (argument, place)
+    where place <= pronargs
+  ) as given on true
+  left join tests.arguments on arguments.name = given.name
+  where nspname = p_schema
+    and has_function_privilege('authenticated', pg_proc.oid, 'execute')
+    and proname not in ('now', 'my_account_ids')
+  group by pg_proc.oid, nspname, proname;
+$$;
+
+-- What the call came to: its rows as JSON, or the whole error.
+create function tests.answer_of(p_statement text) returns text
+language plpgsql as $$
+declare
+  v_answer text;
+  v_detail text;
+begin
+  execute format('select coalesce(jsonb_agg(answer), ''[]'') from (%s) as answer', p_statement)
+  into v_answer;
+  return v_answer;
+exception when others then
+  get stacked diagnostics v_detail = pg_exception_detail;
+  return sqlstate || ' ' || sqlerrm || ' ' || v_detail;
+end;
+$$;
+
+create function tests.answers(
+  p_actor text,
+  p_schema text,
+  p_account uuid default md5('ann')::uuid
+)
+returns table (name text, takes_account boolean, answer text)
+language plpgsql as $$
+declare
+  v_call record;
+  v_calls jsonb := (select jsonb_agg(calls) from tests.calls(p_schema, p_account) as calls);
+begin
+  perform tests.act_as(p_actor);
+  for v_call in
+    select * from jsonb_to_recordset(v_calls) as (name text, takes_account boolean, statement text)
+  loop
+    name := v_call.name;
+    takes_account := v_call.takes_account;
+    answer := tests.answer_of(v_call.statement);
+    return next;
+  end loop;
+  perform tests.be_owner();
+end;
+$$;
+
+create function tests.says_nothing(p_answer text) returns boolean
+language sql as $$
+  select p_answer = '[]'
+    or p_answer ~ '^\[\{"\w+": false\}\]$'
+    or p_answer ~ '^PT403 you are not a member of this account '
+    or p_answer ~ '^PT403 this needs a billing administrator ';
+$$;
+
+-- ---- the questions ----------------------------------------------------------
+
+select is_empty(
+  $$
+    select name, missing
+    from unnest(array['billing', 'billing_admin', 'billing_private']) as schema
+    cross join lateral tests.calls(schema)
+    where missing is not null
+  $$,
+  'there is a good value for every argument of every RPC'
+);
+
+-- ---- a member of another account, a stranger --------------------------------
+
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('bob', 'billing')
+    where takes_account and not tests.says_nothing(answer)
+  $$,
+  'bob, who has an account, learns nothing of ann''s'
+);
+
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('carl', 'billing')
+    where takes_account and not tests.says_nothing(answer)
+  $$,
+  'carl, who has none, learns nothing of ann''s'
+);
+
+select is_empty(
+  $$
+    select *
+    from tests.answers('carl', 'billing') as hers
+    join tests.answers('carl', 'billing', md5('no such account')::uuid) as nobodys using (name)
+    where hers.takes_account
+      and replace(hers.answer, md5('ann')::uuid::text, 'it')
+        is distinct from replace(nobodys.answer, md5('no such account')::uuid::text, 'it')
+  $$,
+  'the answer is the same for an account that does not exist: nobody learns which do'
+);
+
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('bob', 'billing_admin')
+    where answer not like 'PT403 this needs a billing administrator %'
+  $$,
+  'every RPC of billing_admin refuses whoever is no administrator'
+);
+
+-- ---- a visitor --------------------------------------------------------------
+
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('visitor', 'billing')
+    where name not in (
+        'billing.list_plans(text,text)',
+        'billing.has_entitlement(text,uuid)',
+        'billing.my_entitlements(uuid)')
+      and answer not like '42501 permission denied for function %'
+  $$,
+  'a visitor is refused all but the offers and what policies ask'
+);
+
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('visitor', 'billing')
+    where name in ('billing.has_entitlement(text,uuid)', 'billing.my_entitlements(uuid)')
+      and not tests.says_nothing(answer)
+  $$,
+  'a visitor who asks about ann is told no'
+);
+
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('visitor', 'billing_admin')
+    where answer not like '42501 permission denied for schema billing_admin %'
+  $$,
+  'a visitor is refused every RPC of billing_admin'
+);
+
+-- ---- whoever gets past the schema -------------------------------------------
+
+grant usage on schema billing_private to anon, authenticated, service_role;
+
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('bob', 'billing_private')
+    where not tests.says_nothing(answer)
+  $$,
+  'the functions behind the RPCs ask the same questions of whoever calls them directly'
+);
+
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('visitor', 'billing_private')
+    where answer not like '42501 permission denied for function %'
+  $$,
+  'a visitor is refused all of them'
+);
+
+select throws_ok(
+  $$
+    set local role authenticated;
+    select billing_private.refresh_entitlements('{}')
+  $$,
+  '42501', 'permission denied for function refresh_entitlements',
+  'the machine''s own functions stay closed to users'
+);
+
+select throws_ok(
+  $$
+    set local role service_role;
+    select billing_private.apply_event('evt_in_ann')
+  $$,
+  '42501', 'permission denied for function apply_event',
+  'and to the Edge Functions'
+);
+
+-- ---- what is left of it -----------------------------------------------------
+
+select is_empty(
+  $$
+    (table tests.all_rows
+     except all
+     select relation, contents, tests.owner_of(relation, contents)
+     from tests.seen_by('owner', '{billing,billing_private}'))
+  $$,
+  'after all these questions not one row is gone or different'
+);
+
+select is_empty(
+  $$
+    select relation, contents
+    from tests.seen_by('owner', '{billing,billing_private}')
+    except all
+    select relation, contents from tests.all_rows
+  $$,
+  'and none is new'
+);
+
+-- ---- the member herself -----------------------------------------------------
+
+-- Last, because she changes what she asks about.
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('ann', 'billing')
+    where answer !~ '^(\[\{|PT409 the account already has|PT422 )'
+      or answer ~ '^\[\{"\w+": false\}\]$'
+  $$,
+  'they were good questions: ann is answered, or told what her subscription does not allow'
+);
+
+select * from finish();
+rollback;
