@@ -170,6 +170,7 @@ async function startParts(
     say(`Stripe: the simulator, with ${products} products and ${prices} prices.`);
   }
 
+  if (database.hasCron) await announceHeartbeat(database.url);
   const heartbeat = startHeartbeat({
     databaseUrl: database.url,
     everyMs: database.hasCron ? null : options.heartbeatMs,
@@ -226,6 +227,16 @@ async function prepareDatabase(
   if (seedFile !== null && (await hasNoPlans(database.url))) await seed(database.url, seedFile);
   await holdClock(database.url);
   if (database.kind === "given") undo.push(() => releaseClock(database.url));
+}
+
+/**
+ * pg_cron can miss a job that is scheduled in the moment it first reads its list, and then never looks again
+ * (citusdata/pg_cron#362). Scheduling it once more, now that the database has been up for a while, is harmless.
+ */
+function announceHeartbeat(databaseUrl: string): Promise<void> {
+  return withClient(databaseUrl, async (client) => {
+    await client.query("select billing_private.schedule_heartbeat()");
+  });
 }
 
 function hasNoPlans(databaseUrl: string): Promise<boolean> {
