@@ -200,7 +200,7 @@ begin
   raise exception using
     errcode = 'PT' || v_error.status,
     message = v_error.message,
-    detail = (jsonb_build_object('code', v_error.code) || p_details)::text,
+    detail = (p_details || jsonb_build_object('code', v_error.code))::text,
     hint = v_error.hint;
 end;
 $$;
@@ -391,7 +391,7 @@ stable
 set search_path = ''
 as $$
 begin
-  if coalesce(btrim(p_reason), '') = '' then
+  if coalesce(p_reason !~ '\S', true) then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'reason', 'problem', 'a reason is required'));
   end if;
@@ -436,7 +436,7 @@ begin
   return left(
     nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-request-id', 200
   );
-exception when invalid_text_representation then
+exception when invalid_text_representation or untranslatable_character then
   return null;
 end;
 $$;
