@@ -53,29 +53,25 @@ begin
     or p_subscription.status in ('canceled', 'incomplete_expired')
   then
     reason := 'ended';
-  elsif p_subscription.status in ('active', 'trialing')
-    -- Stripe's two events about a late payment may come in either order: the money decides.
-    or (p_subscription.status = 'past_due' and p_latest_invoice_status = 'paid')
-  then
-    -- A late renewal event locks nobody out; where an end is scheduled there is none to wait for.
-    valid_until := least(v_scheduled_end, p_item.current_period_end + p_plan.renewal_grace);
-    reason := case
-      when p_item.current_period_end is null then 'period_unknown'
-      when v_scheduled_end is not null then 'ending'
-      else p_subscription.status
-    end;
-  elsif p_subscription.status = 'past_due' then
+  elsif p_subscription.status in ('incomplete', 'unpaid', 'paused') then
+    reason := p_subscription.status;
+  elsif p_subscription.status not in ('active', 'trialing', 'past_due') then
+    reason := 'unknown_status';
+  elsif p_item.current_period_end is null then
+    reason := 'period_unknown';
+  -- Stripe's two events about a late payment may come in either order: the money decides.
+  elsif p_subscription.status = 'past_due' and p_latest_invoice_status is distinct from 'paid' then
     valid_until := least(
       v_scheduled_end, p_subscription.past_due_since + p_plan.past_due_grace);
     reason := 'past_due_grace';
-  elsif p_subscription.status in ('incomplete', 'unpaid', 'paused') then
-    reason := p_subscription.status;
   else
-    reason := 'unknown_status';
-  end if;
-
-  if p_item.current_period_end is null then
-    valid_until := null;
+    -- A late renewal event locks nobody out; where an end is scheduled there is none to wait for.
+    valid_until := least(v_scheduled_end, p_item.current_period_end + p_plan.renewal_grace);
+    reason := case
+      when v_scheduled_end is not null then 'ending'
+      when p_subscription.status = 'past_due' then 'paid'
+      else p_subscription.status
+    end;
   end if;
 end;
 $$;
@@ -444,19 +440,43 @@ security definer -- entitlements are writable by nobody
 set search_path = ''
 as $$
 declare
-  v_plan_column text := tg_argv[0];
+  v_price_ids uuid[];
   v_account_ids uuid[];
 begin
-  execute format(
-    'select array_agg(distinct subscriptions.account_id)
-    from changed_rows
-    join billing.prices on prices.plan_id = changed_rows.%I
-    join billing.subscription_items on subscription_items.price_id = prices.id
-    join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
-    where subscriptions.account_id is not null and subscriptions.ended_at is null',
-    v_plan_column
-  )
-  into v_account_ids;
+  if tg_op <> 'UPDATE' then
+    v_price_ids := array(
+      select prices.id from billing.prices where plan_id in (select plan_id from changed_rows));
+  elsif tg_table_name = 'plan_features' then
+    v_price_ids := array(
+      select prices.id
+      from billing.prices
+      where plan_id in (
+        select plan_id from (table rows_before except table rows_after) as gone
+        union all
+        select plan_id from (table rows_after except table rows_before) as come
+      ));
+  elsif tg_table_name = 'plans' then
+    v_price_ids := array(
+      select prices.id
+      from rows_after as after
+      join rows_before as before using (id)
+      join billing.prices on prices.plan_id = after.id
+      where (before.tier, before.tier_rank, before.renewal_grace, before.past_due_grace)
+        is distinct from (after.tier, after.tier_rank, after.renewal_grace, after.past_due_grace));
+  else
+    v_price_ids := array(
+      select after.id
+      from rows_after as after
+      join rows_before as before using (id)
+      where before.plan_id is distinct from after.plan_id);
+  end if;
+
+  select array_agg(distinct subscriptions.account_id) into v_account_ids
+  from billing.subscription_items
+  join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+  where subscription_items.price_id = any (v_price_ids)
+    and subscriptions.account_id is not null
+    and subscriptions.ended_at is null;
 
   if v_account_ids is not null then
     perform billing_private.refresh_entitlements(v_account_ids);
@@ -466,8 +486,7 @@ end;
 $$;
 
 comment on function billing_private.refresh_after_catalog() is
-  'Refreshes the subscribers of plans whose features, graces or prices changed. Its argument is '
-  'the column that names the plan.';
+  'Refreshes the subscribers of plans whose features, graces, tier or prices changed.';
 
 create trigger t100_access_of_updates
   after update on billing.subscriptions
@@ -512,27 +531,27 @@ create trigger t100_access_of_updates
 create trigger t100_access_of_inserts
   after insert on billing.plan_features
   referencing new table as changed_rows
-  for each statement execute function billing_private.refresh_after_catalog('plan_id');
+  for each statement execute function billing_private.refresh_after_catalog();
 
 create trigger t100_access_of_updates
   after update on billing.plan_features
-  referencing new table as changed_rows
-  for each statement execute function billing_private.refresh_after_catalog('plan_id');
+  referencing old table as rows_before new table as rows_after
+  for each statement execute function billing_private.refresh_after_catalog();
 
 create trigger t100_access_of_deletes
   after delete on billing.plan_features
   referencing old table as changed_rows
-  for each statement execute function billing_private.refresh_after_catalog('plan_id');
+  for each statement execute function billing_private.refresh_after_catalog();
 
 create trigger t100_access_of_updates
   after update on billing.plans
-  referencing new table as changed_rows
-  for each statement execute function billing_private.refresh_after_catalog('id');
+  referencing old table as rows_before new table as rows_after
+  for each statement execute function billing_private.refresh_after_catalog();
 
 create trigger t100_access_of_updates
   after update on billing.prices
-  referencing new table as changed_rows
-  for each statement execute function billing_private.refresh_after_catalog('plan_id');
+  referencing old table as rows_before new table as rows_after
+  for each statement execute function billing_private.refresh_after_catalog();
 
 
 -- -----------------------------------------------------------------------------
@@ -633,8 +652,9 @@ create type billing.entitlement_explanation as (
 
 comment on type billing.entitlement_explanation is
   'One source of a feature: whether it gave access at the instant asked about, and why or why not.'
-  ' reason: active, trialing, ending, past_due_grace, granted, recorded; or ended, revoked, '
-  'incomplete, unpaid, paused, unknown_status, period_unknown, expired, not_begun.';
+  ' reason: active, trialing, ending, paid (past due, but the latest invoice is paid), '
+  'past_due_grace, granted, recorded; or ended, revoked, incomplete, unpaid, paused, '
+  'unknown_status, period_unknown, expired, not_begun.';
 
 
 create function billing_private.explain_entitlement(
