@@ -2,7 +2,7 @@ import { warn } from "../lib/terminal.ts";
 import type { StripeSimulator } from "../stripe-simulator/index.ts";
 import { withClient } from "./database.ts";
 
-interface CatalogPlan {
+export interface CatalogPlan {
   id: string;
   key: string;
   name: string;
@@ -10,7 +10,7 @@ interface CatalogPlan {
   active: boolean;
 }
 
-interface CatalogPrice {
+export interface CatalogPrice {
   id: string;
   key: string | null;
   product: string;
@@ -72,7 +72,7 @@ function newPrice(price: CatalogPrice): Parameters<StripeSimulator["addPrice"]>[
 }
 
 /** A plan or price without a Stripe id gets one here; the events that follow tell the database. */
-function readCatalog(
+export function readCatalog(
   databaseUrl: string,
 ): Promise<{ plans: CatalogPlan[]; prices: CatalogPrice[] }> {
   return withClient(databaseUrl, async (client) => {

@@ -25,6 +25,7 @@ import { startFunctions, type StripeAccess } from "./functions.ts";
 import { startGateway } from "./gateway.ts";
 import { keepKeys, type ApiKeys } from "./keys.ts";
 import { startLite } from "./lite.ts";
+import { publishCatalog } from "./stripe-account.ts";
 
 export { createClock, holdClock, readClock, releaseClock, setClock, type Clock } from "./clock.ts";
 export type { ApiKeys } from "./keys.ts";
@@ -161,8 +162,10 @@ async function startParts(
   undo.push(gateway.stop);
 
   if (simulator === null) {
+    const { products, prices } = await publishCatalog(database.url, stripe);
+    say(`Stripe: your test account has ${products} products and ${prices} prices of the catalog.`);
     say(
-      `Stripe: your test account. Its events need a way here: stripe listen --forward-to ${apiUrl}/functions/v1/stripe-webhook`,
+      `Its events need a way here: stripe listen --forward-to ${apiUrl}/functions/v1/stripe-webhook`,
     );
   } else {
     const { products, prices } = await syncCatalog(database.url, simulator);
