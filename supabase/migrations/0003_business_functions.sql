@@ -565,30 +565,48 @@ declare
 begin
   perform billing_private.note_customer(v_id, p_object -> 'metadata');
 
-  if v_is_deleted then
-    update billing.customers
-    set deleted_at = p_event.occurred_at,
-        is_primary = false
-    where stripe_customer_id = v_id;
-    perform billing_private.end_with_customer(v_id);
-    return;
-  end if;
-
   update billing.customers
   set email = p_object ->> 'email',
       name = p_object ->> 'name',
       currency = p_object ->> 'currency',
       is_delinquent = coalesce(p_object -> 'delinquent' = 'true', false),
-      stripe_default_payment_method_id = coalesce(
+      stripe_default_payment_method_id = billing_private.attached_payment_method(coalesce(
         billing_private.stripe_id(p_object #> '{invoice_settings,default_payment_method}'),
-        billing_private.stripe_id(p_object -> 'default_source')
-      )
+        billing_private.stripe_id(p_object -> 'default_source'))),
+      is_primary = is_primary and not v_is_deleted,
+      deleted_at = case when v_is_deleted then p_event.occurred_at end
   where stripe_customer_id = v_id;
+
+  if v_is_deleted then
+    perform billing_private.end_with_customer(v_id);
+  end if;
 end;
 $$;
 
 comment on function billing_private.project_customer(jsonb, billing_private.stripe_events) is
   'Mirrors a Stripe customer. Its deletion ends its subscriptions, as it does at Stripe.';
+
+
+create function billing_private.attached_payment_method(p_stripe_payment_method_id text)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return case
+    when not exists (
+      select
+      from billing.payment_methods
+      where stripe_payment_method_id = p_stripe_payment_method_id
+        and detached_at is not null
+    ) then p_stripe_payment_method_id
+  end;
+end;
+$$;
+
+comment on function billing_private.attached_payment_method(text) is
+  'A payment method''s id, or null once it was detached: the snapshot that names it may be older.';
 
 
 create function billing_private.end_with_customer(p_stripe_customer_id text)
@@ -603,7 +621,7 @@ begin
       ended_at = customers.deleted_at,
       canceled_at = coalesce(subscriptions.canceled_at, customers.deleted_at),
       past_due_since = null,
-      updated_at = customers.deleted_at
+      updated_at = greatest(subscriptions.updated_at, customers.deleted_at)
   from billing.customers
   where customers.stripe_customer_id = p_stripe_customer_id
     and customers.deleted_at is not null
@@ -649,7 +667,7 @@ begin
   )
   on conflict (stripe_product_id) do update
   set name = coalesce(p_object ->> 'name', plans.name),
-      description = coalesce(excluded.description, plans.description),
+      description = excluded.description,
       is_active = excluded.is_active;
 
   update billing.prices
@@ -658,6 +676,11 @@ begin
   where plans.stripe_product_id = v_id
     and prices.stripe_product_id = v_id
     and prices.plan_id is null;
+
+  perform billing_private.follow_base_item(array(
+    select distinct subscription_items.subscription_id
+    from billing.subscription_items
+    where subscription_items.stripe_product_id = v_id));
 end;
 $$;
 
@@ -697,7 +720,10 @@ begin
     return null;
   end if;
 
-  update billing.prices set key = null where stripe_price_id = v_holder;
+  update billing.prices
+  set key = null,
+      is_listed = false
+  where stripe_price_id = v_holder;
   return p_key;
 end;
 $$;
@@ -730,10 +756,11 @@ begin
   update billing.prices
   set stripe_price_id = v_id
   where key = v_key
+    and is_active
     and stripe_price_id is null
     and not exists (select from billing.prices where stripe_price_id = v_id);
 
-  insert into billing.prices (
+  insert into billing.prices as stored (
     key, plan_id, currency, unit_amount_minor, unit_amount_decimal, billing_interval,
     interval_count, usage_type, billing_scheme, trial_days, is_active, is_listed,
     stripe_price_id, stripe_product_id
@@ -758,17 +785,27 @@ begin
   )
   on conflict (stripe_price_id) do update
   set key = excluded.key,
-      plan_id = coalesce(excluded.plan_id, prices.plan_id),
-      stripe_product_id = excluded.stripe_product_id,
-      trial_days = coalesce(excluded.trial_days, prices.trial_days),
-      is_active = excluded.is_active;
+      plan_id = coalesce(stored.plan_id, excluded.plan_id),
+      currency = excluded.currency,
+      unit_amount_minor = excluded.unit_amount_minor,
+      unit_amount_decimal = excluded.unit_amount_decimal,
+      billing_interval = excluded.billing_interval,
+      interval_count = excluded.interval_count,
+      usage_type = excluded.usage_type,
+      billing_scheme = excluded.billing_scheme,
+      trial_days = coalesce(excluded.trial_days, stored.trial_days),
+      is_active = excluded.is_active,
+      -- An admin's word on a price that has a name stands.
+      is_listed = excluded.is_listed and (stored.is_listed or stored.key is null),
+      stripe_product_id = excluded.stripe_product_id;
 
   perform billing_private.bind_price(v_id);
 end;
 $$;
 
 comment on function billing_private.project_price(jsonb, billing_private.stripe_events) is
-  'Mirrors a Stripe price. What it costs is written once: Stripe''s prices are immutable.';
+  'Mirrors a Stripe price. What it costs is what Stripe charges, also where the catalog was '
+  'written here first.';
 
 
 create function billing_private.bind_price(p_stripe_price_id text)
@@ -778,21 +815,17 @@ volatile
 set search_path = ''
 as $$
 begin
-  with bound as (
-    update billing.subscription_items
-    set price_id = prices.id
-    from billing.prices
-    where prices.stripe_price_id = p_stripe_price_id
-      and subscription_items.stripe_price_id = p_stripe_price_id
-      and subscription_items.price_id is null
-    returning subscription_items.subscription_id
-  )
-  update billing.subscriptions
-  set price_id = base.price_id
-  from bound
-  cross join lateral billing_private.base_item(bound.subscription_id) as base
-  where subscriptions.id = bound.subscription_id
-    and subscriptions.price_id is null;
+  update billing.subscription_items
+  set price_id = prices.id
+  from billing.prices
+  where prices.stripe_price_id = p_stripe_price_id
+    and subscription_items.stripe_price_id = p_stripe_price_id
+    and subscription_items.price_id is null;
+
+  perform billing_private.follow_base_item(array(
+    select distinct subscription_items.subscription_id
+    from billing.subscription_items
+    where subscription_items.stripe_price_id = p_stripe_price_id));
 end;
 $$;
 
@@ -830,6 +863,40 @@ $$;
 comment on function billing_private.base_item(uuid) is
   'The item a subscription is named after: its base plan, of the highest tier where there are '
   'several.';
+
+
+create function billing_private.follow_base_item(p_subscription_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.subscriptions
+  set price_id = base.price_id,
+      quantity = base.quantity,
+      current_period_start = base.current_period_start,
+      current_period_end = base.current_period_end,
+      pending_price_id = nullif(pending_price_id, base.price_id),
+      pending_change_at = case
+        when pending_price_id is distinct from base.price_id then pending_change_at
+      end
+  from unnest(p_subscription_ids) as followed (id)
+  cross join lateral billing_private.base_item(followed.id) as base
+  where subscriptions.id = followed.id
+    and (
+      subscriptions.pending_price_id = base.price_id
+      or (subscriptions.price_id, subscriptions.quantity, subscriptions.current_period_start,
+          subscriptions.current_period_end)
+        is distinct from
+        (base.price_id, base.quantity, base.current_period_start, base.current_period_end)
+    );
+end;
+$$;
+
+comment on function billing_private.follow_base_item(uuid[]) is
+  'What subscriptions take from their base items: price, quantity and period. A change that waited'
+  ' for that price is in force then.';
 
 
 create function billing_private.past_due_since(
@@ -995,17 +1062,7 @@ begin
       where item ->> 'id' = subscription_items.stripe_subscription_item_id
     );
 
-  update billing.subscriptions
-  set price_id = base.price_id,
-      quantity = base.quantity,
-      current_period_start = base.current_period_start,
-      current_period_end = base.current_period_end,
-      pending_price_id = nullif(pending_price_id, base.price_id),
-      pending_change_at = case
-        when pending_price_id is distinct from base.price_id then pending_change_at
-      end
-  from billing_private.base_item(v_subscription_id) as base
-  where subscriptions.id = v_subscription_id;
+  perform billing_private.follow_base_item(array[v_subscription_id]);
 end;
 $$;
 
@@ -1222,6 +1279,9 @@ set search_path = ''
 as $$
 declare
   v_intent_id text := billing_private.stripe_id(p_object -> 'payment_intent');
+  v_is_intent_known boolean := exists (
+    select from billing_private.stripe_objects where object_id = v_intent_id
+  );
   v_is_paid boolean := p_object ->> 'status' = 'succeeded';
   v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
   v_account_id uuid := billing_private.note_customer(v_customer_id, null);
@@ -1257,8 +1317,22 @@ begin
     coalesce(v_created_at, p_event.occurred_at)
   )
   on conflict (stripe_payment_key) do update
-  set account_id = coalesce(stored.account_id, excluded.account_id),
-      status = case when v_intent_id is null then excluded.status else stored.status end,
+  set (
+        status, amount_minor, amount_received_minor, currency, failure_code, decline_code,
+        failure_message, stripe_customer_id, stripe_payment_method_id, created_at
+      ) = (
+        -- The intent knows these better, where there is one and it has been told.
+        select
+          known.status, known.amount_minor, known.amount_received_minor, known.currency,
+          known.failure_code, known.decline_code, known.failure_message,
+          known.stripe_customer_id, known.stripe_payment_method_id, known.created_at
+        from (
+          select (
+            case when v_is_intent_known then stored else excluded end
+          ).*
+        ) as known
+      ),
+      account_id = coalesce(stored.account_id, excluded.account_id),
       amount_refunded_minor = excluded.amount_refunded_minor,
       is_disputed = excluded.is_disputed,
       paid_at = excluded.paid_at,
@@ -1500,6 +1574,33 @@ comment on function billing_private.refusal_of(billing_private.stripe_events) is
   'Why an event is stored but not applied, or null when it is to be applied.';
 
 
+create function billing_private.date_back(p_event billing_private.stripe_events)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.subscriptions
+  set past_due_since = billing_private.past_due_since(
+    p_event.object_id, stripe_objects.occurred_at)
+  from billing_private.stripe_objects
+  where subscriptions.stripe_subscription_id = p_event.object_id
+    and stripe_objects.object_id = p_event.object_id
+    and subscriptions.status = 'past_due';
+
+  update billing.checkout_sessions
+  set completed_at = p_event.occurred_at
+  where stripe_session_id = p_event.object_id
+    and completed_at > p_event.occurred_at
+    and billing_private.parse_json(p_event.payload) #>> '{data,object,status}' = 'complete';
+end;
+$$;
+
+comment on function billing_private.date_back(billing_private.stripe_events) is
+  'An older snapshot changes no state, but it may tell that a state began earlier.';
+
+
 create function billing_private.project_event(p_event billing_private.stripe_events)
 returns text
 language plpgsql
@@ -1517,14 +1618,7 @@ begin
     p_event, billing_private.parse_json(p_event.payload) #> '{data,object}');
 
   if v_object is null then
-    -- An older snapshot changes nothing, but it may move the beginning of a series of failures.
-    update billing.subscriptions
-    set past_due_since = billing_private.past_due_since(
-      p_event.object_id, stripe_objects.occurred_at)
-    from billing_private.stripe_objects
-    where subscriptions.stripe_subscription_id = p_event.object_id
-      and stripe_objects.object_id = p_event.object_id
-      and subscriptions.status = 'past_due';
+    perform billing_private.date_back(p_event);
     return 'superseded';
   end if;
 
@@ -3835,12 +3929,14 @@ revoke all on function
   billing_private.bind_customer_rows,
   billing_private.note_customer,
   billing_private.project_customer,
+  billing_private.attached_payment_method,
   billing_private.end_with_customer,
   billing_private.project_product,
   billing_private.settle_price_key,
   billing_private.project_price,
   billing_private.bind_price,
   billing_private.base_item,
+  billing_private.follow_base_item,
   billing_private.past_due_since,
   billing_private.project_subscription,
   billing_private.project_subscription_items,
@@ -3854,6 +3950,7 @@ revoke all on function
   billing_private.project_payment_method,
   billing_private.project_checkout_session,
   billing_private.refusal_of,
+  billing_private.date_back,
   billing_private.project_event,
   billing_private.apply_event,
   billing_private.read_envelope,
