@@ -550,6 +550,32 @@ revoke all on function billing_private.ensure_account(uuid)
   from public, anon, authenticated, service_role;
 
 
+create function billing_private.known_account(p_id uuid)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if exists (select from billing.accounts where id = p_id) then
+    return p_id;
+  end if;
+  -- A user who has never come near billing has no account yet.
+  if exists (select from auth.users where id = p_id) then
+    return billing_private.ensure_account(p_id);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.known_account(uuid) is
+  'The account with an id somebody else names: it exists, or is made because a user has the id; '
+  'null when neither.';
+
+revoke all on function billing_private.known_account(uuid)
+  from public, anon, authenticated, service_role;
+
+
 create function billing_private.resolve_account(p_account_id uuid)
 returns uuid
 language plpgsql

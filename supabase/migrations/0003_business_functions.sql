@@ -425,7 +425,7 @@ declare
   v_is_primary boolean;
 begin
   if p_stripe_customer_id is null
-    or not exists (select from billing.accounts where id = p_account_id)
+    or billing_private.known_account(p_account_id) is null
     or billing_private.account_of_customer(p_stripe_customer_id) is not null
   then
     return;
@@ -621,6 +621,8 @@ begin
       ended_at = customers.deleted_at,
       canceled_at = coalesce(subscriptions.canceled_at, customers.deleted_at),
       past_due_since = null,
+      pending_price_id = null,
+      pending_change_at = null,
       updated_at = greatest(subscriptions.updated_at, customers.deleted_at)
   from billing.customers
   where customers.stripe_customer_id = p_stripe_customer_id
@@ -946,9 +948,20 @@ as $$
 declare
   v_id text := p_object ->> 'id';
   v_status text := coalesce(nullif(p_object ->> 'status', ''), 'unknown');
+  v_is_over boolean := billing_private.is_final_snapshot(p_event.type, p_object);
   v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
   v_account_id uuid := billing_private.note_customer(v_customer_id, p_object -> 'metadata');
+  v_orphaned_at timestamptz;
 begin
+  -- Stripe ends a deleted customer's subscriptions, whether or not an event says so.
+  if not v_is_over then
+    select deleted_at into v_orphaned_at
+    from billing.customers
+    where stripe_customer_id = v_customer_id;
+    v_is_over := v_orphaned_at is not null;
+    v_status := case when v_is_over then 'canceled' else v_status end;
+  end if;
+
   -- The header says who and since when; its period and price follow from the items below.
   insert into billing.subscriptions as stored (
     account_id, provider, status, currency, started_at, billing_anchor, trial_start, trial_end,
@@ -967,9 +980,9 @@ begin
       then billing_private.past_due_since(v_id, p_event.occurred_at) end,
     billing_private.stripe_time(p_object -> 'cancel_at'),
     coalesce(p_object -> 'cancel_at_period_end' = 'true', false),
-    billing_private.stripe_time(p_object -> 'canceled_at'),
+    coalesce(billing_private.stripe_time(p_object -> 'canceled_at'), v_orphaned_at),
     p_object #>> '{cancellation_details,reason}',
-    billing_private.stripe_time(p_object -> 'ended_at'),
+    coalesce(v_orphaned_at, billing_private.stripe_time(p_object -> 'ended_at')),
     p_object ->> 'collection_method',
     nullif(p_object -> 'pause_collection', 'null'),
     v_id, v_customer_id,
@@ -977,26 +990,29 @@ begin
     billing_private.stripe_id(p_object -> 'default_payment_method'),
     billing_private.stripe_id(p_object -> 'schedule'),
     coalesce(nullif(p_object -> 'metadata', 'null'), '{}'),
-    p_event.occurred_at
+    greatest(p_event.occurred_at, v_orphaned_at)
   )
   on conflict (stripe_subscription_id) do update
   set (
     account_id, status, currency, started_at, billing_anchor, trial_start, trial_end,
     past_due_since, cancel_at, cancel_at_period_end, canceled_at, cancellation_reason, ended_at,
-    collection_method, pause_collection, stripe_customer_id, stripe_latest_invoice_id,
-    stripe_default_payment_method_id, stripe_schedule_id, metadata, updated_at
+    collection_method, pause_collection, pending_price_id, pending_change_at, stripe_customer_id,
+    stripe_latest_invoice_id, stripe_default_payment_method_id, stripe_schedule_id, metadata,
+    updated_at
   ) = row(
     coalesce(stored.account_id, excluded.account_id), excluded.status, excluded.currency,
     excluded.started_at, excluded.billing_anchor, excluded.trial_start, excluded.trial_end,
     excluded.past_due_since, excluded.cancel_at, excluded.cancel_at_period_end,
     excluded.canceled_at, excluded.cancellation_reason, excluded.ended_at,
-    excluded.collection_method, excluded.pause_collection, excluded.stripe_customer_id,
-    excluded.stripe_latest_invoice_id, excluded.stripe_default_payment_method_id,
-    excluded.stripe_schedule_id, excluded.metadata, excluded.updated_at
+    excluded.collection_method, excluded.pause_collection,
+    case when not v_is_over then stored.pending_price_id end,
+    case when not v_is_over then stored.pending_change_at end,
+    excluded.stripe_customer_id, excluded.stripe_latest_invoice_id,
+    excluded.stripe_default_payment_method_id, excluded.stripe_schedule_id, excluded.metadata,
+    excluded.updated_at
   );
 
   perform billing_private.project_subscription_items(v_id, p_object);
-  perform billing_private.end_with_customer(v_customer_id);
 end;
 $$;
 
@@ -1086,7 +1102,10 @@ set search_path = ''
 as $$
 declare
   v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
-  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+  -- Invoices repeat the metadata of their subscription: under parent since basil.
+  v_account_id uuid := billing_private.note_customer(v_customer_id, coalesce(
+    nullif(p_object #> '{parent,subscription_details,metadata}', 'null'),
+    p_object #> '{subscription_details,metadata}'));
 begin
   insert into billing.invoices as stored (
     account_id, number, status, billing_reason, currency, subtotal_minor, total_minor,
@@ -1508,8 +1527,8 @@ declare
   v_status text := p_object ->> 'status';
   v_session billing.checkout_sessions;
 begin
-  -- Sessions made by others (payment links, the dashboard) are not ours to follow; what they sell
-  -- arrives as a subscription.
+  -- Of sessions made by others (payment links, the dashboard) only the customer is of interest:
+  -- what they sell arrives as a subscription.
   update billing.checkout_sessions
   set stripe_session_id = p_object ->> 'id',
       status = case when v_status in ('open', 'complete', 'expired') then v_status else status end,
@@ -1527,14 +1546,15 @@ begin
     )
   returning * into v_session;
 
-  if not found then
-    return;
-  end if;
-
+  -- Who pays is known from our claim, or from what whoever made the session said.
   perform billing_private.bind_customer(
-    billing_private.stripe_id(p_object -> 'customer'), v_session.account_id);
+    billing_private.stripe_id(p_object -> 'customer'),
+    coalesce(
+      v_session.account_id,
+      billing_private.uuid_or_null(p_object #>> '{metadata,account_id}'),
+      billing_private.uuid_or_null(p_object ->> 'client_reference_id')));
 
-  if v_status = 'complete' then
+  if v_session.id is not null and v_status = 'complete' then
     perform billing_private.retire_checkouts(v_session.account_id, v_session.id);
   end if;
 end;
@@ -1543,8 +1563,8 @@ $$;
 comment on function billing_private.project_checkout_session(
   jsonb, billing_private.stripe_events
 ) is
-  'Follows the checkout sessions we opened. complete is not paid: access waits for the '
-  'subscription itself.';
+  'Follows the checkout sessions we opened, and learns from any session whose customer it is. '
+  'complete is not paid: access waits for the subscription itself.';
 
 
 -- -----------------------------------------------------------------------------

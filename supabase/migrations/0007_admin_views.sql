@@ -633,16 +633,14 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_account_id uuid := billing_private.known_account(p_account_id);
 begin
-  if exists (select from billing.accounts where id = p_account_id) then
-    return p_account_id;
+  if v_account_id is null then
+    perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id));
   end if;
-  -- A user who has never come near billing has no account yet.
-  if exists (select from auth.users where id = p_account_id) then
-    return billing_private.ensure_account(p_account_id);
-  end if;
-  perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object('account_id', p_account_id));
-  return null;
+  return v_account_id;
 end;
 $$;
 
