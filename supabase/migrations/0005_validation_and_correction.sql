@@ -930,7 +930,10 @@ begin
     join billing.profiles using (account_id)
     where entitlements.valid_from <= v_now
       and entitlements.valid_from > profiles.updated_at
-      and not entitlements.feature_key = any (profiles.features)
+      and (
+        not entitlements.feature_key = any (profiles.features)
+        or entitlements.valid_until > profiles.access_until
+      )
     limit p_limit
   ) as elapsed;
 
