@@ -1,20 +1,26 @@
 -- billing.has_entitlement(): true only while a source gives the feature, and only to its members.
 begin;
 \ir ../helpers.psql
-select plan(8);
+select plan(19);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
 select tests.account('ann');
 select tests.subscribe('ann');
+insert into billing_private.administrators (user_id, reason) values (md5('ada')::uuid, 'test');
 
 -- ---- a member ---------------------------------------------------------------
 
 select tests.sign_in('ann');
 
 select ok(billing.has_entitlement('premium'), 'a subscriber has the plan''s feature');
+select ok(
+  billing.has_entitlement('premium', md5('ann')::uuid),
+  'a subscriber may name the own account'
+);
 select ok(not billing.has_entitlement('hosting'), 'a feature of no plan is nobody''s');
 select ok(not billing.has_entitlement('no_such_feature'), 'an unknown feature is nobody''s');
+select is(billing.has_entitlement(null), false, 'no feature is nobody''s');
 
 select tests.set_time('2026-02-10 02:59:59');
 select ok(billing.has_entitlement('premium'), 'access lasts to the last second of the renewal grace');
@@ -27,16 +33,40 @@ select ok(not billing.has_entitlement('premium'), 'access ends on the second, wi
 select tests.set_time('2026-01-11');
 select tests.sign_in('bob');
 
+select is(
+  billing.has_entitlement('premium'), false,
+  'a user who never came near billing has nothing, and no error'
+);
 select ok(
   not billing.has_entitlement('premium', md5('ann')::uuid),
   'a stranger is told no about somebody else''s account'
+);
+select ok(
+  not billing.has_entitlement('premium', md5('nobody')::uuid),
+  'a stranger is told the same about an account that does not exist'
+);
+
+-- ---- an administrator -------------------------------------------------------
+
+select tests.sign_in('ada');
+
+select ok(
+  not billing.has_entitlement('premium', md5('ann')::uuid),
+  'an administrator is no member of everybody''s account: policies let nobody in by office'
 );
 
 -- ---- a visitor --------------------------------------------------------------
 
 select tests.sign_out();
 
-select ok(not billing.has_entitlement('premium'), 'a visitor has nothing, and no error');
+select is(
+  billing.has_entitlement('premium'), false,
+  'a visitor has nothing, and no error'
+);
+select ok(
+  not billing.has_entitlement('premium', md5('ann')::uuid),
+  'a visitor is told no about anybody''s account'
+);
 
 -- ---- the service ------------------------------------------------------------
 
@@ -46,6 +76,65 @@ select ok(
   billing.has_entitlement('premium', md5('ann')::uuid),
   'the service may ask about any account'
 );
+select is(
+  billing.has_entitlement('premium'), false,
+  'the service has no account of its own'
+);
+
+-- ---- the owner --------------------------------------------------------------
+
+select tests.be_owner();
+
+select ok(
+  billing.has_entitlement('premium', md5('ann')::uuid),
+  'the owner may ask about any account'
+);
+
+-- ---- the way to the answer --------------------------------------------------
+
+insert into billing.accounts (id) select md5(n::text)::uuid from generate_series(1, 3000) as n;
+insert into billing.entitlement_grants (account_id, feature_key, valid_from, reason)
+select md5(n::text)::uuid, feature_key, '2026-01-10', 'a crowd'
+from generate_series(1, 3000) as n
+cross join (values ('premium'), ('hosting')) as given (feature_key);
+analyze billing.entitlements;
+
+create function pg_temp.plan_of(p_query text) returns text
+language plpgsql as $$
+declare
+  v_line text;
+  v_plan text := '';
+begin
+  for v_line in execute 'explain (costs off) ' || p_query loop
+    v_plan := v_plan || v_line || E'\n';
+  end loop;
+  return v_plan;
+end;
+$$;
+
+-- The question as the function puts it, with the caller's policy.
+select tests.sign_in('ann');
+select matches(
+  pg_temp.plan_of(
+    $$
+      select
+      from billing.current_entitlements
+      where account_id = coalesce(null, auth.uid()) and feature_key = 'premium'
+    $$),
+  'Index (Only )?Scan (using|on) entitlements_pkey',
+  'among many accounts the answer is one look into the key'
+);
+select unalike(
+  pg_temp.plan_of(
+    $$
+      select
+      from billing.current_entitlements
+      where account_id = coalesce(null, auth.uid()) and feature_key = 'premium'
+    $$),
+  '%Seq Scan%',
+  'nothing is read from end to end for it'
+);
+select ok(billing.has_entitlement('premium'), 'among many accounts the answer is the same');
 
 select * from finish();
 rollback;
