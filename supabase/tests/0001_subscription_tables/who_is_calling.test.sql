@@ -1,4 +1,4 @@
--- Who is calling, as code that runs with the owner's rights finds out: roles, users, administrators.
+-- Who is calling, as code that runs with its owner's rights finds out.
 begin;
 \ir ../helpers.psql
 select plan(44);
