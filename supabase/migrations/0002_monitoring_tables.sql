@@ -23,6 +23,7 @@
 --   7  billing_private.task_runs
 --   8  billing_private.health_checks
 --   9  billing_private.entitlement_corrections
+--   10  billing_private.admin_actions
 -- =============================================================================
 
 
@@ -65,7 +66,7 @@ comment on column billing_private.stripe_events.occurred_at is
   'Stripe''s created, in whole seconds: many events share one.';
 comment on column billing_private.stripe_events.status is
   'pending (stored), applied, ignored (status_reason says why), failed (will be retried), dead '
-  '(given up), discarded (by an admin).';
+  '(given up), discarded (by an admin; status_reason says why).';
 
 alter table billing_private.stripe_events enable row level security;
 create policy select_nobody on billing_private.stripe_events for select to public using (false);
@@ -290,7 +291,11 @@ create table billing_private.tasks (
   resume_after text,
 
   primary key (key),
-  constraint tasks_run_every_is_positive check (run_every > interval '0')
+  constraint tasks_run_every_is_positive check (run_every > interval '0'),
+  -- A month has no fixed length, so there is no grid of months to run on.
+  constraint tasks_run_every_has_no_months check (
+    extract(year from run_every) = 0 and extract(month from run_every) = 0
+  )
 );
 
 comment on table billing_private.tasks is
@@ -398,3 +403,35 @@ create policy select_nobody on billing_private.entitlement_corrections
 
 revoke all on billing_private.entitlement_corrections
 from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 10  billing_private.admin_actions
+-- -----------------------------------------------------------------------------
+
+-- Some corrections change no business table (a replay, a retry), so what the audit says of the
+-- changes alone would not say who asked for them, and why.
+create table billing_private.admin_actions (
+  id bigint generated always as identity,
+  action text not null,
+  subject text,
+  reason text not null,
+  actor_id uuid,
+  actor_role text not null,
+  request_id text,
+  acted_at timestamptz not null default billing_private.now(),
+
+  primary key (id)
+);
+
+comment on table billing_private.admin_actions is
+  'Every correction an administrator made: who, what, to what, and why.';
+comment on column billing_private.admin_actions.action is
+  'The RPC of billing_admin that was called.';
+comment on column billing_private.admin_actions.subject is
+  'Id of what it was about; null when it was about everything.';
+
+alter table billing_private.admin_actions enable row level security;
+create policy select_nobody on billing_private.admin_actions for select to public using (false);
+
+revoke all on billing_private.admin_actions from public, anon, authenticated, service_role;

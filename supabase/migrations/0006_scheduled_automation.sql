@@ -262,7 +262,8 @@ declare
   v_count bigint := 0;
 begin
   for v_event in
-    select event_id, coalesce(stripe_customer_id, object_id) as lock_key
+    select
+      event_id, object_type, coalesce(stripe_customer_id, object_id, event_id) as lock_key
     from billing_private.stripe_events
     where status = 'failed'
       and next_attempt_at <= billing_private.now()
@@ -271,7 +272,9 @@ begin
     for update skip locked
   loop
     -- A customer somebody is busy with is left for the next run: nobody waits with locks in hand.
-    if pg_try_advisory_xact_lock(hashtextextended('billing.customer:' || v_event.lock_key, 0)) then
+    if billing_private.try_lock_catalog(v_event.object_type)
+      and pg_try_advisory_xact_lock(hashtextextended('billing.customer:' || v_event.lock_key, 0))
+    then
       perform billing_private.apply_event(v_event.event_id);
       v_count := v_count + 1;
     end if;
@@ -351,6 +354,7 @@ begin
       'tasks', coalesce(max(consecutive_failures), 0), 1, 3,
       'failures in a row of the worst task')
     from billing_private.tasks
+    where is_enabled
     union all
     select billing_private.graded(
       'failed_events', count(*), 1, 100, 'events waiting to be tried again')
