@@ -161,7 +161,8 @@ begin
     'warning', 'failing_task', tasks.key, null,
     jsonb_build_object('failures', tasks.consecutive_failures), tasks.last_run_at
   from billing_private.tasks
-  where tasks.consecutive_failures > 0;
+  where tasks.consecutive_failures > 0
+    and tasks.is_enabled;
 end;
 $$;
 
@@ -235,11 +236,13 @@ comment on view billing_admin.subscription_overview is
 create view billing_admin.expiring_soon with (security_invoker = true) as
 select
   subscription_overview.*,
-  coalesce(ends_at, access_until) as expires_at
+  expected.expires_at
 from billing_admin.subscription_overview
+cross join lateral (
+  select least(ends_at, case when status = 'past_due' then access_until end) as expires_at
+) as expected
 where status not in ('canceled', 'incomplete_expired')
-  and (ends_at is not null or status = 'past_due')
-  and coalesce(ends_at, access_until)
+  and expected.expires_at
     between billing_private.now() and billing_private.now() + interval '14 days';
 
 comment on view billing_admin.expiring_soon is
@@ -469,7 +472,11 @@ comment on view billing_admin.task_runs is
 -- 8  administrators and settings
 -- -----------------------------------------------------------------------------
 
-create function billing_private.begin_admin_action(p_reason text)
+create function billing_private.begin_admin_action(
+  p_reason text,
+  p_action text,
+  p_subject text default null
+)
 returns void
 language plpgsql
 volatile
@@ -480,12 +487,19 @@ begin
   perform billing_private.require_reason(p_reason);
   perform billing_private.set_cause(
     'admin', coalesce(auth.uid()::text, billing_private.caller_role()), p_reason);
+  insert into billing_private.admin_actions (
+    action, subject, reason, actor_id, actor_role, request_id
+  )
+  values (
+    p_action, p_subject, p_reason, auth.uid(), billing_private.caller_role(),
+    billing_private.request_id()
+  );
 end;
 $$;
 
-comment on function billing_private.begin_admin_action(text) is
-  'Opens every manual correction: checks the caller and the reason, and names both as the cause of'
-  ' what follows.';
+comment on function billing_private.begin_admin_action(text, text, text) is
+  'Opens every manual correction: checks the caller and the reason, notes both, and names them as '
+  'the cause of what follows.';
 
 
 create function billing_private.add_administrator(
@@ -499,7 +513,7 @@ security definer -- administrators is writable by nobody
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'add_administrator', p_user_id::text);
   if p_user_id is null then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'user_id', 'problem', 'is required'));
@@ -542,7 +556,7 @@ security definer -- administrators is writable by nobody
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'remove_administrator', p_user_id::text);
   delete from billing_private.administrators where user_id = p_user_id;
 end;
 $$;
@@ -579,7 +593,7 @@ security definer -- settings are writable by nobody
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'set_stripe_livemode', p_livemode::text);
   if p_livemode is null then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'livemode', 'problem', 'is required'));
@@ -666,7 +680,7 @@ declare
   v_account_id uuid;
   v_grant billing.entitlement_grants;
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'grant_entitlement', p_account_id::text);
   v_account_id := billing_private.require_account(p_account_id);
   if not exists (select from billing.features where key = p_feature) then
     perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature));
@@ -732,7 +746,7 @@ as $$
 declare
   v_grant billing.entitlement_grants;
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'revoke_entitlement', p_grant_id::text);
   update billing.entitlement_grants
   set revoked_at = coalesce(revoked_at, billing_private.now()),
       revoked_reason = coalesce(revoked_reason, p_reason)
@@ -783,7 +797,7 @@ as $$
 declare
   v_account_id uuid;
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'grant_subscription', p_account_id::text);
   v_account_id := billing_private.require_account(p_account_id);
   if p_ends_at <= billing_private.now() then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
@@ -848,7 +862,7 @@ security definer -- entitlements are writable by nobody
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'correct_entitlements', p_account_id::text);
   return billing_private.correct_entitlements(array(
     select id from billing.accounts where p_account_id is null or id = p_account_id));
 end;
@@ -889,7 +903,7 @@ security definer -- the inbox is writable by nobody
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'replay_event', p_event_id);
   update billing_private.stripe_events
   set attempts = 0
   where event_id = p_event_id
@@ -935,9 +949,10 @@ security definer -- the inbox is writable by nobody
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'discard_event', p_event_id);
   update billing_private.stripe_events
   set status = 'discarded',
+      status_reason = p_reason,
       next_attempt_at = null,
       finished_at = billing_private.now()
   where event_id = p_event_id
@@ -981,7 +996,7 @@ security definer -- the outbox is writable by nobody
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'retry_command', p_command_id::text);
   update billing_private.commands
   set status = 'pending',
       attempts = 0,
@@ -1030,7 +1045,7 @@ security definer -- runs as the owner, like the heartbeat
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'run_task', p_task_key);
   if not exists (select from billing_private.tasks where key = p_task_key) then
     perform billing_private.fail('TASK_NOT_FOUND', jsonb_build_object('task', p_task_key));
   end if;

@@ -88,6 +88,10 @@ create trigger t000_append_only
   before update or delete or truncate on billing_private.audit_log
   for each statement execute function billing_private.refuse_change();
 
+create trigger t000_append_only
+  before update or delete or truncate on billing_private.admin_actions
+  for each statement execute function billing_private.refuse_change();
+
 
 -- -----------------------------------------------------------------------------
 -- 2  writing the audit
@@ -136,6 +140,38 @@ comment on function billing_private.row_key(jsonb, text[]) is
   'A row''s primary key as one text, its columns joined by colons.';
 
 
+create function billing_private.account_of_row(
+  p_table_name text,
+  p_row jsonb
+)
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return case p_table_name
+    when 'accounts' then billing_private.uuid_or_null(p_row ->> 'id')
+    when 'subscription_items' then (
+      select account_id
+      from billing.subscriptions
+      where id = billing_private.uuid_or_null(p_row ->> 'subscription_id')
+    )
+    when 'invoice_lines' then (
+      select account_id
+      from billing.invoices
+      where id = billing_private.uuid_or_null(p_row ->> 'invoice_id')
+    )
+    else billing_private.uuid_or_null(p_row ->> 'account_id')
+  end;
+end;
+$$;
+
+comment on function billing_private.account_of_row(text, jsonb) is
+  'The account a row of an audited table belongs to; null where it belongs to none, or to nobody '
+  'yet.';
+
+
 create type billing_private.audited_change as (
   before jsonb,
   after jsonb
@@ -162,9 +198,10 @@ begin
     when 'UPDATE' then
       select array_agg((before.row, after.row)::billing_private.audited_change) into v_changes
       from (select to_jsonb(rows_before) as row from rows_before) as before
-      join (select to_jsonb(rows_after) as row from rows_after) as after
+      -- Full: a row whose key changes is one that went and one that came.
+      full join (select to_jsonb(rows_after) as row from rows_after) as after
         on billing_private.row_key(after.row, v_key) = billing_private.row_key(before.row, v_key)
-      where before.row <> after.row;
+      where before.row is distinct from after.row;
   end case;
 
   insert into billing_private.audit_log (
@@ -176,8 +213,7 @@ begin
     tg_table_schema || '.' || tg_table_name,
     lower(tg_op),
     billing_private.row_key(whole.row, v_key),
-    billing_private.uuid_or_null(
-      whole.row ->> case tg_table_name when 'accounts' then 'id' else 'account_id' end),
+    billing_private.account_of_row(tg_table_name, whole.row),
     case tg_op when 'UPDATE' then billing_private.differing(before, after) else before end,
     case tg_op when 'UPDATE' then billing_private.differing(after, before) else after end,
     auth.uid(),
@@ -226,6 +262,7 @@ begin
       ('billing.checkout_sessions', '{id}'),
       ('billing.entitlement_grants', '{id}'),
       ('billing.entitlements', '{account_id,feature_key,source_kind,source_id}'),
+      ('billing_private.admin_actions', '{id}'),
       ('billing_private.administrators', '{user_id}'),
       ('billing_private.settings', '{only_row}')
     ) as audited (table_name, key_columns)
@@ -733,7 +770,7 @@ security definer -- alerts are writable by nobody
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_reason);
+  perform billing_private.begin_admin_action(p_reason, 'resolve_alert', p_alert_id::text);
   update billing_private.alerts
   set status = 'resolved',
       resolved_at = coalesce(resolved_at, billing_private.now()),
@@ -781,7 +818,19 @@ security definer -- incidents are writable by nobody
 set search_path = ''
 as $$
 begin
-  perform billing_private.begin_admin_action(p_note);
+  perform billing_private.begin_admin_action(
+    p_note,
+    case p_kind
+      when 'assigned' then 'assign_incident'
+      when 'note' then 'note_incident'
+      when 'resolved' then 'resolve_incident'
+    end,
+    p_incident_id::text);
+  if p_kind = 'assigned' and p_assigned_to is null then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'assigned_to', 'problem', 'is required'));
+  end if;
+
   update billing_private.incidents
   set status = case p_kind
         when 'resolved' then 'resolved'
@@ -799,6 +848,15 @@ begin
   end if;
   insert into billing_private.incident_events (incident_id, kind, note, actor_id)
   values (p_incident_id, p_kind, p_note, auth.uid());
+
+  -- An alert left open would swallow the next occurrence, and nobody would be woken.
+  update billing_private.alerts
+  set status = 'resolved',
+      resolved_at = billing_private.now(),
+      resolved_reason = p_note
+  where incident_id = p_incident_id
+    and status = 'open'
+    and p_kind = 'resolved';
 end;
 $$;
 
@@ -823,7 +881,7 @@ comment on function billing_admin.assign_incident(uuid, uuid, text) is
 $$Gives an open incident to a user, who investigates it.
 
 Errors
-  VALIDATION_FAILED   400  no reason
+  VALIDATION_FAILED   400  no user, or no reason
   NOT_AN_ADMIN        403  the caller is no administrator
   INCIDENT_NOT_FOUND  404  there is no such open incident$$;
 
@@ -862,7 +920,8 @@ begin atomic
 end;
 
 comment on function billing_admin.resolve_incident(uuid, text) is
-$$Closes an incident, saying how it was resolved. The next alert of its rule opens a new one.
+$$Closes an incident and its open alerts, saying how it was resolved. The same fact opens a new one
+after the rule's cool-down, another fact at once.
 
 Errors
   VALIDATION_FAILED   400  no resolution
@@ -878,6 +937,7 @@ revoke all on function
   billing_private.refuse_change,
   billing_private.differing,
   billing_private.row_key,
+  billing_private.account_of_row,
   billing_private.write_audit,
   billing_private.detect_signature_burst,
   billing_private.detect_dead_letters,

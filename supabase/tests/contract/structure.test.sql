@@ -367,7 +367,9 @@ select set_eq(
     ) as trigger_name
     where schema = 'billing'
         and relname not in ('error_codes', 'subscription_transitions', 'subscription_changes')
-      or tables.name in ('billing_private.administrators', 'billing_private.settings')
+      or tables.name in (
+        'billing_private.admin_actions', 'billing_private.administrators',
+        'billing_private.settings')
   $$,
   'every insert, update and delete of a business table is audited, under its primary key'
 );
