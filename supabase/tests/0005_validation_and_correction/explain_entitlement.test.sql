@@ -12,11 +12,11 @@ create function pg_temp.why(p_name text, p_at timestamptz default null, p_featur
 returns text[]
 language sql as $$
   select coalesce(
-    array_agg(case when gives_access then 'yes ' else 'no ' end || reason order by number), '{}')
-  from billing.explain_entitlement(p_feature, md5(p_name)::uuid, p_at)
-    with ordinality as explained (
-      gives_access, reason, source_kind, source_id, plan_key, subscription_status, limit_value,
-      valid_from, valid_until, number);
+    array_agg(
+      case when gives_access then 'yes ' else 'no ' end || reason
+      order by gives_access desc, reason),
+    '{}')
+  from billing.explain_entitlement(p_feature, md5(p_name)::uuid, p_at);
 $$;
 
 create function pg_temp.given(p_name text, p_status text, p_extra jsonb default '{}') returns void
@@ -110,7 +110,7 @@ set revoked_at = billing_private.now(), revoked_reason = 'a mistake'
 where id = md5('now')::uuid;
 
 select is(
-  pg_temp.why('unpaid'), array['no not_begun', 'no unpaid', 'no revoked'],
+  pg_temp.why('unpaid'), array['no not_begun', 'no revoked', 'no unpaid'],
   'a revoked grant is named as the reason'
 );
 
@@ -133,7 +133,7 @@ select is(
   'after the grace for failed payments, access will have expired'
 );
 select is(
-  pg_temp.why('unpaid', '2026-01-20'), array['yes granted', 'no unpaid', 'no revoked'],
+  pg_temp.why('unpaid', '2026-01-20'), array['yes granted', 'no revoked', 'no unpaid'],
   'a grant that will have begun will be a reason'
 );
 
