@@ -304,21 +304,21 @@ declare
   v_is_final boolean := billing_private.is_final_snapshot(p_event.type, p_object);
   v_newest record;
 begin
+  -- Two first snapshots may come at once: not every event names the customer whose lock would keep
+  -- them apart.
+  insert into billing_private.stripe_objects (
+    object_id, object_type, event_id, occurred_at, is_final
+  )
+  values (
+    p_event.object_id, coalesce(p_event.object_type, 'unknown'), p_event.event_id,
+    p_event.occurred_at, v_is_final
+  )
+  on conflict (object_id) do nothing;
+
   select * into v_stored
   from billing_private.stripe_objects
   where object_id = p_event.object_id
   for update;
-
-  if not found then
-    insert into billing_private.stripe_objects (
-      object_id, object_type, event_id, occurred_at, is_final
-    )
-    values (
-      p_event.object_id, coalesce(p_event.object_type, 'unknown'), p_event.event_id,
-      p_event.occurred_at, v_is_final
-    );
-    return p_object;
-  end if;
 
   if v_stored.event_id = p_event.event_id then
     return p_object;
@@ -364,6 +364,52 @@ comment on function billing_private.accept_snapshot(billing_private.stripe_event
 -- -----------------------------------------------------------------------------
 -- 3  whose customer it is
 -- -----------------------------------------------------------------------------
+
+-- Locks are taken in this order, by everybody: catalog, customer, account, payment; then rows.
+
+create function billing_private.lock_catalog(p_object_type text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_key constant bigint := hashtextextended('billing.catalog', 0);
+begin
+  -- A subscription and its price that come at once would each miss what the other has not
+  -- committed.
+  if p_object_type in ('product', 'price') then
+    perform pg_advisory_xact_lock(v_key);
+  else
+    perform pg_advisory_xact_lock_shared(v_key);
+  end if;
+end;
+$$;
+
+comment on function billing_private.lock_catalog(text) is
+  'Held until the transaction ends by whoever writes a product or price, alone, and by whoever '
+  'writes what refers to them, together with others of this kind.';
+
+
+create function billing_private.try_lock_catalog(p_object_type text)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_key constant bigint := hashtextextended('billing.catalog', 0);
+begin
+  return case
+    when p_object_type in ('product', 'price') then pg_try_advisory_xact_lock(v_key)
+    else pg_try_advisory_xact_lock_shared(v_key)
+  end;
+end;
+$$;
+
+comment on function billing_private.try_lock_catalog(text) is
+  'lock_catalog() for those who rather come back later than wait; false when it is not free.';
+
 
 create function billing_private.lock_customer(p_key text)
 returns void
@@ -431,6 +477,9 @@ begin
     return;
   end if;
 
+  -- Two customers of one account may come at once: one of them is the primary.
+  perform billing_private.lock_account(p_account_id);
+
   -- The claim taken before the customer was created becomes this customer.
   delete from billing.customers
   where account_id = p_account_id
@@ -475,6 +524,8 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_payment_keys text[];
 begin
   update billing.invoices
   set account_id = p_account_id
@@ -490,10 +541,9 @@ begin
     where stripe_customer_id = p_stripe_customer_id and account_id is null
     returning stripe_payment_key
   )
-  update billing.refunds
-  set account_id = p_account_id
-  from bound
-  where refunds.stripe_payment_key = bound.stripe_payment_key and refunds.account_id is null;
+  select array_agg(stripe_payment_key order by stripe_payment_key) into v_payment_keys from bound;
+  perform billing_private.bind_refunds(payment_key)
+  from unnest(v_payment_keys) as payment_key;
 
   with bound as (
     update billing.subscriptions
@@ -936,6 +986,7 @@ comment on function billing_private.past_due_since(text, timestamptz) is
   'When the series of past_due snapshots that a subscription is in began.';
 
 
+-- Its body is long because it is one row, column by column.
 create function billing_private.project_subscription(
   p_object jsonb,
   p_event billing_private.stripe_events
@@ -1091,6 +1142,7 @@ comment on function billing_private.project_subscription_items(text, jsonb) is
 -- 7  projector: invoice
 -- -----------------------------------------------------------------------------
 
+-- Its body is long because it is one row, column by column.
 create function billing_private.project_invoice(
   p_object jsonb,
   p_event billing_private.stripe_events
@@ -1287,6 +1339,7 @@ comment on function billing_private.project_payment_intent(jsonb, billing_privat
   'Mirrors a payment intent into billing.payments: everything but what its charge knows better.';
 
 
+-- Its body is long because it is one row, column by column.
 create function billing_private.project_charge(
   p_object jsonb,
   p_event billing_private.stripe_events
@@ -1408,6 +1461,10 @@ volatile
 set search_path = ''
 as $$
 begin
+  -- A refund names no customer, so no other lock keeps it and its payment apart. Whoever comes
+  -- second finds what the first has written.
+  perform pg_advisory_xact_lock(hashtextextended('billing.payment:' || p_stripe_payment_key, 0));
+
   update billing.refunds
   set account_id = payments.account_id
   from billing.payments
@@ -1529,21 +1586,35 @@ declare
 begin
   -- Of sessions made by others (payment links, the dashboard) only the customer is of interest:
   -- what they sell arrives as a subscription.
+  select * into v_session
+  from billing.checkout_sessions
+  where stripe_session_id = p_object ->> 'id'
+    or (
+      stripe_session_id is null
+      and id = billing_private.uuid_or_null(p_object #>> '{metadata,checkout_id}')
+    );
+  if found then
+    perform billing_private.lock_account(v_session.account_id);
+  end if;
+
   update billing.checkout_sessions
   set stripe_session_id = p_object ->> 'id',
-      status = case when v_status in ('open', 'complete', 'expired') then v_status else status end,
-      url = case when v_status = 'open' then p_object ->> 'url' end,
+      -- What was closed here while Stripe was being asked for its page does not open again.
+      status = case
+        when v_status in ('complete', 'expired') then v_status
+        when v_status = 'open' and status = 'creating' then v_status
+        else status
+      end,
+      url = case
+        when v_status = 'open' and status in ('creating', 'open') then p_object ->> 'url'
+      end,
       expires_at = billing_private.stripe_time(p_object -> 'expires_at'),
       completed_at = case
         when v_status = 'complete' then coalesce(completed_at, p_event.occurred_at)
       end,
       stripe_subscription_id = billing_private.stripe_id(p_object -> 'subscription'),
       failure = null
-  where stripe_session_id = p_object ->> 'id'
-    or (
-      stripe_session_id is null
-      and id = billing_private.uuid_or_null(p_object #>> '{metadata,checkout_id}')
-    )
+  where id = v_session.id
   returning * into v_session;
 
   -- Who pays is known from our claim, or from what whoever made the session said.
@@ -1556,6 +1627,8 @@ begin
 
   if v_session.id is not null and v_status = 'complete' then
     perform billing_private.retire_checkouts(v_session.account_id, v_session.id);
+  elsif v_status = 'open' and v_session.status <> 'open' then
+    perform billing_private.enqueue_session_expiry(v_session);
   end if;
 end;
 $$;
@@ -1628,14 +1701,19 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_object jsonb;
+  v_object jsonb := billing_private.parse_json(p_event.payload) #> '{data,object}';
   v_newest billing_private.stripe_events;
 begin
+  perform billing_private.lock_catalog(p_event.object_type);
   perform billing_private.lock_customer(coalesce(p_event.stripe_customer_id, p_event.object_id));
   perform billing_private.set_cause('stripe_event', p_event.event_id, p_event.type);
 
-  v_object := billing_private.accept_snapshot(
-    p_event, billing_private.parse_json(p_event.payload) #> '{data,object}');
+  -- Whoever is named by any snapshot is the owner, also when a newer one names nobody.
+  if p_event.object_type in ('customer', 'subscription') then
+    perform billing_private.note_customer(p_event.stripe_customer_id, v_object -> 'metadata');
+  end if;
+
+  v_object := billing_private.accept_snapshot(p_event, v_object);
 
   if v_object is null then
     perform billing_private.date_back(p_event);
@@ -2345,6 +2423,23 @@ comment on function billing_private.enqueue_session_creation(billing.checkout_se
   'follows back to the account.';
 
 
+create function billing_private.enqueue_session_expiry(p_checkout billing.checkout_sessions)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform billing_private.enqueue_command(
+    'expire_checkout', p_checkout.account_id,
+    format('/v1/checkout/sessions/%s/expire', p_checkout.stripe_session_id));
+end;
+$$;
+
+comment on function billing_private.enqueue_session_expiry(billing.checkout_sessions) is
+  'Asks Stripe to close the page of a checkout that was closed here.';
+
+
 create function billing_private.retire_checkouts(
   p_account_id uuid,
   p_except uuid
@@ -2367,9 +2462,7 @@ begin
     returning *
   loop
     if v_session.stripe_session_id is not null then
-      perform billing_private.enqueue_command(
-        'expire_checkout', p_account_id,
-        format('/v1/checkout/sessions/%s/expire', v_session.stripe_session_id));
+      perform billing_private.enqueue_session_expiry(v_session);
     end if;
   end loop;
 
@@ -2514,7 +2607,9 @@ begin
     return v_open;
   end if;
 
-  -- While Stripe is being asked for the other page, nobody knows its id to close it.
+  -- Waits for a worker that is just claiming the command. While Stripe is being asked for the
+  -- other page, nobody knows its id to close it.
+  perform billing_private.retire_checkouts(p_account_id, null);
   if exists (
     select
     from billing_private.commands
@@ -2524,7 +2619,6 @@ begin
     perform billing_private.fail('CHECKOUT_IN_PROGRESS', jsonb_build_object(
       'checkout_id', v_open.id));
   end if;
-  perform billing_private.retire_checkouts(p_account_id, null);
   return null;
 end;
 $$;
@@ -2755,13 +2849,17 @@ begin
       -- A portal's address is of use only to the user who waits for it: it stands in no line, and
       -- nobody else takes it.
       and (p_subject_id is not null or commands.kind <> 'create_portal')
+      -- A later one may be under way: positions are given before they are committed.
       and not exists (
         select
-        from billing_private.commands as earlier
-        where earlier.account_id = commands.account_id
-          and earlier.position < commands.position
-          and earlier.status in ('pending', 'leased')
-          and 'create_portal' not in (earlier.kind, commands.kind)
+        from billing_private.commands as other
+        where other.account_id = commands.account_id
+          and other.id <> commands.id
+          and (
+            other.status in ('pending', 'leased') and other.position < commands.position
+            or other.status = 'leased' and other.lease_expires_at > billing_private.now()
+          )
+          and 'create_portal' not in (other.kind, commands.kind)
       )
     order by commands.position
     limit least(greatest(coalesce(p_batch, 20), 1), 100)
@@ -2928,6 +3026,8 @@ declare
 begin
   case p_command.kind
     when 'create_customer' then
+      perform billing_private.lock_catalog('customer');
+      perform billing_private.lock_customer(p_response ->> 'id');
       perform billing_private.lock_account(p_command.account_id);
       perform billing_private.apply_response(p_command, p_response, 'customer.created');
       perform billing_private.bind_customer(p_response ->> 'id', p_command.account_id);
@@ -3001,6 +3101,7 @@ declare
   v_stored billing_private.stripe_objects;
   v_event_id text := 'command:' || p_command.id;
 begin
+  perform billing_private.lock_catalog(p_object ->> 'object');
   perform billing_private.lock_customer(coalesce(
     billing_private.stripe_id(p_object -> 'customer'), p_object ->> 'id'));
   select * into v_stored
@@ -3942,6 +4043,8 @@ revoke all on function
   billing_private.status_rank,
   billing_private.newest_of_second,
   billing_private.accept_snapshot,
+  billing_private.lock_catalog,
+  billing_private.try_lock_catalog,
   billing_private.lock_customer,
   billing_private.lock_account,
   billing_private.account_of_customer,
@@ -3989,6 +4092,7 @@ revoke all on function
   billing_private.enqueue_command,
   billing_private.enqueue_customer_creation,
   billing_private.enqueue_session_creation,
+  billing_private.enqueue_session_expiry,
   billing_private.retire_checkouts,
   billing_private.require_url,
   billing_private.offered_price,
