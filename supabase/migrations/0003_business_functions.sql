@@ -1987,6 +1987,20 @@ begin
   join subscriptions_before as before on before.id = after.id
   cross join lateral billing_private.kinds_of_change(before, after) as kind
   left join billing.prices on prices.id = after.price_id;
+
+  -- What was bought is learned after the start: the items of a subscription come after its row, and
+  -- the price of an item may come days later.
+  update billing.subscription_changes as start
+  set to_price_id = after.price_id,
+      to_quantity = after.quantity,
+      amount_minor = prices.unit_amount_minor * after.quantity,
+      currency = prices.currency
+  from subscriptions_after as after
+  join subscriptions_before as before on before.id = after.id
+  join billing.prices on prices.id = after.price_id
+  where before.price_id is null
+    and start.subscription_id = after.id
+    and start.kind = 'started';
   return null;
 end;
 $$;
@@ -2004,13 +2018,15 @@ set search_path = ''
 as $$
 begin
   insert into billing.subscription_changes (
-    subscription_id, account_id, kind, to_status, to_price_id, to_quantity, effective_at,
-    actor_id, cause
+    subscription_id, account_id, kind, to_status, to_price_id, to_quantity, amount_minor,
+    currency, effective_at, actor_id, cause
   )
   select
-    id, account_id, 'started', status, price_id, quantity, coalesce(started_at, updated_at),
-    auth.uid(), billing_private.cause()
-  from subscriptions_after;
+    after.id, after.account_id, 'started', after.status, after.price_id, after.quantity,
+    prices.unit_amount_minor * after.quantity, prices.currency,
+    coalesce(after.started_at, after.updated_at), auth.uid(), billing_private.cause()
+  from subscriptions_after as after
+  left join billing.prices on prices.id = after.price_id;
   return null;
 end;
 $$;
