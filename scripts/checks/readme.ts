@@ -179,24 +179,12 @@ function definerReasons(migrations: SourceFile[]): Map<string, string> {
   return reasons;
 }
 
+/** One row for each trigger function: after which tables, in which order, it follows. */
 async function triggerTable(client: Client, migrations: SourceFile[]): Promise<string> {
-  const { rows } = await client.query<{
-    relation: string;
-    name: string;
-    when: string;
-    summary: string;
-  }>(`
+  const { rows } = await client.query<{ name: string; relations: string[]; summary: string }>(`
     select
-      namespace.nspname || '.' || class.relname as relation,
-      trigger.tgname as name,
-      case when trigger.tgtype & 2 > 0 then 'before ' else 'after ' end
-        || concat_ws(' or ',
-          case when trigger.tgtype & 4 > 0 then 'insert' end,
-          case when trigger.tgtype & 16 > 0 then 'update' end,
-          case when trigger.tgtype & 8 > 0 then 'delete' end,
-          case when trigger.tgtype & 32 > 0 then 'truncate' end
-        )
-        || case when trigger.tgtype & 1 > 0 then ', each row' else '' end as when,
+      min(trigger.tgname) as name,
+      array_agg(distinct namespace.nspname || '.' || class.relname) as relations,
       split_part(coalesce(obj_description(trigger.tgfoid, 'pg_proc'), ''), E'\\n', 1) as summary
     from pg_trigger as trigger
     join pg_class as class on class.oid = trigger.tgrelid
@@ -204,15 +192,15 @@ async function triggerTable(client: Client, migrations: SourceFile[]): Promise<s
     where namespace.nspname in ('billing', 'billing_admin', 'billing_private')
       and not trigger.tgisinternal
       and trigger.tgparentid = 0
-    order by 1, 2
+    group by substring(trigger.tgname from '^t[0-9]+'), trigger.tgfoid
+    order by substring(min(trigger.tgname) from '^t[0-9]+'), 2
   `);
   const homes = triggerHomes(migrations);
   return table(
-    ["Table", "Trigger", "When", "Of", "What follows"],
+    ["Order", "Follows", "Of", "What follows"],
     rows.map((row) => [
-      code(row.relation),
-      code(row.name),
-      row.when,
+      code(/^t\d+/.exec(row.name)?.[0] ?? row.name),
+      row.relations.map(code).join(", "),
       homes.get(row.name) ?? "",
       row.summary,
     ]),
