@@ -38,6 +38,11 @@ create index stripe_events_unsettled_idx
   on billing_private.stripe_events (received_at)
   where status in ('pending', 'failed', 'dead');
 
+-- check_health, set_stripe_livemode(): events of the other Stripe mode.
+create index stripe_events_other_livemode_idx
+  on billing_private.stripe_events (received_at)
+  where status_reason = 'other_livemode';
+
 -- claim_commands(): the line of unfinished commands, and whether one stands before another.
 create index commands_unfinished_idx
   on billing_private.commands (account_id, position)
@@ -47,6 +52,11 @@ create index commands_unfinished_idx
 create index commands_subject_id_idx
   on billing_private.commands (subject_id)
   where subject_id is not null;
+
+-- check_health, scan_security, critical_issues: calls that were given up.
+create index commands_dead_idx
+  on billing_private.commands (finished_at)
+  where status = 'dead';
 
 -- critical_issues: contradictions that only Stripe can settle.
 create index stripe_objects_reread_idx
@@ -62,9 +72,10 @@ create index stripe_objects_reread_idx
 create index entitlements_valid_until_idx
   on billing.entitlements (valid_until);
 
--- expire_subscriptions: stored entitlements whose interval has begun.
-create index entitlements_valid_from_idx
-  on billing.entitlements (valid_from);
+-- expire_subscriptions: stored entitlements whose interval begins after they were stored.
+create index entitlements_upcoming_idx
+  on billing.entitlements (valid_from)
+  where valid_from > recorded_at;
 
 -- renew_manual_subscriptions(), expire_manual_subscriptions().
 create index subscriptions_manual_period_idx
@@ -76,20 +87,20 @@ create index subscriptions_pending_change_idx
   on billing.subscriptions (pending_change_at)
   where pending_change_at is not null;
 
--- expiring_soon: running subscriptions by the end of their period.
-create index subscriptions_running_period_idx
-  on billing.subscriptions (current_period_end)
-  where ended_at is null;
-
 
 -- -----------------------------------------------------------------------------
 -- 3  money
 -- -----------------------------------------------------------------------------
 
--- problem_accounts, critical_issues: invoices somebody still has to pay.
+-- problem_accounts: invoices somebody still has to pay.
 create index invoices_open_idx
   on billing.invoices (account_id)
   where status = 'open';
+
+-- project_payment_method(): whose default a detached payment method was.
+create index customers_default_payment_method_idx
+  on billing.customers (stripe_default_payment_method_id)
+  where stripe_default_payment_method_id is not null;
 
 
 -- -----------------------------------------------------------------------------

@@ -925,15 +925,22 @@ begin
     from billing.entitlements
     where valid_until <= v_now
     union
+    -- What was recorded before it began is little, and has an index of its own: one look at each.
     select entitlements.account_id
     from billing.entitlements
-    join billing.profiles using (account_id)
+    cross join lateral (
+      select
+      from billing.profiles
+      where profiles.account_id = entitlements.account_id
+        and entitlements.valid_from > profiles.updated_at
+        and (
+          not entitlements.feature_key = any (profiles.features)
+          or entitlements.valid_until > profiles.access_until
+        )
+      limit 1
+    ) as outdated
     where entitlements.valid_from <= v_now
-      and entitlements.valid_from > profiles.updated_at
-      and (
-        not entitlements.feature_key = any (profiles.features)
-        or entitlements.valid_until > profiles.access_until
-      )
+      and entitlements.valid_from > entitlements.recorded_at
     limit p_limit
   ) as elapsed;
 
