@@ -704,6 +704,7 @@ declare
   v_id text := p_object ->> 'id';
   v_is_active boolean := p_event.type <> 'product.deleted'
     and coalesce(p_object -> 'active' = 'true', true);
+  v_price_ids uuid[];
 begin
   -- A plan that was written here first is claimed by its key.
   update billing.plans
@@ -722,17 +723,24 @@ begin
       description = excluded.description,
       is_active = excluded.is_active;
 
-  update billing.prices
-  set plan_id = plans.id
-  from billing.plans
-  where plans.stripe_product_id = v_id
-    and prices.stripe_product_id = v_id
-    and prices.plan_id is null;
+  with bound as (
+    update billing.prices
+    set plan_id = plans.id
+    from billing.plans
+    where plans.stripe_product_id = v_id
+      and prices.stripe_product_id = v_id
+      and prices.plan_id is null
+    returning prices.id
+  )
+  select array_agg(id) into v_price_ids from bound;
 
-  perform billing_private.follow_base_item(array(
-    select distinct subscription_items.subscription_id
-    from billing.subscription_items
-    where subscription_items.stripe_product_id = v_id));
+  -- Only where something was bound: a product may have more subscribers than one event can visit.
+  if v_price_ids is not null then
+    perform billing_private.follow_base_item(array(
+      select distinct subscription_items.subscription_id
+      from billing.subscription_items
+      where subscription_items.price_id = any (v_price_ids)));
+  end if;
 end;
 $$;
 
@@ -866,18 +874,21 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_subscription_ids uuid[];
 begin
-  update billing.subscription_items
-  set price_id = prices.id
-  from billing.prices
-  where prices.stripe_price_id = p_stripe_price_id
-    and subscription_items.stripe_price_id = p_stripe_price_id
-    and subscription_items.price_id is null;
+  with bound as (
+    update billing.subscription_items
+    set price_id = prices.id
+    from billing.prices
+    where prices.stripe_price_id = p_stripe_price_id
+      and subscription_items.stripe_price_id = p_stripe_price_id
+      and subscription_items.price_id is null
+    returning subscription_items.subscription_id
+  )
+  select array_agg(distinct subscription_id) into v_subscription_ids from bound;
 
-  perform billing_private.follow_base_item(array(
-    select distinct subscription_items.subscription_id
-    from billing.subscription_items
-    where subscription_items.stripe_price_id = p_stripe_price_id));
+  perform billing_private.follow_base_item(v_subscription_ids);
 end;
 $$;
 
