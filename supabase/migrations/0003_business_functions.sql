@@ -3737,10 +3737,6 @@ begin
     return;
   end if;
 
-  update billing.subscriptions
-  set pending_price_id = null,
-      pending_change_at = null
-  where id = p_subscription.id;
   perform billing_private.set_manual_price(
     p_subscription.id, p_price.id, billing_private.now());
 end;
@@ -3899,6 +3895,8 @@ begin
       billing_anchor = priced.anchor,
       current_period_start = period.period_start,
       current_period_end = period.period_end,
+      pending_price_id = null,
+      pending_change_at = null,
       updated_at = p_at
   from priced
   cross join lateral billing_private.period_at(priced.anchor, priced.length, p_at) as period
@@ -3909,7 +3907,8 @@ end;
 $$;
 
 comment on function billing_private.set_manual_price(uuid, uuid, timestamptz) is
-  'Puts a manual subscription on another price from an instant on.';
+  'Puts a manual subscription on another price from an instant on; whatever change was waiting is '
+  'gone.';
 
 
 create function billing_private.sync_manual_items(p_subscription_ids uuid[])
@@ -3951,7 +3950,8 @@ begin
       canceled_at = coalesce(canceled_at, v_now),
       pending_price_id = null,
       pending_change_at = null,
-      updated_at = v_now
+      updated_at = least(
+        cancel_at, case when cancel_at_period_end then current_period_end end)
   where id in (
     select due.id
     from billing.subscriptions as due
@@ -3993,10 +3993,6 @@ begin
     limit p_limit
     for update skip locked
   loop
-    update billing.subscriptions
-    set pending_price_id = null,
-        pending_change_at = null
-    where id = v_due.id;
     perform billing_private.set_manual_price(
       v_due.id, v_due.pending_price_id, v_due.pending_change_at);
     v_count := v_count + 1;
@@ -4038,7 +4034,7 @@ begin
     update billing.subscriptions
     set current_period_start = period.period_start,
         current_period_end = period.period_end,
-        updated_at = v_now
+        updated_at = period.period_start
     from due
     cross join lateral billing_private.period_at(due.billing_anchor, due.length, v_now) as period
     where subscriptions.id = due.id
