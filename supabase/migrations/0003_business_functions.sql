@@ -2225,7 +2225,7 @@ begin
   where subscriptions.account_id = p_account_id
   order by
     (subscriptions.status in ('canceled', 'incomplete_expired')),
-    (subscriptions.status in ('incomplete', 'unpaid', 'paused')),
+    (subscriptions.status not in ('active', 'trialing', 'past_due')),
     plans.tier_rank desc nulls last,
     subscriptions.started_at desc nulls last,
     subscriptions.id
