@@ -441,6 +441,22 @@ comment on function billing_private.lock_account(uuid) is
   'Held until the transaction ends by whoever decides about an account''s subscriptions.';
 
 
+create function billing_private.lock_payment(p_stripe_payment_key text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('billing.payment:' || p_stripe_payment_key, 0));
+end;
+$$;
+
+comment on function billing_private.lock_payment(text) is
+  'Held until the transaction ends by whoever binds a payment''s refunds, which name no customer: '
+  'who comes second finds what the first has written.';
+
+
 create function billing_private.account_of_customer(p_stripe_customer_id text)
 returns uuid
 language plpgsql
@@ -1472,9 +1488,7 @@ volatile
 set search_path = ''
 as $$
 begin
-  -- A refund names no customer, so no other lock keeps it and its payment apart. Whoever comes
-  -- second finds what the first has written.
-  perform pg_advisory_xact_lock(hashtextextended('billing.payment:' || p_stripe_payment_key, 0));
+  perform billing_private.lock_payment(p_stripe_payment_key);
 
   update billing.refunds
   set account_id = payments.account_id
@@ -1504,6 +1518,8 @@ declare
     billing_private.stripe_id(p_object -> 'payment_intent'),
     billing_private.stripe_id(p_object -> 'charge'));
 begin
+  perform billing_private.lock_payment(v_payment_key);
+
   insert into billing.refunds as stored (
     stripe_payment_key, status, amount_minor, currency, reason, failure_reason, refunded_at,
     stripe_refund_id
@@ -2853,6 +2869,8 @@ volatile
 security definer -- the outbox is readable by nobody
 set search_path = ''
 as $$
+declare
+  v_batch integer := least(greatest(coalesce(p_batch, 20), 1), 100);
 begin
   return query
   with due as (
@@ -2875,7 +2893,7 @@ begin
       ))
       -- A portal's address is of use only to the user who waits for it: it stands in no line, and
       -- nobody else takes it.
-      and (p_subject_id is not null or commands.kind <> 'create_portal')
+      and (commands.subject_id = p_subject_id or commands.kind <> 'create_portal')
       -- A later one may be under way: positions are given before they are committed.
       and not exists (
         select
@@ -2889,7 +2907,7 @@ begin
           and 'create_portal' not in (other.kind, commands.kind)
       )
     order by commands.position
-    limit least(greatest(coalesce(p_batch, 20), 1), 100)
+    limit v_batch
     for update skip locked
   )
   update billing_private.commands
@@ -2898,7 +2916,7 @@ begin
       lease = gen_random_uuid(),
       -- Each call may take 20 seconds and the claimed ones are made one after the other.
       lease_expires_at = billing_private.now()
-        + interval '30 seconds' + interval '20 seconds' * coalesce(p_batch, 20),
+        + interval '30 seconds' + interval '20 seconds' * v_batch,
       target_event_id = (
         select stripe_objects.event_id
         from billing_private.stripe_objects
@@ -4070,6 +4088,7 @@ revoke all on function
   billing_private.try_lock_catalog,
   billing_private.lock_customer,
   billing_private.lock_account,
+  billing_private.lock_payment,
   billing_private.account_of_customer,
   billing_private.bind_customer,
   billing_private.bind_customer_rows,
