@@ -1,4 +1,5 @@
--- Access by status and date, to the second: what each status of a subscription gives, and until when.
+-- Access by status and date, to the second: what each status of a subscription gives, and until
+-- when.
 begin;
 \ir ../helpers.psql
 select plan(51);

@@ -1,4 +1,5 @@
--- billing_private.correct_entitlements(): repairs what disagrees with its sources, and logs each row.
+-- billing_private.correct_entitlements(): repairs what disagrees with its sources, and logs
+-- each row.
 begin;
 \ir ../helpers.psql
 select plan(17);
@@ -10,7 +11,8 @@ select tests.subscribe('ann');
 select tests.account('bob');
 select tests.subscribe('bob', 'active', '2026-01-10', 'price_basic_monthly');
 create temporary table sound as
-select account_id, feature_key, source_kind, source_id, plan_id, limit_value, valid_from, valid_until
+select
+  account_id, feature_key, source_kind, source_id, plan_id, limit_value, valid_from, valid_until
 from billing.entitlements;
 
 create function pg_temp.both() returns uuid[]

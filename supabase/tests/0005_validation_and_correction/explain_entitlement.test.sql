@@ -8,8 +8,11 @@ select tests.set_time('2026-01-10');
 insert into billing_private.administrators (user_id, reason) values (md5('ada')::uuid, 'test');
 
 -- The sources of a feature in short: whether each gives access, and why.
-create function pg_temp.why(p_name text, p_at timestamptz default null, p_feature text default 'premium')
-returns text[]
+create function pg_temp.why(
+  p_name text,
+  p_at timestamptz default null,
+  p_feature text default 'premium'
+) returns text[]
 language sql as $$
   select coalesce(
     array_agg(
@@ -95,7 +98,8 @@ select results_eq(
     values
       (true, 'granted', 'grant', md5('now')::uuid, null, null, 7::bigint,
         '2026-01-10'::timestamptz, 'infinity'::timestamptz),
-      (false, 'not_begun', 'grant', md5('later')::uuid, null, null, null, '2026-01-20', '2026-01-25'),
+      (false, 'not_begun', 'grant', md5('later')::uuid, null, null, null, '2026-01-20',
+        '2026-01-25'),
       (
         false, 'unpaid', 'subscription_item',
         (select id from billing.subscription_items where stripe_subscription_item_id = 'si_unpaid'),

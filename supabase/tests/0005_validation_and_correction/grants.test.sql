@@ -1,4 +1,5 @@
--- billing.entitlement_grants: features given by hand, from when until when, with which limit, taken back.
+-- billing.entitlement_grants: features given by hand, from when until when, with which limit,
+-- taken back.
 begin;
 \ir ../helpers.psql
 select plan(22);
@@ -29,10 +30,22 @@ insert into billing.entitlement_grants
 values (
   md5('gift')::uuid, md5('ann')::uuid, 'premium', '2026-01-12 08:00', '2026-01-20 20:00', 'a gift');
 
-select ok(not pg_temp.has('premium', '2026-01-12 07:59:59'), 'a grant gives nothing before it begins');
-select ok(pg_temp.has('premium', '2026-01-12 08:00:00'), 'a grant begins on its second, with no job run');
-select ok(pg_temp.has('premium', '2026-01-20 19:59:59'), 'a grant lasts to the last second before its end');
-select ok(not pg_temp.has('premium', '2026-01-20 20:00:00'), 'a grant ends on its second, without grace');
+select ok(
+  not pg_temp.has('premium', '2026-01-12 07:59:59'),
+  'a grant gives nothing before it begins'
+);
+select ok(
+  pg_temp.has('premium', '2026-01-12 08:00:00'),
+  'a grant begins on its second, with no job run'
+);
+select ok(
+  pg_temp.has('premium', '2026-01-20 19:59:59'),
+  'a grant lasts to the last second before its end'
+);
+select ok(
+  not pg_temp.has('premium', '2026-01-20 20:00:00'),
+  'a grant ends on its second, without grace'
+);
 
 select tests.set_time('2026-01-10');
 insert into billing.entitlement_grants (id, account_id, feature_key, valid_from, reason)
@@ -57,7 +70,8 @@ select ok(pg_temp.has('hosting', '2026-01-15'), 'revoking one grant leaves the o
 
 -- ---- limits -----------------------------------------------------------------
 
-insert into billing.entitlement_grants (id, account_id, feature_key, limit_value, valid_from, reason)
+insert into billing.entitlement_grants
+  (id, account_id, feature_key, limit_value, valid_from, reason)
 values (md5('five')::uuid, md5('ann')::uuid, 'clubs', 5, '2026-01-10', 'support');
 
 select is(pg_temp.clubs(), 5::bigint, 'a grant gives a limited feature up to its limit');
@@ -86,7 +100,8 @@ select is(
 
 select throws_ok(
   $$
-    insert into billing.entitlement_grants (account_id, feature_key, valid_from, valid_until, reason)
+    insert into billing.entitlement_grants
+      (account_id, feature_key, valid_from, valid_until, reason)
     values (md5('ann')::uuid, 'premium', '2026-01-10', '2026-01-10', 'nothing at all')
   $$,
   '23514',
@@ -96,7 +111,8 @@ select throws_ok(
 );
 select throws_ok(
   $$
-    insert into billing.entitlement_grants (account_id, feature_key, limit_value, valid_from, reason)
+    insert into billing.entitlement_grants
+      (account_id, feature_key, limit_value, valid_from, reason)
     values (md5('ann')::uuid, 'clubs', -1, '2026-01-10', 'less than nothing')
   $$,
   '23514',

@@ -23,7 +23,10 @@ select ok(not billing.has_entitlement('no_such_feature'), 'an unknown feature is
 select is(billing.has_entitlement(null), false, 'no feature is nobody''s');
 
 select tests.set_time('2026-02-10 02:59:59');
-select ok(billing.has_entitlement('premium'), 'access lasts to the last second of the renewal grace');
+select ok(
+  billing.has_entitlement('premium'),
+  'access lasts to the last second of the renewal grace'
+);
 
 select tests.set_time('2026-02-10 03:00:00');
 select ok(not billing.has_entitlement('premium'), 'access ends on the second, with no job run');

@@ -47,7 +47,10 @@ select ok(
 
 select tests.sign_in('bob');
 
-select ok(billing.has_entitlement_at('premium', '2026-01-25'), 'now is answered as has_entitlement() does');
+select ok(
+  billing.has_entitlement_at('premium', '2026-01-25'),
+  'now is answered as has_entitlement() does'
+);
 select ok(
   billing.has_entitlement_at('premium', '2026-02-25 02:59:59'),
   'the member will have it to the last second that is paid for, and the grace'

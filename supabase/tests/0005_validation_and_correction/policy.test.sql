@@ -1,4 +1,5 @@
--- billing.has_entitlement() in a policy of an application's own table: rows appear and disappear by the
+-- billing.has_entitlement() in a policy of an application's own table: rows appear and
+-- disappear by the
 -- clock alone.
 begin;
 \ir ../helpers.psql
@@ -64,7 +65,10 @@ select tests.sign_in('bob');
 select is_empty($$ select * from public.chapters $$, 'a stranger sees none of the rows');
 
 select tests.sign_out();
-select is_empty($$ select * from public.chapters $$, 'a visitor sees none of the rows, and no error');
+select is_empty(
+  $$ select * from public.chapters $$,
+  'a visitor sees none of the rows, and no error'
+);
 
 -- ---- the service ------------------------------------------------------------
 

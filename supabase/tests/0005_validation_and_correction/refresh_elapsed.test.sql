@@ -1,4 +1,5 @@
--- billing_private.refresh_elapsed(): brings stored state in step where the clock alone changed access.
+-- billing_private.refresh_elapsed(): brings stored state in step where the clock alone changed
+-- access.
 begin;
 \ir ../helpers.psql
 select plan(13);

@@ -1,4 +1,5 @@
--- billing_private.refresh_entitlements(): the only writer of entitlements; writes differences alone.
+-- billing_private.refresh_entitlements(): the only writer of entitlements; writes differences
+-- alone.
 begin;
 \ir ../helpers.psql
 select plan(17);
@@ -50,7 +51,8 @@ select is(
 
 select tests.deliver(
   'evt_same', 'customer.subscription.updated', '2026-01-11',
-  tests.subscription('ann', 'active', '2026-01-10', 'price_plus_monthly', '{"metadata": {"a": "b"}}'));
+  tests.subscription('ann', 'active', '2026-01-10', 'price_plus_monthly',
+    '{"metadata": {"a": "b"}}'));
 
 select is(
   pg_temp.places(), (select places from before),
@@ -122,7 +124,9 @@ select lives_ok(
   'no account at all is no error'
 );
 select lives_ok(
-  $$ select billing_private.refresh_entitlements(array[md5('nobody')::uuid, md5('nobody')::uuid]) $$,
+  $$
+    select billing_private.refresh_entitlements(array[md5('nobody')::uuid, md5('nobody')::uuid])
+  $$,
   'an account that does not exist, twice, is no error'
 );
 

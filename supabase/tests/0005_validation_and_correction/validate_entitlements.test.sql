@@ -9,7 +9,8 @@ select tests.account('ann');
 select tests.subscribe('ann');
 select tests.account('bob');
 select tests.subscribe('bob', 'active', '2026-01-10', 'price_basic_monthly');
-insert into billing.entitlement_grants (id, account_id, feature_key, limit_value, valid_from, reason)
+insert into billing.entitlement_grants
+  (id, account_id, feature_key, limit_value, valid_from, reason)
 values (md5('gift')::uuid, md5('ann')::uuid, 'clubs', 30, '2026-01-10', 'a gift');
 
 create function pg_temp.drift() returns text[]
