@@ -1733,7 +1733,12 @@ declare
 begin
   perform billing_private.lock_catalog(p_event.object_type);
   perform billing_private.lock_customer(coalesce(p_event.stripe_customer_id, p_event.object_id));
-  perform billing_private.set_cause('stripe_event', p_event.event_id, p_event.type);
+  if p_event.source = 'command' then
+    perform billing_private.set_cause(
+      'command', replace(p_event.event_id, 'command:', ''), p_event.type);
+  else
+    perform billing_private.set_cause('stripe_event', p_event.event_id, p_event.type);
+  end if;
 
   -- Whoever is named by any snapshot is the owner, also when a newer one names nobody.
   if p_event.object_type in ('customer', 'subscription') then
@@ -2977,7 +2982,7 @@ begin
       p_http_status is null or p_http_status >= 500 or p_http_status in (401, 403, 408, 409, 429)
         or p_response #>> '{error,code}' = 'lock_timeout',
       false)
-    -- Twelve tries take about three hours: well inside the 24 hours Stripe keeps a key.
+    -- Twelve tries take about two hours: well inside the 24 hours Stripe keeps a key.
     or p_command.attempts >= 12
   then
     return null;
@@ -3025,7 +3030,13 @@ begin
       'command_id', p_command_id, 'status', v_command.status));
   end if;
 
-  if p_http_status between 200 and 299 then
+  if p_response -> 'livemode'
+    <> (select to_jsonb(stripe_livemode) from billing_private.settings)
+  then
+    v_status := 'dead';
+    p_response := '{"error": {"code": "other_livemode",
+      "message": "The secret key is of the other Stripe mode than this database."}}';
+  elsif p_http_status between 200 and 299 then
     v_status := 'succeeded';
   else
     v_retry_at := billing_private.retry_at(
@@ -3166,7 +3177,7 @@ begin
   -- Stripe made since then still counts as newer.
   insert into billing_private.stripe_events (
     event_id, source, type, object_id, object_type, stripe_customer_id, livemode, occurred_at,
-    payload, status, attempts, request_id, finished_at
+    payload, request_id
   )
   values (
     v_event_id, 'command', p_as_type, p_object ->> 'id', p_object ->> 'object',
@@ -3176,20 +3187,19 @@ begin
       v_stored.occurred_at, billing_private.stripe_time(p_object -> 'created'),
       billing_private.now()),
     jsonb_build_object('data', jsonb_build_object('object', p_object)),
-    'applied', 1, billing_private.request_id(), billing_private.now()
+    billing_private.request_id()
   );
   update billing_private.stripe_objects
   set event_id = v_event_id,
       is_final = billing_private.is_final_snapshot(p_as_type, p_object)
   where object_id = v_stored.object_id;
-  perform billing_private.project_event(stripe_events)
-  from billing_private.stripe_events
-  where event_id = v_event_id;
+  perform billing_private.apply_event(v_event_id);
 end;
 $$;
 
 comment on function billing_private.apply_response(billing_private.commands, jsonb, text) is
-  'Projects the object Stripe returned as if an event had brought it, unless an event was faster.';
+  'Applies the object Stripe returned as if an event had brought it, unless an event was faster. '
+  'What cannot be applied is tried again like an event; the call is not made again for it.';
 
 
 create function billing.complete_command(
