@@ -170,12 +170,7 @@ as $$
 declare
   v_now timestamptz := billing_private.now();
 begin
-  -- Two refreshes of one account would each miss what the other's transaction has not committed.
-  -- Locked in one order, so that two callers never wait for each other.
-  perform pg_advisory_xact_lock(hashtextextended('billing.entitlements:' || account_id, 0))
-  from (
-    select distinct account_id from unnest(p_account_ids) as account_id order by account_id
-  ) as accounts;
+  perform billing_private.begin_refresh(p_account_ids);
 
   with computed as materialized (
     select * from billing_private.computed_entitlements(p_account_ids)
@@ -231,6 +226,29 @@ $$;
 comment on function billing_private.refresh_entitlements(uuid[]) is
   'Brings entitlements and profiles of these accounts in step with their sources; writes only '
   'differences and keeps what it replaces.';
+
+
+create function billing_private.begin_refresh(p_account_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform billing_private.lock_catalog('account');
+  -- In one order, so that two callers never wait for each other; by row, because a plan may have
+  -- more subscribers than the server has room for locks.
+  perform
+  from billing.accounts
+  where id = any (p_account_ids)
+  order by id
+  for no key update;
+end;
+$$;
+
+comment on function billing_private.begin_refresh(uuid[]) is
+  'Keeps others from refreshing these accounts, or changing the catalog, until the transaction '
+  'ends: each would miss what the other has not committed.';
 
 
 create function billing_private.refresh_profiles(p_account_ids uuid[])
@@ -487,6 +505,35 @@ $$;
 
 comment on function billing_private.refresh_after_catalog() is
   'Refreshes the subscribers of plans whose features, graces, tier or prices changed.';
+
+
+create function billing_private.wait_for_subscribers()
+returns trigger
+language plpgsql
+volatile
+security definer -- whoever changes the catalog need not reach this schema
+set search_path = ''
+as $$
+begin
+  perform billing_private.lock_catalog('product');
+  return null;
+end;
+$$;
+
+comment on function billing_private.wait_for_subscribers() is
+  'Lets a change of the catalog wait until those who are just being subscribed can be seen.';
+
+create trigger t000_catalog
+  before insert or update or delete on billing.plan_features
+  for each statement execute function billing_private.wait_for_subscribers();
+
+create trigger t000_catalog
+  before update on billing.plans
+  for each statement execute function billing_private.wait_for_subscribers();
+
+create trigger t000_catalog
+  before update on billing.prices
+  for each statement execute function billing_private.wait_for_subscribers();
 
 create trigger t100_access_of_updates
   after update on billing.subscriptions
@@ -966,6 +1013,7 @@ revoke all on function
   billing_private.entitlement_sources,
   billing_private.computed_entitlements,
   billing_private.refresh_entitlements,
+  billing_private.begin_refresh,
   billing_private.refresh_profiles,
   billing_private.refresh_after_subscriptions,
   billing_private.refresh_after_items,
@@ -973,6 +1021,7 @@ revoke all on function
   billing_private.refresh_after_grants,
   billing_private.refresh_after_invoices,
   billing_private.refresh_after_catalog,
+  billing_private.wait_for_subscribers,
   billing.has_entitlement,
   billing.my_entitlements,
   billing_private.explain_entitlement,

@@ -267,6 +267,7 @@ select set_eq(
     'billing_private.revoke_entitlement(uuid,text)',
     'billing_private.set_stripe_livemode(boolean,text)',
     'billing_private.undo_cancel(uuid)',
+    'billing_private.wait_for_subscribers()',
     'billing_private.work_on_incident(uuid,text,text,uuid)',
     'billing_private.write_audit()'
   ],
