@@ -1,7 +1,7 @@
 -- What runs by itself and what was found: tasks, task_runs, health_checks, entitlement_corrections.
 begin;
 \ir ../helpers.psql
-select plan(20);
+select plan(23);
 
 select tests.set_time('2026-01-10');
 
@@ -23,6 +23,20 @@ select throws_ok(
   $$ execute add_task('before', '-1 minute') $$,
   '23514', 'new row for relation "tasks" violates check constraint "tasks_run_every_is_positive"',
   'and not backwards'
+);
+
+select lives_ok($$ execute add_task('rarely', '400 days') $$, 'or hardly ever');
+
+select throws_ok(
+  $$ execute add_task('monthly', '1 month') $$,
+  '23514', 'new row for relation "tasks" violates check constraint "tasks_run_every_has_no_months"',
+  'but not by months, which differ in length'
+);
+
+select throws_ok(
+  $$ execute add_task('yearly', '1 year') $$,
+  '23514', 'new row for relation "tasks" violates check constraint "tasks_run_every_has_no_months"',
+  'or years'
 );
 
 select throws_ok(

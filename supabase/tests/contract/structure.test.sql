@@ -1,7 +1,7 @@
 -- Rules that tables, columns, policies, views and triggers keep.
 -- Without helpers.psql, so that nothing but the shipped schema is looked at.
 begin;
-select plan(33);
+select plan(34);
 
 create temporary view relations as
 select
@@ -254,6 +254,18 @@ select is_empty(
       or type in ('timestamp without time zone', 'time without time zone', 'date')
   $$,
   'every moment is an instant, with its time zone'
+);
+
+select is_empty(
+  $$
+    select relations.name, attname, pg_get_expr(adbin, adrelid)
+    from pg_attrdef
+    join relations on relations.oid = adrelid
+    join pg_attribute on attrelid = adrelid and attnum = adnum
+    where pg_get_expr(adbin, adrelid) ~* '\m(now\(\)|current_|clock_timestamp)'
+      and pg_get_expr(adbin, adrelid) <> 'billing_private.now()'
+  $$,
+  'what is stored with a moment takes it from the one clock'
 );
 
 select is_empty(

@@ -1,0 +1,151 @@
+-- Every index that is there for a query serves it: among twenty thousand accounts, the function it
+-- was made for looks into it.
+begin;
+\ir many_accounts.psql
+select plan(4);
+
+create table tests.served (index text, reader text, statement text);
+
+insert into tests.served values
+  -- the inbox
+  ('billing_private.stripe_events_object_id_idx', 'past_due_since',
+    $$ select billing_private.past_due_since('sub_5', '2026-01-20') $$),
+  ('billing_private.stripe_events_object_id_idx', 'newest_of_second',
+    $$ select billing_private.newest_of_second('sub_5', '2026-01-10') $$),
+  ('billing_private.stripe_events_due_idx', 'retry_events',
+    $$ select billing_private.task_retry_events() $$),
+  ('billing_private.stripe_events_unsettled_idx', 'event_backlog',
+    $$ select * from billing_admin.event_backlog $$),
+  ('billing_private.stripe_events_unsettled_idx', 'critical_issues',
+    $$ select * from billing_admin.critical_issues $$),
+  ('billing_private.stripe_events_unsettled_idx', 'check_health',
+    $$ select billing_private.task_check_health() $$),
+  ('billing_private.stripe_events_unsettled_idx', 'scan_security',
+    $$ select billing_private.task_scan_security() $$),
+  ('billing_private.stripe_events_other_livemode_idx', 'check_health',
+    $$ select billing_private.task_check_health() $$),
+  ('billing_private.stripe_events_other_livemode_idx', 'set_stripe_livemode',
+    $$ select billing_admin.set_stripe_livemode(true, 'going live') $$),
+  ('billing_private.stripe_objects_reread_idx', 'critical_issues',
+    $$ select * from billing_admin.critical_issues $$),
+  ('billing_private.webhook_rejections_minute_idx', 'scan_security',
+    $$ select billing_private.task_scan_security() $$),
+  ('billing_private.webhook_rejections_minute_idx', 'clean_up',
+    $$ select billing_private.task_clean_up() $$),
+
+  -- the outbox
+  ('billing_private.commands_unfinished_idx', 'claim_commands',
+    $$ select billing.claim_commands() $$),
+  ('billing_private.commands_unfinished_idx', 'check_health',
+    $$ select billing_private.task_check_health() $$),
+  ('billing_private.commands_subject_id_idx', 'claim_commands for whoever waits',
+    $$ select billing.claim_commands(20, md5('checkout 4')::uuid) $$),
+  ('billing_private.commands_dead_idx', 'check_health',
+    $$ select billing_private.task_check_health() $$),
+  ('billing_private.commands_dead_idx', 'scan_security',
+    $$ select billing_private.task_scan_security() $$),
+  ('billing_private.commands_dead_idx', 'critical_issues',
+    $$ select * from billing_admin.critical_issues $$),
+
+  -- subscriptions and access
+  ('billing.entitlements_valid_until_idx', 'expire_subscriptions',
+    $$ select billing_private.task_expire_subscriptions() $$),
+  ('billing.entitlements_upcoming_idx', 'expire_subscriptions',
+    $$ select billing_private.task_expire_subscriptions() $$),
+  ('billing_private.entitlement_history_account_id_idx', 'has_entitlement_at',
+    $$ select billing.has_entitlement_at('premium', '2026-01-05', tests.person(5)) $$),
+  ('billing.subscriptions_manual_period_idx', 'expire_subscriptions',
+    $$ select billing_private.task_expire_subscriptions() $$),
+  ('billing.subscriptions_manual_period_idx', 'apply_scheduled_changes',
+    $$ select billing_private.renew_manual_subscriptions(1000) $$),
+  ('billing.subscriptions_pending_change_idx', 'apply_scheduled_changes',
+    $$ select billing_private.task_apply_scheduled_changes() $$),
+
+  -- money
+  ('billing.invoices_open_idx', 'problem_accounts',
+    $$ select * from billing_admin.problem_accounts $$),
+  ('billing.invoices_stripe_subscription_id_idx', 'whoever looks for the bills of a subscription',
+    $$ select * from billing.invoices where stripe_subscription_id = 'sub_5' $$),
+  ('billing.refunds_stripe_payment_key_idx', 'project_charge',
+    $$ select billing_private.bind_refunds('pi_5') $$),
+  ('billing.customers_default_payment_method_idx', 'project_payment_method',
+    $$
+      select tests.deliver('evt_detached', 'payment_method.detached', '2026-01-20',
+        '{"id": "pm_5", "object": "payment_method", "type": "card"}')
+    $$),
+
+  -- binding what came early
+  ('billing.invoices_stripe_customer_id_idx', 'bind_customer',
+    $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
+  ('billing.payments_stripe_customer_id_idx', 'bind_customer',
+    $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
+  ('billing.payment_methods_stripe_customer_id_idx', 'bind_customer',
+    $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
+  ('billing.subscriptions_stripe_customer_id_idx', 'bind_customer',
+    $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
+  ('billing.subscription_items_unbound_idx', 'project_price',
+    $$ select billing_private.bind_price('price_unheard_of') $$),
+  ('billing.prices_unbound_idx', 'project_product',
+    $$
+      select tests.deliver('evt_product', 'product.created', '2026-01-20',
+        '{"id": "prod_100", "object": "product", "name": "Late"}')
+    $$),
+  ('billing.customers_unbound_idx', 'critical_issues',
+    $$ select * from billing_admin.critical_issues $$),
+
+  -- logs
+  ('billing_private.task_runs_started_at_idx', 'clean_up',
+    $$ select billing_private.task_clean_up() $$),
+  ('billing_private.audit_log_account_id_idx', 'audit_of_account',
+    $$ select * from billing_admin.audit_of_account(tests.person(5)) $$),
+  ('billing_private.audit_log_row_idx', 'whoever looks for the history of a row',
+    $$
+      select *
+      from billing_private.audit_log
+      where table_name = 'billing.subscriptions' and row_key = tests.person(5)::text
+      order by id desc
+    $$);
+
+select is_empty(
+  $$ select index, reader from tests.served where tests.index_scans(index, statement) = 0 $$,
+  'every index is looked into by those it was made for'
+);
+
+-- Keys, unique rules and foreign keys have indexes whether anybody reads them or not.
+select set_eq(
+  $$ select distinct index from tests.served $$,
+  $$
+    select indexrelid::regclass::text
+    from pg_index
+    join pg_class on pg_class.oid = indexrelid
+    where relnamespace in ('billing'::regnamespace, 'billing_private'::regnamespace)
+      and not indisunique
+      and not exists (
+        select
+        from pg_constraint
+        where contype = 'f'
+          and conrelid = indrelid
+          and indpred is null
+          and (indkey::smallint[])[0:cardinality(conkey) - 1] @> conkey
+      )
+  $$,
+  'there is no index without a reader here'
+);
+
+select is(
+  tests.index_scans(
+    'billing.entitlements_pkey',
+    $$ select billing.has_entitlement('premium', tests.person(5)) $$
+  ),
+  1::bigint,
+  'has_entitlement() is one look into the primary key'
+);
+
+select matches(
+  pg_get_indexdef('billing.entitlements_pkey'::regclass),
+  '\(account_id, feature_key, ',
+  'which begins with what it asks for'
+);
+
+select * from finish();
+rollback;
