@@ -2431,6 +2431,27 @@ comment on function billing_private.enqueue_customer_creation(uuid) is
   'Claims the account''s customer and asks Stripe for it, unless that is already under way.';
 
 
+create function billing_private.has_had_trial(p_account_id uuid)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from billing.subscriptions
+    where account_id = p_account_id
+      and trial_start is not null
+  );
+end;
+$$;
+
+comment on function billing_private.has_had_trial(uuid) is
+  'True when the account has tried a subscription before. Stripe does not keep count: it would '
+  'give a trial with every new one.';
+
+
 create function billing_private.enqueue_session_creation(p_checkout billing.checkout_sessions)
 returns void
 language plpgsql
@@ -2454,14 +2475,18 @@ begin
         where account_id = p_checkout.account_id and is_primary and deleted_at is null
       ),
       'client_reference_id', p_checkout.account_id,
-      'line_items', jsonb_build_array(jsonb_build_object(
-        'price', v_price.stripe_price_id, 'quantity', p_checkout.quantity)),
+      'line_items', jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+        'price', v_price.stripe_price_id,
+        'quantity', case when v_price.usage_type <> 'metered' then p_checkout.quantity end))),
       'success_url', p_checkout.success_url,
       'cancel_url', p_checkout.cancel_url,
       'metadata', v_metadata,
       'subscription_data', jsonb_strip_nulls(jsonb_build_object(
         'metadata', v_metadata,
-        'trial_period_days', nullif(v_price.trial_days, 0)))),
+        'trial_period_days', case
+          when not billing_private.has_had_trial(p_checkout.account_id)
+            then nullif(v_price.trial_days, 0)
+        end))),
     'POST', p_checkout.id);
 end;
 $$;
@@ -2509,7 +2534,9 @@ begin
       and status in ('creating', 'open')
     returning *
   loop
-    if v_session.stripe_session_id is not null then
+    if v_session.stripe_session_id is not null
+      and coalesce(v_session.expires_at > billing_private.now(), true)
+    then
       perform billing_private.enqueue_session_expiry(v_session);
     end if;
   end loop;
@@ -2543,7 +2570,7 @@ stable
 set search_path = ''
 as $$
 begin
-  if p_url is null or p_url !~ '^https?://[^[:space:]/]+' or length(p_url) > 2000 then
+  if p_url is null or p_url !~ '^https?://[^[:space:]/]+[^[:space:]]*$' or length(p_url) > 2000 then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', p_field,
       'problem', 'an absolute http(s) address of at most 2000 characters is needed'));
@@ -4143,6 +4170,7 @@ revoke all on function
   billing.my_subscription,
   billing_private.enqueue_command,
   billing_private.enqueue_customer_creation,
+  billing_private.has_had_trial,
   billing_private.enqueue_session_creation,
   billing_private.enqueue_session_expiry,
   billing_private.retire_checkouts,
