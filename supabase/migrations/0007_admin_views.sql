@@ -796,6 +796,7 @@ set search_path = ''
 as $$
 declare
   v_account_id uuid;
+  v_subscription_id uuid;
 begin
   perform billing_private.begin_admin_action(p_reason, 'grant_subscription', p_account_id::text);
   v_account_id := billing_private.require_account(p_account_id);
@@ -807,11 +808,10 @@ begin
       'field', 'quantity', 'problem', 'must be at least 1'));
   end if;
 
-  return query
-  select *
-  from billing_private.summarize_subscription(
-    billing_private.start_manual_subscription(
-      v_account_id, (billing_private.offered_price(p_price_key)).id, p_quantity, p_ends_at));
+  -- A statement of its own: within one, the summary would not see what was just started.
+  v_subscription_id := billing_private.start_manual_subscription(
+    v_account_id, (billing_private.offered_price(p_price_key)).id, p_quantity, p_ends_at);
+  return query select * from billing_private.summarize_subscription(v_subscription_id);
 end;
 $$;
 
@@ -863,6 +863,12 @@ set search_path = ''
 as $$
 begin
   perform billing_private.begin_admin_action(p_reason, 'correct_entitlements', p_account_id::text);
+  if p_account_id is not null
+    and not exists (select from billing.accounts where id = p_account_id)
+  then
+    perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id));
+  end if;
   return billing_private.correct_entitlements(array(
     select id from billing.accounts where p_account_id is null or id = p_account_id));
 end;
@@ -889,7 +895,8 @@ account_id: null for all accounts.
 
 Errors
   VALIDATION_FAILED  400  no reason
-  NOT_AN_ADMIN       403  the caller is no administrator$$;
+  NOT_AN_ADMIN       403  the caller is no administrator
+  ACCOUNT_NOT_FOUND  404  there is no such account$$;
 
 
 create function billing_private.replay_event(
