@@ -207,9 +207,6 @@ begin
     when 'subscription' then array_position(array['incomplete', 'trialing'], p_object ->> 'status')
     when 'invoice' then
       array_position(array['draft', 'open', 'uncollectible', 'void'], p_object ->> 'status')
-    when 'payment_intent' then array_position(array[
-      'requires_payment_method', 'requires_confirmation', 'requires_action', 'processing'
-    ], p_object ->> 'status')
     when 'charge' then array_position(array['pending'], p_object ->> 'status')
     when 'refund' then array_position(array['pending', 'requires_action'], p_object ->> 'status')
     when 'checkout.session' then array_position(array['open'], p_object ->> 'status')
@@ -222,6 +219,36 @@ comment on function billing_private.status_rank(jsonb) is
   'which can alternate.';
 
 
+create function billing_private.undo_change(
+  p_object jsonb,
+  p_previous jsonb
+)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if jsonb_typeof(p_object) is distinct from 'object'
+    or jsonb_typeof(p_previous) is distinct from 'object'
+  then
+    return p_previous;
+  end if;
+  return p_object || coalesce(
+    (
+      select jsonb_object_agg(key, billing_private.undo_change(p_object -> key, value))
+      from jsonb_each(p_previous)
+    ),
+    '{}');
+end;
+$$;
+
+comment on function billing_private.undo_change(jsonb, jsonb) is
+  'An object as it was before a change, from what it is and the change''s previous_attributes: in '
+  'hashes only the keys that changed, lists whole.';
+
+
+-- Its body is long because it is one query over one set.
 create function billing_private.newest_of_second(
   p_object_id text,
   p_occurred_at timestamptz,
@@ -238,8 +265,13 @@ begin
       stripe_events.event_id,
       (stripe_events.type like '%.created')::integer as is_creation,
       (stripe_events.source = 'command')::integer as is_response,
-      parsed.event #> '{data,object}' as object,
-      coalesce(parsed.event #> '{data,previous_attributes}', '{}') as previous,
+      -- Stripe writes null for what is not there, and leaves it out as well.
+      jsonb_strip_nulls(parsed.event #> '{data,object}') as object,
+      nullif(nullif(parsed.event #> '{data,previous_attributes}', '{}'), 'null') as previous,
+      jsonb_strip_nulls(billing_private.undo_change(
+        parsed.event #> '{data,object}',
+        nullif(nullif(parsed.event #> '{data,previous_attributes}', '{}'), 'null')
+      )) as origin,
       billing_private.is_final_snapshot(
         stripe_events.type, parsed.event #> '{data,object}'
       )::integer as is_final,
@@ -255,14 +287,27 @@ begin
   judged as (
     select
       snapshots.*,
-      -- Somebody else's "before" is what this one says: that event came after this one.
+      -- Each update leads from one state to another: the last one is come to more often than left,
+      -- also where the object goes back and forth.
+      (
+        (
+          select count(*)
+          from snapshots as coming
+          where coming.object = snapshots.object
+            and (coming.previous is not null or 1 in (coming.is_creation, coming.is_response))
+        ) <= (
+          select count(*)
+          from snapshots as leaving
+          where leaving.origin = snapshots.object
+        )
+      )::integer as is_left,
+      -- Where a link is missing: what somebody else's "before" says came before that one.
       exists (
         select
         from snapshots as later
         where later.event_id <> snapshots.event_id
-          and later.previous <> '{}'
-          and snapshots.object @> later.previous
-          and not later.object @> later.previous
+          and snapshots.object = jsonb_strip_nulls(
+            billing_private.undo_change(snapshots.object, later.previous))
       )::integer as is_followed
     from snapshots
   ),
@@ -270,7 +315,7 @@ begin
     select
       judged.*,
       dense_rank() over (
-        order by is_final desc, is_creation, is_followed, rank desc, is_response desc
+        order by is_final desc, is_creation, is_left, is_followed, rank desc, is_response desc
       ) as place
     from judged
   )
@@ -4119,6 +4164,7 @@ revoke all on function
   billing_private.uuid_or_null,
   billing_private.is_final_snapshot,
   billing_private.status_rank,
+  billing_private.undo_change,
   billing_private.newest_of_second,
   billing_private.accept_snapshot,
   billing_private.lock_catalog,
