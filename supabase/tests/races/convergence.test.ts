@@ -141,41 +141,93 @@ function comparable(rows: StoredRow[] | undefined, history: History): unknown {
 
 /** Where the rows say something else than how the life ended, except where they ask to look again. */
 function contradictions({ ends }: History, rows: StoredRow[]): string[] {
-  const asked = new Set(
+  const isSettled = new Map(
     rows
-      .filter(({ of, row }) => of === "newest snapshots" && row["is_ambiguous"] === true)
-      .map(({ key }) => key),
+      .filter(({ of }) => of === "newest snapshots")
+      .map(({ key, row }) => [key, row["is_ambiguous"] === false]),
   );
-  return rows.flatMap(({ of, key, row }) => {
-    const truth = ends.get(key);
-    if (truth === undefined || asked.has(key)) return [];
-    return Object.entries(statements(of, truth))
-      .filter(([column, value]) => JSON.stringify(row[column]) !== JSON.stringify(value))
-      .map(([column, value]) => `${key}: ${column} is not ${JSON.stringify(value)}`);
-  });
+  return [...ends.values()]
+    .filter(({ id }) => isSettled.get(id) === true)
+    .flatMap((truth) => {
+      const said = sayingOf(truth, rows);
+      const isSo = JSON.stringify(said) === JSON.stringify(truthOf(truth));
+      return isSo ? [] : [`${truth.id}: ${JSON.stringify(said)}`];
+    });
 }
 
-/** What the row of an object has to say, from its last state. */
-function statements(table: string, truth: StripeObject): Record<string, unknown> {
-  switch (table) {
-    case "customers":
-      return { email: truth["email"], is_delinquent: truth["delinquent"] };
-    case "subscriptions":
-      return {
-        status: truth["status"],
-        cancel_at_period_end: truth["cancel_at_period_end"],
-        stripe_latest_invoice_id: truth["latest_invoice"],
-        metadata: truth["metadata"],
-      };
-    case "invoices":
-      return {
-        status: truth["status"],
-        amount_paid_minor: truth["amount_paid"],
-        attempt_count: truth["attempt_count"],
-      };
-    case "refunds":
-      return { status: truth["status"] };
+/** What the last state of an object is, in the words of the rows. */
+function truthOf(truth: StripeObject): unknown[] {
+  switch (truth.object) {
+    case "customer":
+      return [truth["email"], truth["delinquent"], truth["deleted"] === true];
+    case "subscription":
+      return [
+        truth["status"],
+        truth["cancel_at_period_end"],
+        truth["metadata"],
+        truth["latest_invoice"],
+        itemsOf(truth).map(({ id, quantity, price }) => [id, quantity, price.id]),
+      ];
+    case "invoice":
+      return [truth["status"], truth["amount_paid"], truth["attempt_count"]];
+    case "payment_intent":
+      return [truth["status"], truth["amount_received"]];
+    case "charge":
+      return truth["status"] === "succeeded" ? [truth["amount_refunded"]] : [];
+    case "refund":
+      return [truth["status"]];
     default:
-      return {};
+      return [];
   }
+}
+
+/** What the rows say of it. */
+function sayingOf(truth: StripeObject, rows: StoredRow[]): unknown[] {
+  const of = (table: string, column: string, value: unknown = truth.id) =>
+    rows.filter((stored) => stored.of === table && stored.row[column] === value);
+  const said = (stored: StoredRow | undefined, ...columns: string[]) =>
+    columns.map((column) => stored?.row[column]);
+  switch (truth.object) {
+    case "customer": {
+      const row = of("customers", "stripe_customer_id")[0];
+      return [...said(row, "email", "is_delinquent"), row?.row["deleted_at"] !== null];
+    }
+    case "subscription":
+      return [
+        ...said(
+          of("subscriptions", "stripe_subscription_id")[0],
+          "status",
+          "cancel_at_period_end",
+          "metadata",
+          "stripe_latest_invoice_id",
+        ),
+        of("subscription_items", "subscription").map((item) =>
+          said(item, "stripe_subscription_item_id", "quantity", "stripe_price_id"),
+        ),
+      ];
+    case "invoice":
+      return said(
+        of("invoices", "stripe_invoice_id")[0],
+        "status",
+        "amount_paid_minor",
+        "attempt_count",
+      );
+    case "payment_intent":
+      return said(of("payments", "stripe_payment_key")[0], "status", "amount_received_minor");
+    case "charge":
+      return truth["status"] === "succeeded"
+        ? said(of("payments", "stripe_charge_id")[0], "amount_refunded_minor")
+        : [];
+    case "refund":
+      return said(of("refunds", "stripe_refund_id")[0], "status");
+    default:
+      return [];
+  }
+}
+
+function itemsOf(agreement: StripeObject) {
+  const { data } = agreement["items"] as unknown as {
+    data: { id: string; quantity: number; price: { id: string } }[];
+  };
+  return data.toSorted((one, other) => (one.id < other.id ? -1 : 1));
 }

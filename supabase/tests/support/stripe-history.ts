@@ -63,6 +63,11 @@ export function tellHistory(
     stage.pass(stage.random.whole(0, 3 * day));
     playScene(stage, cast);
   }
+  // What came last decides the rows: often it is a burst.
+  if (cast.bought !== null && isRunning(cast.bought) && stage.random.chance(0.6)) {
+    stage.pass(1);
+    burst(stage, cast, cast.bought);
+  }
   return stage.history;
 }
 
@@ -541,10 +546,10 @@ const changeCard: Scene = (stage, cast) => {
 };
 
 const forgetCustomer: Scene = (stage, cast) => {
-  const isRunning = cast.bought !== null && cast.bought.agreement["ended_at"] === null;
+  const hadSome = cast.bought !== null && isRunning(cast.bought);
   inAnyOrder(stage, [
     () => stage.announce("customer.deleted", cast.reader),
-    () => isRunning && end(stage, cast, "canceled", "customer.subscription.deleted"),
+    () => hadSome && end(stage, cast, "canceled", "customer.subscription.deleted"),
   ]);
   stage.history.ends.set(cast.reader.id, { ...cast.reader, deleted: true });
   cast.isGone = true;
@@ -733,6 +738,10 @@ function periodEnd(bought: Bought): number {
 function periodFromNow(stage: Stage, bought: Bought): JsonObject {
   const end = periodEnd(bought);
   return { current_period_start: Math.min(stage.now(), end), current_period_end: end };
+}
+
+function isRunning({ agreement }: Bought): boolean {
+  return agreement["ended_at"] === null;
 }
 
 function isEnding(bought: Bought): boolean {
