@@ -1,0 +1,318 @@
+-- The audit of every business table: each insert, update and delete, under its key, with what changed.
+begin;
+\ir ../helpers.psql
+select plan(11);
+
+select tests.set_time('2026-01-10');
+insert into billing.features (key, name) values ('sleep', 'Sleep');
+insert into billing.plans (id, key, name) values (md5('bed')::uuid, 'bed', 'Bed');
+insert into billing.accounts (id) values (md5('ann')::uuid);
+insert into billing.prices (id, key, plan_id, currency, billing_interval)
+values (md5('bed_monthly')::uuid, 'bed_monthly', md5('bed')::uuid, 'usd', 'month');
+insert into billing.subscriptions (id, account_id, provider, status, price_id)
+values (md5('sub')::uuid, md5('ann')::uuid, 'manual', 'active', md5('bed_monthly')::uuid);
+insert into billing.invoices
+  (id, account_id, currency, subtotal_minor, total_minor, amount_due_minor, amount_paid_minor,
+    amount_remaining_minor)
+values (md5('invoice')::uuid, md5('ann')::uuid, 'usd', 1, 1, 1, 0, 1);
+
+-- For each table: a row to add, its key and account, a column to change, from what to what.
+create temporary table rows (
+  table_name text,
+  columns text,
+  content text,
+  row_key text,
+  account_name text,
+  changed text,
+  old_value text,
+  new_value text,
+  can_change boolean default true
+);
+insert into rows values
+  ('billing.accounts', 'id, name', $$md5('bob')::uuid, 'Bob'$$,
+    md5('bob')::uuid, 'bob', 'name', 'Bob', 'Robert'),
+  ('billing.profiles', 'account_id, tier_rank', $$md5('bob')::uuid, 1$$,
+    md5('bob')::uuid, 'bob', 'tier_rank', '1', '2'),
+  ('billing.stores', 'id, key, name', $$md5('store')::uuid, 'store', 'Store'$$,
+    md5('store')::uuid, null, 'name', 'Store', 'Shop'),
+  ('billing.features', 'key, name', $$'dreams', 'Dreams'$$,
+    'dreams', null, 'name', 'Dreams', 'Nightmares'),
+  ('billing.plans', 'id, key, name', $$md5('sofa')::uuid, 'sofa', 'Sofa'$$,
+    md5('sofa')::uuid, null, 'name', 'Sofa', 'Couch'),
+  ('billing.plan_features', 'plan_id, feature_key, limit_value', $$md5('bed')::uuid, 'sleep', 8$$,
+    md5('bed')::uuid || ':sleep', null, 'limit_value', '8', '9'),
+  ('billing.prices', 'id, plan_id, currency, trial_days', $$md5('price')::uuid, null, 'eur', 7$$,
+    md5('price')::uuid, null, 'trial_days', '7', '14'),
+  ('billing.customers', 'id, account_id, email', $$md5('cus')::uuid, md5('ann')::uuid, 'a@b.c'$$,
+    md5('cus')::uuid, 'ann', 'email', 'a@b.c', 'd@e.f'),
+  ('billing.subscriptions', 'id, account_id, status, stripe_subscription_id',
+    $$md5('sub_1')::uuid, md5('ann')::uuid, 'active', 'sub_1'$$,
+    md5('sub_1')::uuid, 'ann', 'status', 'active', 'paused'),
+  ('billing.subscription_items', 'id, subscription_id, quantity',
+    $$md5('si')::uuid, md5('sub')::uuid, 1$$,
+    md5('si')::uuid, 'ann', 'quantity', '1', '2'),
+  ('billing.invoices', 'id, account_id, number, currency, subtotal_minor, total_minor, '
+    'amount_due_minor, amount_paid_minor, amount_remaining_minor',
+    $$md5('in_1')::uuid, md5('ann')::uuid, '1', 'usd', 1, 1, 1, 0, 1$$,
+    md5('in_1')::uuid, 'ann', 'number', '1', '2'),
+  ('billing.invoice_lines', 'id, invoice_id, description, amount_minor, currency',
+    $$md5('il')::uuid, md5('invoice')::uuid, 'a bed', 1, 'usd'$$,
+    md5('il')::uuid, 'ann', 'description', 'a bed', 'a sofa'),
+  ('billing.payments', 'id, account_id, stripe_payment_key, status, amount_minor, currency',
+    $$md5('pi')::uuid, md5('ann')::uuid, 'pi_1', 'processing', 1, 'usd'$$,
+    md5('pi')::uuid, 'ann', 'status', 'processing', 'succeeded'),
+  ('billing.refunds', 'id, account_id, stripe_refund_id, status, amount_minor, currency',
+    $$md5('re')::uuid, md5('ann')::uuid, 're_1', 'pending', 1, 'usd'$$,
+    md5('re')::uuid, 'ann', 'status', 'pending', 'failed'),
+  ('billing.payment_methods', 'id, account_id, type, card_last4, stripe_payment_method_id',
+    $$md5('pm')::uuid, md5('ann')::uuid, 'card', '4242', 'pm_1'$$,
+    md5('pm')::uuid, 'ann', 'card_last4', '4242', '0341'),
+  ('billing.checkout_sessions', 'id, account_id, price_id, status, success_url, cancel_url',
+    $$md5('cs')::uuid, md5('ann')::uuid, md5('bed_monthly')::uuid, 'open', 's', 'c'$$,
+    md5('cs')::uuid, 'ann', 'status', 'open', 'expired'),
+  ('billing.entitlement_grants', 'id, account_id, feature_key, valid_from, reason',
+    $$md5('grant')::uuid, md5('ann')::uuid, 'sleep', '2026-01-10', 'a gift'$$,
+    md5('grant')::uuid, 'ann', 'reason', 'a gift', 'a present'),
+  ('billing.entitlements',
+    'account_id, feature_key, source_kind, source_id, limit_value, valid_from, valid_until',
+    $$md5('bob')::uuid, 'sleep', 'grant', md5('none')::uuid, 1, '2026-01-10', '2026-01-11'$$,
+    md5('bob')::uuid || ':sleep:grant:' || md5('none')::uuid, 'bob', 'limit_value', '1', '2'),
+  ('billing_private.administrators', 'user_id, reason', $$md5('ada')::uuid, 'founder'$$,
+    md5('ada')::uuid, null, 'reason', 'founder', 'owner');
+insert into rows values
+  ('billing_private.admin_actions', 'action, reason, actor_role',
+    $$'nod', 'politeness', 'postgres'$$,
+    null, null, 'reason', 'politeness', null, false);
+
+create function pg_temp.keys(p_row jsonb) returns text[]
+language sql as $$
+  select array_agg(key order by key) from jsonb_object_keys(p_row) as key;
+$$;
+
+create function pg_temp.columns_of(p_table_name text) returns text[]
+language sql as $$
+  select array_agg(attname::text order by attname::text)
+  from pg_attribute
+  where attrelid = p_table_name::regclass and attnum > 0 and not attisdropped;
+$$;
+
+-- Changes the row under its key; p_change is what comes before and after the where clause.
+create function pg_temp.touch(p_row rows, p_statement text) returns void
+language plpgsql as $$
+declare
+  v_key text := (
+    select string_agg(format('%I::text', attname), ' || '':'' || ' order by place)
+    from pg_constraint
+    cross join unnest(conkey) with ordinality as keys (number, place)
+    join pg_attribute on attrelid = conrelid and attnum = number
+    where conrelid = p_row.table_name::regclass and contype = 'p'
+  );
+begin
+  execute format('%s where %s = %L', p_statement, v_key, p_row.row_key);
+end;
+$$;
+
+create function pg_temp.audited(p_operation text) returns setof text
+language sql as $$
+  select rows.table_name
+  from rows
+  join billing_private.audit_log
+    on audit_log.table_name = rows.table_name
+    and audit_log.row_key = rows.row_key
+    and audit_log.account_id is not distinct from md5(rows.account_name)::uuid
+  where operation = p_operation
+    and case p_operation
+      when 'insert' then
+        before is null
+          and after ->> changed = old_value
+          and pg_temp.keys(after) = pg_temp.columns_of(rows.table_name)
+      when 'update' then
+        before ->> changed = old_value
+          and after ->> changed = new_value
+          and pg_temp.keys(before) = array[changed]
+          and pg_temp.keys(after) = array[changed]
+      when 'delete' then
+        after is null
+          and before ->> changed = new_value
+          and pg_temp.keys(before) = pg_temp.columns_of(rows.table_name)
+    end
+  order by rows.table_name;
+$$;
+
+-- ---- all of them ------------------------------------------------------------
+
+select set_eq(
+  $$
+    select tgrelid::regclass::text
+    from pg_trigger
+    where tgfoid = 'billing_private.write_audit()'::regprocedure
+  $$,
+  $$ select table_name from rows union all select 'billing_private.settings' $$,
+  'this file has a row for every audited table'
+);
+
+-- ---- insert and update ------------------------------------------------------
+
+do $$
+declare
+  v_row rows;
+begin
+  for v_row in select * from rows order by ctid loop
+    execute format(
+      'insert into %s (%s) values (%s)', v_row.table_name, v_row.columns, v_row.content);
+    if v_row.can_change then
+      perform pg_temp.touch(
+        v_row,
+        format('update %s set %I = %L', v_row.table_name, v_row.changed, v_row.new_value));
+    end if;
+  end loop;
+  update rows
+  set row_key = (select max(id)::text from billing_private.admin_actions)
+  where table_name = 'billing_private.admin_actions';
+end;
+$$;
+
+select results_eq(
+  $$ select * from pg_temp.audited('insert') $$,
+  $$ select table_name from rows order by table_name $$,
+  'an insert is recorded with the whole row, under its key and its account'
+);
+select results_eq(
+  $$ select * from pg_temp.audited('update') $$,
+  $$ select table_name from rows where can_change order by table_name $$,
+  'an update is recorded with the one column that changed, as it was and as it is'
+);
+
+-- ---- an update that changes nothing -----------------------------------------
+
+create temporary table before as select count(*) as audited from billing_private.audit_log;
+do $$
+declare
+  v_row rows;
+begin
+  for v_row in select * from rows where can_change loop
+    perform pg_temp.touch(
+      v_row,
+      format('update %1$s set %2$I = %2$I', v_row.table_name, v_row.changed));
+  end loop;
+end;
+$$;
+select is(
+  (select count(*) from billing_private.audit_log), (select audited from before),
+  'an update that changes nothing is not recorded'
+);
+
+-- ---- delete -----------------------------------------------------------------
+
+do $$
+declare
+  v_row rows;
+begin
+  delete from billing.subscription_changes where subscription_id = md5('sub_1')::uuid;
+  for v_row in select * from rows where can_change order by ctid desc loop
+    perform pg_temp.touch(v_row, format('delete from %s', v_row.table_name));
+  end loop;
+end;
+$$;
+select results_eq(
+  $$ select * from pg_temp.audited('delete') $$,
+  $$ select table_name from rows where can_change order by table_name $$,
+  'a delete is recorded with the whole row as it was last'
+);
+
+-- ---- settings ---------------------------------------------------------------
+
+update billing_private.settings set stripe_livemode = true where only_row;
+delete from billing_private.settings where only_row;
+insert into billing_private.settings default values;
+select results_eq(
+  $$
+    select operation, row_key, account_id, before, after
+    from billing_private.audit_log
+    where table_name = 'billing_private.settings'
+    order by id
+  $$,
+  $$
+    values
+      ('update', 'true', null::uuid, '{"stripe_livemode": false}'::jsonb,
+        '{"stripe_livemode": true}'::jsonb),
+      ('delete', 'true', null, '{"only_row": true, "stripe_livemode": true}', null),
+      ('insert', 'true', null, null, '{"only_row": true, "stripe_livemode": false}')
+  $$,
+  'the settings are recorded too'
+);
+
+-- ---- rows that go with others -----------------------------------------------
+
+insert into billing.invoice_lines (id, invoice_id, amount_minor, currency)
+values (md5('il_2')::uuid, md5('invoice')::uuid, 1, 'usd');
+delete from billing.invoices where id = md5('invoice')::uuid;
+select results_eq(
+  $$
+    select operation, after is null
+    from billing_private.audit_log
+    where table_name = 'billing.invoice_lines' and row_key = md5('il_2')::uuid::text
+    order by id
+  $$,
+  $$ values ('insert', false), ('delete', true) $$,
+  'a row that goes with its parent is recorded'
+);
+
+-- ---- a key that changes -----------------------------------------------------
+
+update billing.features set key = 'rest' where key = 'sleep';
+select results_eq(
+  $$
+    select operation, row_key, before ->> 'key', after ->> 'key', after ->> 'name'
+    from billing_private.audit_log
+    where table_name = 'billing.features' and row_key in ('sleep', 'rest')
+    order by row_key desc, id
+  $$,
+  $$
+    values
+      ('insert', 'sleep', null, 'sleep', 'Sleep'),
+      ('update', 'sleep', 'sleep', null, null),
+      ('update', 'rest', null, 'rest', 'Sleep')
+  $$,
+  'a row whose key changes is recorded under both: as one that went and one that came'
+);
+
+-- ---- many at once -----------------------------------------------------------
+
+insert into billing.features (key, name)
+select 'feature-' || n, 'Feature ' || n from generate_series(1, 1000) as n;
+update billing.features set name = 'Odd' where key ~ '^feature-\d*[13579]$';
+delete from billing.features where key ~ '^feature-';
+select results_eq(
+  $$
+    select operation, count(*)
+    from billing_private.audit_log
+    where table_name = 'billing.features' and row_key ~ '^feature-'
+    group by operation
+    order by operation
+  $$,
+  $$ values ('delete', 1000::bigint), ('insert', 1000), ('update', 500) $$,
+  'of a statement that changes many rows, each row is recorded'
+);
+select is(
+  (
+    select before ->> 'name' || ' > ' || (after ->> 'name')
+    from billing_private.audit_log
+    where row_key = 'feature-77' and operation = 'update'
+  ),
+  'Feature 77 > Odd',
+  'each with its own change'
+);
+
+-- ---- rolled back ------------------------------------------------------------
+
+savepoint change;
+insert into billing.features (key, name) values ('never', 'Never');
+rollback to change;
+select is_empty(
+  $$ select * from billing_private.audit_log where row_key = 'never' $$,
+  'a change that is rolled back has never been'
+);
+
+select * from finish();
+rollback;
