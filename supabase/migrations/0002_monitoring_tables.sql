@@ -261,7 +261,8 @@ comment on table billing_private.commands is
 comment on column billing_private.commands.position is
   'Commands of one account run one at a time, in this order.';
 comment on column billing_private.commands.subject_id is
-  'The checkout or portal request a waiting user is behind; lets its own function run it at once.';
+  'The checkout or portal request a waiting user is behind; lets its own function run it at once. '
+  'Of a schedule''s commands, the price it leads to.';
 comment on column billing_private.commands.target_object_id is
   'The Stripe object it changes; target_event_id is its snapshot when the command was claimed, '
   'before the call.';

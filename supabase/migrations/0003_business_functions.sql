@@ -2522,7 +2522,7 @@ begin
       'client_reference_id', p_checkout.account_id,
       'line_items', jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
         'price', v_price.stripe_price_id,
-        'quantity', case when v_price.usage_type <> 'metered' then p_checkout.quantity end))),
+        'quantity', billing_private.seats_at(v_price, p_checkout.quantity)))),
       'success_url', p_checkout.success_url,
       'cancel_url', p_checkout.cancel_url,
       'metadata', v_metadata,
@@ -3208,6 +3208,14 @@ begin
   where account_id = p_command.account_id
     and status = 'creating'
     and (id = p_command.subject_id or p_command.kind = 'create_customer');
+
+  -- A schedule that was never made needs no letting go.
+  update billing_private.commands
+  set status = 'canceled',
+      finished_at = billing_private.now()
+  where kind = 'release_schedule'
+    and subject_id = p_command.id
+    and status = 'pending';
 end;
 $$;
 
@@ -3358,79 +3366,126 @@ comment on function billing_private.lock_subscription(uuid) is
   '(SUBSCRIPTION_NOT_FOUND, 404).';
 
 
-create function billing_private.is_being_asked(
+create function billing_private.last_asked(
   p_subscription_id uuid,
-  p_kind text,
-  p_params jsonb
+  p_kinds text[]
 )
+returns billing_private.commands
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_command billing_private.commands;
+begin
+  select * into v_command
+  from billing_private.commands
+  where subscription_id = p_subscription_id
+    and kind = any (p_kinds)
+    and status in ('pending', 'leased')
+  order by position desc
+  limit 1;
+  return v_command;
+end;
+$$;
+
+comment on function billing_private.last_asked(uuid, text[]) is
+  'The newest of these wishes about a subscription that Stripe has not answered; what was answered'
+  ' is in the subscription''s row.';
+
+
+create function billing_private.ask_once(
+  p_subscription billing.subscriptions,
+  p_kind text,
+  p_path text,
+  p_params jsonb default '{}'
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_asked billing_private.commands := billing_private.last_asked(
+    p_subscription.id, array[p_kind]);
+begin
+  -- A double click is one command.
+  if (v_asked.path, v_asked.params) = (p_path, p_params) then
+    return;
+  end if;
+  perform billing_private.enqueue_command(
+    p_kind, p_subscription.account_id, p_path, p_params, 'POST', null, p_subscription);
+end;
+$$;
+
+comment on function billing_private.ask_once(billing.subscriptions, text, text, jsonb) is
+  'Asks Stripe to change a subscription, unless that was the last wish of its kind and has no '
+  'answer yet.';
+
+
+create function billing_private.withdraw_change(p_subscription billing.subscriptions)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_making_id uuid;
+begin
+  -- What Stripe has never been told is left out.
+  update billing_private.commands
+  set status = 'canceled',
+      finished_at = billing_private.now()
+  where subscription_id = p_subscription.id
+    and kind in ('create_schedule', 'update_schedule')
+    and status = 'pending'
+    and attempts = 0;
+
+  -- A schedule that is being made will lead nowhere, and is let go when its id is known.
+  update billing_private.commands
+  set subject_id = null
+  where subscription_id = p_subscription.id
+    and kind = 'create_schedule'
+    and status in ('pending', 'leased')
+    and subject_id is not null
+  returning id into v_making_id;
+
+  if v_making_id is not null then
+    perform billing_private.enqueue_command(
+      'release_schedule', p_subscription.account_id, '/v1/subscription_schedules/{id}/release',
+      '{}', 'POST', v_making_id, p_subscription);
+  elsif p_subscription.stripe_schedule_id is not null then
+    perform billing_private.ask_once(
+      p_subscription, 'release_schedule',
+      format('/v1/subscription_schedules/%s/release', p_subscription.stripe_schedule_id));
+  end if;
+end;
+$$;
+
+comment on function billing_private.withdraw_change(billing.subscriptions) is
+  'Takes back the change a Stripe subscription waits for, however far it has come: while a '
+  'schedule is attached, Stripe refuses direct changes.';
+
+
+create function billing_private.is_to_end(p_subscription billing.subscriptions)
 returns boolean
 language plpgsql
 stable
 set search_path = ''
 as $$
 begin
-  return coalesce((
-    select commands.kind = p_kind and commands.params = p_params
-    from billing_private.commands
-    where commands.subscription_id = p_subscription_id
-      and commands.status in ('pending', 'leased')
-    order by commands.position desc
-    limit 1
-  ), false);
+  return coalesce(
+    (billing_private.last_asked(
+      p_subscription.id, '{update_subscription,undo_cancel,cancel_subscription}'
+    )).kind <> 'undo_cancel',
+    p_subscription.cancel_at_period_end
+      or coalesce(p_subscription.cancel_at <= p_subscription.current_period_end, false));
 end;
 $$;
 
-comment on function billing_private.is_being_asked(uuid, text, jsonb) is
-  'True when the last unanswered command of a subscription already asks for this: a double click '
-  'is one command.';
-
-
-create function billing_private.ask_subscription(
-  p_subscription billing.subscriptions,
-  p_kind text,
-  p_params jsonb,
-  p_method text default 'POST'
-)
-returns void
-language plpgsql
-volatile
-set search_path = ''
-as $$
-begin
-  if billing_private.is_being_asked(p_subscription.id, p_kind, p_params) then
-    return;
-  end if;
-  perform billing_private.enqueue_command(
-    p_kind, p_subscription.account_id,
-    format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
-    p_params, p_method, null, p_subscription);
-end;
-$$;
-
-comment on function billing_private.ask_subscription(billing.subscriptions, text, jsonb, text) is
-  'Asks Stripe to change a subscription, unless that is what it is being asked already.';
-
-
-create function billing_private.release_schedule(p_subscription billing.subscriptions)
-returns void
-language plpgsql
-volatile
-set search_path = ''
-as $$
-begin
-  if p_subscription.stripe_schedule_id is null then
-    return;
-  end if;
-  perform billing_private.enqueue_command(
-    'release_schedule', p_subscription.account_id,
-    format('/v1/subscription_schedules/%s/release', p_subscription.stripe_schedule_id),
-    '{}', 'POST', null, p_subscription);
-end;
-$$;
-
-comment on function billing_private.release_schedule(billing.subscriptions) is
-  'Lets go of the Stripe schedule a waiting change hangs on: while one is attached, Stripe refuses'
-  ' direct changes.';
+comment on function billing_private.is_to_end(billing.subscriptions) is
+  'True when a subscription ends with its period or before, by the last word on it: the user''s, '
+  'where Stripe has not answered it yet.';
 
 
 -- -----------------------------------------------------------------------------
@@ -3451,21 +3506,17 @@ as $$
 declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
     billing_private.resolve_account(p_account_id));
+  -- One that was never paid has no period to wait for, and Stripe would refuse.
+  v_at_period_end boolean := coalesce(p_at_period_end, true)
+    and v_subscription.status <> 'incomplete';
   v_now timestamptz := billing_private.now();
 begin
   perform billing_private.require_transition(v_subscription, 'canceled');
   perform billing_private.set_cause('user', auth.uid()::text, p_reason);
 
   if v_subscription.provider = 'stripe' then
-    if not p_at_period_end then
-      perform billing_private.ask_subscription(
-        v_subscription, 'cancel_subscription', '{}', 'DELETE');
-    elsif not v_subscription.cancel_at_period_end then
-      perform billing_private.release_schedule(v_subscription);
-      perform billing_private.ask_subscription(
-        v_subscription, 'update_subscription', '{"cancel_at_period_end": true}');
-    end if;
-  elsif p_at_period_end then
+    perform billing_private.cancel_stripe_subscription(v_subscription, v_at_period_end);
+  elsif v_at_period_end then
     update billing.subscriptions
     set cancel_at_period_end = true,
         canceled_at = coalesce(canceled_at, v_now),
@@ -3492,6 +3543,41 @@ end;
 $$;
 
 
+create function billing_private.cancel_stripe_subscription(
+  p_subscription billing.subscriptions,
+  p_at_period_end boolean
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_path text := format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id);
+begin
+  if p_at_period_end and billing_private.is_to_end(p_subscription)
+    or (billing_private.last_asked(p_subscription.id, '{cancel_subscription}')).id is not null
+  then
+    return; -- twice changes nothing more
+  end if;
+
+  perform billing_private.withdraw_change(p_subscription);
+  if p_at_period_end then
+    perform billing_private.enqueue_command(
+      'update_subscription', p_subscription.account_id, v_path,
+      '{"cancel_at_period_end": true}', 'POST', null, p_subscription);
+  else
+    perform billing_private.enqueue_command(
+      'cancel_subscription', p_subscription.account_id, v_path,
+      '{}', 'DELETE', null, p_subscription);
+  end if;
+end;
+$$;
+
+comment on function billing_private.cancel_stripe_subscription(billing.subscriptions, boolean) is
+  'Asks Stripe to end a subscription, unless it is ending or is being asked that already.';
+
+
 create function billing.cancel_subscription(
   at_period_end boolean default true,
   reason text default null,
@@ -3507,7 +3593,7 @@ end;
 
 comment on function billing.cancel_subscription(boolean, text, uuid) is
 $$Ends the account's subscription, at the end of the paid period or at once. Twice changes nothing
-more.
+more. One that was never paid (incomplete) ends at once.
 
 For Stripe subscriptions this asks Stripe: pending_command shows it until Stripe has answered.
 account_id: null for the caller's own account.
@@ -3529,39 +3615,66 @@ as $$
 declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
     billing_private.resolve_account(p_account_id));
-  v_is_ending boolean := v_subscription.ended_at is null
-    and (v_subscription.cancel_at_period_end or v_subscription.cancel_at is not null);
+  v_asked text := (billing_private.last_asked(
+    v_subscription.id, '{update_subscription,undo_cancel,cancel_subscription}')).kind;
 begin
   perform billing_private.set_cause('user', auth.uid()::text, 'undo cancellation');
 
-  if not v_is_ending and not billing_private.is_being_asked(
-    v_subscription.id, 'update_subscription', '{"cancel_at_period_end": true}')
-  then
+  if v_asked = 'undo_cancel' then
+    null; -- twice changes nothing more
+  elsif v_asked = 'update_subscription' or (
+    v_asked is null
+    and v_subscription.ended_at is null
+    and (
+      v_subscription.cancel_at_period_end
+      -- The date of a manual subscription is the term it was granted for.
+      or (v_subscription.cancel_at is not null and v_subscription.provider = 'stripe')
+    )
+  ) then
+    perform billing_private.take_back_cancel(v_subscription);
+  else
     perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
       'subscription_id', v_subscription.id, 'from', v_subscription.status, 'to', 'active',
       'problem', 'no cancellation is scheduled'));
   end if;
 
-  if v_subscription.provider = 'stripe' then
-    -- Stripe's portal sets cancel_at where the API sets the flag: clear whichever is set.
-    perform billing_private.ask_subscription(v_subscription, 'undo_cancel', case
-      when v_subscription.cancel_at is not null and not v_subscription.cancel_at_period_end
-        then '{"cancel_at": ""}'::jsonb
-      else '{"cancel_at_period_end": false}'
-    end);
-  else
-    update billing.subscriptions
-    set cancel_at_period_end = false,
-        cancel_at = null,
-        canceled_at = null,
-        cancellation_reason = null,
-        updated_at = billing_private.now()
-    where id = v_subscription.id;
-  end if;
-
   return query select * from billing_private.summarize_subscription(v_subscription.id);
 end;
 $$;
+
+
+create function billing_private.take_back_cancel(p_subscription billing.subscriptions)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if p_subscription.provider = 'stripe' then
+    -- Stripe's portal sets cancel_at where the API sets the flag: clear whichever is set.
+    perform billing_private.enqueue_command(
+      'undo_cancel', p_subscription.account_id,
+      format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
+      case
+        when p_subscription.cancel_at is not null and not p_subscription.cancel_at_period_end
+          then '{"cancel_at": ""}'::jsonb
+        else '{"cancel_at_period_end": false}'
+      end,
+      'POST', null, p_subscription);
+    return;
+  end if;
+
+  update billing.subscriptions
+  set cancel_at_period_end = false,
+      canceled_at = null,
+      cancellation_reason = null,
+      updated_at = billing_private.now()
+  where id = p_subscription.id;
+end;
+$$;
+
+comment on function billing_private.take_back_cancel(billing.subscriptions) is
+  'Takes back a scheduled cancellation: by a command to Stripe, or directly.';
 
 
 create function billing.undo_cancel(account_id uuid default null)
@@ -3616,7 +3729,7 @@ begin
   return (v_to.rank, billing_private.interval_of(v_to.billing_interval, v_to.interval_count),
       coalesce(v_to.unit_amount_minor, 0))
     > (coalesce(v_from.rank, 0),
-      billing_private.interval_of(v_from.billing_interval, v_from.interval_count),
+      coalesce(billing_private.interval_of(v_from.billing_interval, v_from.interval_count), '0'),
       coalesce(v_from.unit_amount_minor, 0));
 end;
 $$;
@@ -3664,24 +3777,23 @@ declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
     billing_private.resolve_account(p_account_id));
   v_price billing.prices := billing_private.offered_price(p_price_key);
-  v_at_period_end boolean := coalesce(
-    p_at_period_end, not billing_private.is_upgrade(v_subscription.price_id, v_price.id));
+  v_is_upgrade boolean := billing_private.is_upgrade(v_subscription.price_id, v_price.id);
+  v_at_period_end boolean := coalesce(p_at_period_end, not v_is_upgrade);
+  v_waiting_price_id uuid := billing_private.waiting_price(v_subscription);
 begin
   perform billing_private.set_cause('user', auth.uid()::text, 'change plan');
+  perform billing_private.require_changeable(v_subscription, v_price, v_at_period_end);
 
-  if v_subscription.status in ('past_due', 'unpaid', 'incomplete') then
-    perform billing_private.fail('PAYMENT_REQUIRED', jsonb_build_object(
-      'subscription_id', v_subscription.id, 'status', v_subscription.status));
-  elsif v_subscription.status not in ('active', 'trialing') then
-    perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
-      'subscription_id', v_subscription.id, 'from', v_subscription.status, 'to', 'active'));
-  elsif v_price.currency is distinct from coalesce(v_subscription.currency, v_price.currency) then
-    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
-      'field', 'price_key', 'problem', 'a subscription keeps its currency',
-      'currency', v_subscription.currency));
-  elsif v_price.id = v_subscription.price_id and v_subscription.pending_price_id is null then
+  if v_price.id = v_waiting_price_id and v_at_period_end then
+    return query select * from billing_private.summarize_subscription(v_subscription.id);
+    return; -- twice changes nothing more
+  elsif v_price.id = v_subscription.price_id and v_waiting_price_id is null then
     perform billing_private.fail('ALREADY_ON_THIS_PRICE', jsonb_build_object(
       'price_key', p_price_key));
+  elsif v_subscription.provider = 'manual' and v_is_upgrade and not billing_private.is_admin() then
+    -- Nobody would pay for it.
+    perform billing_private.fail('NOT_AN_ADMIN', jsonb_build_object(
+      'problem', 'a subscription without Stripe is upgraded by whoever grants it'));
   end if;
 
   if v_subscription.provider = 'stripe' then
@@ -3692,6 +3804,66 @@ begin
   return query select * from billing_private.summarize_subscription(v_subscription.id);
 end;
 $$;
+
+
+create function billing_private.require_changeable(
+  p_subscription billing.subscriptions,
+  p_price billing.prices,
+  p_at_period_end boolean
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_subscription.status in ('past_due', 'unpaid', 'incomplete') then
+    perform billing_private.fail('PAYMENT_REQUIRED', jsonb_build_object(
+      'subscription_id', p_subscription.id, 'status', p_subscription.status));
+  elsif p_subscription.status not in ('active', 'trialing') then
+    perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
+      'subscription_id', p_subscription.id, 'from', p_subscription.status, 'to', 'active'));
+  elsif p_price.currency is distinct from coalesce(p_subscription.currency, p_price.currency) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'price_key', 'problem', 'a subscription keeps its currency',
+      'currency', p_subscription.currency));
+  elsif p_at_period_end and billing_private.is_to_end(p_subscription) then
+    perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
+      'subscription_id', p_subscription.id, 'from', p_subscription.status, 'to', 'active',
+      'problem', 'it ends with the period: undo the cancellation first'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_changeable(
+  billing.subscriptions, billing.prices, boolean
+) is
+  'Refuses a change of plan where an invoice is unpaid (PAYMENT_REQUIRED, 402), into another '
+  'currency (VALIDATION_FAILED, 400), and of what is paused, ending or over (INVALID_TRANSITION, '
+  '422).';
+
+
+create function billing_private.waiting_price(p_subscription billing.subscriptions)
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_asked billing_private.commands := billing_private.last_asked(
+    p_subscription.id, '{create_schedule,update_schedule,release_schedule}');
+begin
+  -- subject_id of a schedule's commands is the price it leads to.
+  return case
+    when v_asked.id is null then p_subscription.pending_price_id
+    when v_asked.kind <> 'release_schedule' then v_asked.subject_id
+  end;
+end;
+$$;
+
+comment on function billing_private.waiting_price(billing.subscriptions) is
+  'The price that takes over at period end by the last word on it: the user''s, where Stripe has '
+  'not answered it yet; null when none does.';
 
 
 create function billing_private.change_stripe_plan(
@@ -3708,26 +3880,47 @@ declare
   v_item billing.subscription_items := billing_private.base_item(p_subscription.id);
 begin
   perform billing_private.require_stripe_price(p_price);
+
+  if p_at_period_end and p_price.id is distinct from p_subscription.price_id then
+    -- The price comes with the phases: a schedule that is still being made can lead elsewhere.
+    update billing_private.commands
+    set subject_id = p_price.id
+    where subscription_id = p_subscription.id
+      and kind = 'create_schedule'
+      and status in ('pending', 'leased')
+      and subject_id is not null;
+    if found then
+      return;
+    end if;
+  end if;
+
   -- A change that waits is superseded.
-  perform billing_private.release_schedule(p_subscription);
+  perform billing_private.withdraw_change(p_subscription);
 
   if p_price.id = p_subscription.price_id then
-    return; -- back to what runs: releasing the schedule was all
+    return; -- back to what runs: that was all
   elsif p_at_period_end then
     perform billing_private.enqueue_command(
       'create_schedule', p_subscription.account_id, '/v1/subscription_schedules',
       jsonb_build_object('from_subscription', p_subscription.stripe_subscription_id),
       'POST', p_price.id, p_subscription);
   else
-    -- By item id, or Stripe adds a second item; with the quantity, or Stripe resets it to one.
-    -- Applied only if its invoice is paid.
-    perform billing_private.ask_subscription(p_subscription, 'change_plan', jsonb_build_object(
-      'items', jsonb_build_array(jsonb_build_object(
-        'id', v_item.stripe_subscription_item_id,
-        'price', p_price.stripe_price_id,
-        'quantity', coalesce(v_item.quantity, 1))),
-      'proration_behavior', 'always_invoice',
-      'payment_behavior', 'pending_if_incomplete'));
+    perform billing_private.ask_once(
+      p_subscription, 'change_plan',
+      format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
+      -- By item id, or Stripe adds a second item; with the quantity, or Stripe resets it to one.
+      jsonb_build_object(
+        'items', jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+          'id', v_item.stripe_subscription_item_id,
+          'price', p_price.stripe_price_id,
+          'quantity', billing_private.seats_at(p_price, v_item.quantity)))),
+        'proration_behavior', 'always_invoice')
+        -- Applied only if its invoice is paid; where invoices are sent, Stripe cannot wait.
+        || case
+          when p_subscription.collection_method is distinct from 'send_invoice'
+            then '{"payment_behavior": "pending_if_incomplete"}'::jsonb
+          else '{}'
+        end);
   end if;
 end;
 $$;
@@ -3737,6 +3930,25 @@ comment on function billing_private.change_stripe_plan(
 ) is
   'Asks Stripe to change a price: now with proration, or at period end through a subscription '
   'schedule.';
+
+
+create function billing_private.seats_at(
+  p_price billing.prices,
+  p_quantity bigint
+)
+returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return case when p_price.usage_type <> 'metered' then coalesce(p_quantity, 1) end;
+end;
+$$;
+
+comment on function billing_private.seats_at(billing.prices, bigint) is
+  'The quantity Stripe takes at a price: the seats there are, at least one; none where it is '
+  'metered.';
 
 
 create function billing_private.enqueue_schedule_phases(
@@ -3749,13 +3961,28 @@ volatile
 set search_path = ''
 as $$
 declare
+  v_phase jsonb := p_schedule #> '{phases,0}';
+  v_from_stripe_price_id text := case jsonb_array_length(v_phase -> 'items')
+    when 1 then billing_private.stripe_id(v_phase #> '{items,0,price}')
+    else (billing_private.base_item(p_command.subscription_id)).stripe_price_id
+  end;
   v_subscription billing.subscriptions;
   v_price billing.prices;
-  v_phase jsonb := p_schedule #> '{phases,0}';
 begin
-  select * into strict v_subscription
-  from billing.subscriptions
-  where id = p_command.subscription_id;
+  update billing.subscriptions
+  set stripe_schedule_id = p_schedule ->> 'id'
+  where id = p_command.subscription_id
+  returning * into strict v_subscription;
+
+  if p_command.subject_id is null then
+    -- Withdrawn while it was being made.
+    update billing_private.commands
+    set path = replace(path, '{id}', p_schedule ->> 'id')
+    where kind = 'release_schedule'
+      and subject_id = p_command.id;
+    return;
+  end if;
+
   -- subject_id of a schedule's commands is the price it leads to.
   select * into strict v_price from billing.prices where id = p_command.subject_id;
 
@@ -3765,17 +3992,14 @@ begin
     jsonb_build_object(
       'end_behavior', 'release',
       'phases', jsonb_build_array(
-        jsonb_build_object(
+        -- The running phase as it is: what is left out of it would be taken away.
+        billing_private.kept_terms(v_phase) || jsonb_strip_nulls(jsonb_build_object(
           'start_date', v_phase -> 'start_date',
           'end_date', v_phase -> 'end_date',
-          'items', (
-            select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-              'price', billing_private.stripe_id(item -> 'price'), 'quantity', item -> 'quantity')))
-            from jsonb_path_query(v_phase, '$.items[*]') as item)),
-        jsonb_build_object(
-          'items', jsonb_build_array(jsonb_build_object(
-            'price', v_price.stripe_price_id,
-            'quantity', coalesce(v_subscription.quantity, 1))),
+          'trial_end', v_phase -> 'trial_end',
+          'items', billing_private.phase_items(v_phase, null, v_price))),
+        billing_private.kept_terms(v_phase) || jsonb_build_object(
+          'items', billing_private.phase_items(v_phase, v_from_stripe_price_id, v_price),
           'proration_behavior', 'none',
           'duration', jsonb_build_object(
             'interval', v_price.billing_interval, 'interval_count', v_price.interval_count)))),
@@ -3786,6 +4010,69 @@ $$;
 comment on function billing_private.enqueue_schedule_phases(billing_private.commands, jsonb) is
   'Second half of a change at period end: the schedule Stripe made of the subscription gets the '
   'new price as its next phase.';
+
+
+create function billing_private.phase_items(
+  p_phase jsonb,
+  p_from_stripe_price_id text,
+  p_to billing.prices
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_agg(billing_private.kept_terms(item) || jsonb_strip_nulls(case
+      when billing_private.stripe_id(item -> 'price') = p_from_stripe_price_id
+        then jsonb_build_object(
+          'price', p_to.stripe_price_id,
+          'quantity', billing_private.seats_at(
+            p_to, billing_private.stripe_integer(item -> 'quantity')))
+      else jsonb_build_object(
+        'price', billing_private.stripe_id(item -> 'price'),
+        'quantity', item -> 'quantity')
+    end))
+    from jsonb_path_query(p_phase, '$.items[*]') as item
+  );
+end;
+$$;
+
+comment on function billing_private.phase_items(jsonb, text, billing.prices) is
+  'The items of a schedule''s phase as parameters, with one price replaced; add-ons stay as they '
+  'are.';
+
+
+create function billing_private.kept_terms(p_part jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_strip_nulls(jsonb_build_object(
+    'discounts', (
+      select jsonb_agg(case
+        when billing_private.stripe_id(discount -> 'discount') is not null
+          then jsonb_build_object('discount', billing_private.stripe_id(discount -> 'discount'))
+        else jsonb_build_object('coupon', billing_private.stripe_id(discount -> 'coupon'))
+      end)
+      from jsonb_path_query(p_part, '$.discounts[*]') as discount
+    ),
+    'tax_rates', (
+      select jsonb_agg(billing_private.stripe_id(rate))
+      from jsonb_path_query(p_part, '$.tax_rates[*]') as rate
+    ),
+    'default_tax_rates', (
+      select jsonb_agg(billing_private.stripe_id(rate))
+      from jsonb_path_query(p_part, '$.default_tax_rates[*]') as rate
+    )));
+end;
+$$;
+
+comment on function billing_private.kept_terms(jsonb) is
+  'Discounts and tax rates of a schedule''s phase, or of one of its items, as parameters.';
 
 
 create function billing_private.note_pending_change(
@@ -3875,10 +4162,11 @@ Errors
   UNAUTHENTICATED         401  nobody is signed in
   PAYMENT_REQUIRED        402  an invoice is unpaid
   NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_AN_ADMIN            403  an upgrade of a subscription that lives without Stripe
   PRICE_NOT_FOUND         404  the price is not on offer
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
   ALREADY_ON_THIS_PRICE   422  nothing would change
-  INVALID_TRANSITION      422  it is paused or has ended$$;
+  INVALID_TRANSITION      422  it is paused, ending or over$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -4239,18 +4527,26 @@ revoke all on function
   billing.complete_command,
   billing_private.require_transition,
   billing_private.lock_subscription,
-  billing_private.is_being_asked,
-  billing_private.ask_subscription,
-  billing_private.release_schedule,
+  billing_private.last_asked,
+  billing_private.ask_once,
+  billing_private.withdraw_change,
+  billing_private.is_to_end,
   billing_private.cancel_subscription,
+  billing_private.cancel_stripe_subscription,
   billing.cancel_subscription,
   billing_private.undo_cancel,
+  billing_private.take_back_cancel,
   billing.undo_cancel,
   billing_private.is_upgrade,
   billing_private.interval_of,
   billing_private.change_plan,
+  billing_private.require_changeable,
+  billing_private.waiting_price,
   billing_private.change_stripe_plan,
+  billing_private.seats_at,
   billing_private.enqueue_schedule_phases,
+  billing_private.phase_items,
+  billing_private.kept_terms,
   billing_private.note_pending_change,
   billing_private.change_manual_plan,
   billing.change_plan,
