@@ -335,7 +335,7 @@ create table billing_private.incident_events (
 
   primary key (id),
   constraint incident_events_kind_is_known check (
-    kind in ('opened', 'alert', 'assigned', 'note', 'resolved')
+    kind in ('opened', 'alert', 'alert_resolved', 'assigned', 'note', 'resolved')
   )
 );
 
@@ -771,14 +771,23 @@ set search_path = ''
 as $$
 begin
   perform billing_private.begin_admin_action(p_reason, 'resolve_alert', p_alert_id::text);
-  update billing_private.alerts
-  set status = 'resolved',
-      resolved_at = coalesce(resolved_at, billing_private.now()),
-      resolved_reason = coalesce(resolved_reason, p_reason)
-  where id = p_alert_id;
-  if not found then
+  if not exists (select from billing_private.alerts where id = p_alert_id) then
     perform billing_private.fail('ALERT_NOT_FOUND', jsonb_build_object('alert_id', p_alert_id));
   end if;
+
+  with resolved as (
+    update billing_private.alerts
+    set status = 'resolved',
+        resolved_at = billing_private.now(),
+        resolved_reason = p_reason
+    where id = p_alert_id
+      and status = 'open'
+    returning incident_id, title
+  )
+  insert into billing_private.incident_events (incident_id, kind, note, actor_id)
+  select incident_id, 'alert_resolved', title || ': ' || p_reason, auth.uid()
+  from resolved
+  where incident_id is not null;
 end;
 $$;
 
