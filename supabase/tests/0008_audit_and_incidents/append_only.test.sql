@@ -124,7 +124,10 @@ exception when others then
 end;
 $$;
 
-select is((select count(*) from attempts), 15::bigint, 'there are five ways for each of three tables');
+select is(
+  (select count(*) from attempts), 15::bigint,
+  'there are five ways for each of three tables'
+);
 
 select tests.be_service();
 select is(

@@ -72,7 +72,8 @@ select matches(
 
 select tests.sign_in('ada');
 select set_config('request.headers', '{"x-request-id": "req_3"}', true);
-select billing_admin.grant_entitlement(md5('ann')::uuid, 'hosting', 'a gift') is not null as granted;
+select billing_admin.grant_entitlement(md5('ann')::uuid, 'hosting', 'a gift') is not null
+  as granted;
 select is(
   pg_temp.newest('billing.entitlement_grants'),
   format('%1$s authenticated admin %1$s req_3', md5('ada')::uuid),
@@ -93,7 +94,10 @@ select is(
   pg_temp.newest('billing.stores') ~ ' -$', true,
   'headers nobody can read are no reason to fail'
 );
-select set_config('request.headers', jsonb_build_object('x-request-id', repeat('x', 1000))::text, true);
+select set_config(
+  'request.headers', jsonb_build_object('x-request-id', repeat('x', 1000))::text,
+  true
+);
 update billing.stores set name = 'Cellar' where key = 'cave';
 select is(
   (select length(request_id) from billing_private.audit_log order by id desc limit 1), 200,

@@ -1,4 +1,5 @@
--- The audit of every business table: each insert, update and delete, under its key, with what changed.
+-- The audit of every business table: each insert, update and delete, under its key, with what
+-- changed.
 begin;
 \ir ../helpers.psql
 select plan(11);
