@@ -528,8 +528,6 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
-declare
-  v_is_primary boolean;
 begin
   if p_stripe_customer_id is null
     or billing_private.known_account(p_account_id) is null
@@ -553,20 +551,13 @@ begin
   where account_id = p_account_id
     and stripe_customer_id is null;
 
-  v_is_primary := not exists (
-    select
-    from billing.customers
-    where account_id = p_account_id
-      and is_primary
-      and deleted_at is null
-  );
-  insert into billing.customers (stripe_customer_id, account_id, is_primary)
-  values (p_stripe_customer_id, p_account_id, v_is_primary)
+  insert into billing.customers (stripe_customer_id, account_id)
+  values (p_stripe_customer_id, p_account_id)
   on conflict (stripe_customer_id) do update
-  set account_id = excluded.account_id,
-      is_primary = excluded.is_primary and customers.deleted_at is null
+  set account_id = excluded.account_id
   where customers.account_id is null;
 
+  perform billing_private.elect_primary_customer(p_account_id);
   perform billing_private.bind_customer_rows(p_stripe_customer_id, p_account_id);
 end;
 $$;
@@ -574,6 +565,39 @@ $$;
 comment on function billing_private.bind_customer(text, uuid) is
   'Makes an account the owner of a Stripe customer and of all that came in for it. Never by '
   'e-mail, never away from another account.';
+
+
+create function billing_private.elect_primary_customer(p_account_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform billing_private.lock_account(p_account_id);
+
+  update billing.customers
+  set is_primary = true
+  where id = (
+      select id
+      from billing.customers
+      where account_id = p_account_id
+        and deleted_at is null
+      order by created_at, id
+      limit 1
+    )
+    and not exists (
+      select
+      from billing.customers
+      where account_id = p_account_id
+        and is_primary
+        and deleted_at is null
+    );
+end;
+$$;
+
+comment on function billing_private.elect_primary_customer(uuid) is
+  'Gives an account without primary customer the oldest of those it has left.';
 
 
 create function billing_private.bind_customer_rows(
@@ -689,6 +713,7 @@ begin
   where stripe_customer_id = v_id;
 
   if v_is_deleted then
+    perform billing_private.elect_primary_customer(billing_private.account_of_customer(v_id));
     perform billing_private.end_with_customer(v_id);
   end if;
 end;
@@ -1759,11 +1784,20 @@ begin
   where stripe_session_id = p_event.object_id
     and completed_at > p_event.occurred_at
     and billing_private.parse_json(p_event.payload) #>> '{data,object,status}' = 'complete';
+
+  update billing.payment_methods
+  set stripe_customer_id = p_event.stripe_customer_id,
+      account_id = coalesce(
+        account_id, billing_private.account_of_customer(p_event.stripe_customer_id))
+  where stripe_payment_method_id = p_event.object_id
+    and stripe_customer_id is null
+    and p_event.stripe_customer_id is not null;
 end;
 $$;
 
 comment on function billing_private.date_back(billing_private.stripe_events) is
-  'An older snapshot changes no state, but it may tell that a state began earlier.';
+  'An older snapshot changes no state, but it may tell that a state began earlier, or whose a '
+  'detached payment method was.';
 
 
 create function billing_private.project_event(p_event billing_private.stripe_events)
@@ -4462,6 +4496,7 @@ revoke all on function
   billing_private.lock_payment,
   billing_private.account_of_customer,
   billing_private.bind_customer,
+  billing_private.elect_primary_customer,
   billing_private.bind_customer_rows,
   billing_private.note_customer,
   billing_private.project_customer,
