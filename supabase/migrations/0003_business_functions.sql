@@ -4092,15 +4092,15 @@ begin
           then jsonb_build_object('discount', billing_private.stripe_id(discount -> 'discount'))
         else jsonb_build_object('coupon', billing_private.stripe_id(discount -> 'coupon'))
       end)
-      from jsonb_path_query(p_part, '$.discounts[*]') as discount
+      from jsonb_path_query(p_part, '$.discounts[*] ? (@ != null)') as discount
     ),
     'tax_rates', (
       select jsonb_agg(billing_private.stripe_id(rate))
-      from jsonb_path_query(p_part, '$.tax_rates[*]') as rate
+      from jsonb_path_query(p_part, '$.tax_rates[*] ? (@ != null)') as rate
     ),
     'default_tax_rates', (
       select jsonb_agg(billing_private.stripe_id(rate))
-      from jsonb_path_query(p_part, '$.default_tax_rates[*]') as rate
+      from jsonb_path_query(p_part, '$.default_tax_rates[*] ? (@ != null)') as rate
     )));
 end;
 $$;
