@@ -835,8 +835,8 @@ end;
 comment on function billing_admin.grant_subscription(uuid, text, text, timestamptz, bigint) is
 $$Starts a subscription that lives without Stripe: complimentary, invoiced or gifted.
 
-ends_at: when it ends; null to renew until canceled. The account cancels and changes it with the
-usual RPCs.
+ends_at: when it ends; null to renew until canceled. The account cancels it and takes less of it
+with the usual RPCs; more of it is given by an admin or the service, with billing.change_plan().
 
 Errors
   VALIDATION_FAILED   400  no reason, an end in the past, a quantity below 1
