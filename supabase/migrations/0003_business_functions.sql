@@ -4448,6 +4448,7 @@ begin
       and subscriptions.ended_at is null
       and subscriptions.current_period_end <= v_now
       and not subscriptions.cancel_at_period_end
+      and coalesce(subscriptions.cancel_at > v_now, true)
       and subscriptions.pending_price_id is null
     limit p_limit
     for update of subscriptions skip locked
