@@ -288,19 +288,9 @@ begin
     select
       snapshots.*,
       -- Each update leads from one state to another: the last one is come to more often than left,
-      -- also where the object goes back and forth.
-      (
-        (
-          select count(*)
-          from snapshots as coming
-          where coming.object = snapshots.object
-            and (coming.previous is not null or 1 in (coming.is_creation, coming.is_response))
-        ) <= (
-          select count(*)
-          from snapshots as leaving
-          where leaving.origin = snapshots.object
-        )
-      )::integer as is_left,
+      -- also where the object goes back and forth. By times or by ways, because Stripe may tell one
+      -- change in two events; where these differ, nobody knows.
+      (coming.times <= leaving.times and coming.ways <= leaving.ways)::integer as is_left,
       -- Where a link is missing: what somebody else's "before" says came before that one.
       exists (
         select
@@ -310,6 +300,17 @@ begin
             billing_private.undo_change(snapshots.object, later.previous))
       )::integer as is_followed
     from snapshots
+    cross join lateral (
+      select count(*) as times, count(distinct coalesce(origin, 'null')) as ways
+      from snapshots as coming
+      where coming.object = snapshots.object
+        and (coming.previous is not null or 1 in (coming.is_creation, coming.is_response))
+    ) as coming
+    cross join lateral (
+      select count(*) as times, count(distinct leaving.object) as ways
+      from snapshots as leaving
+      where leaving.origin = snapshots.object
+    ) as leaving
   ),
   ranked as (
     select
