@@ -412,8 +412,12 @@ stable
 security definer -- called from policies of roles without usage on this schema
 set search_path = ''
 as $$
+declare
+  v_user_id uuid := auth.uid();
 begin
-  return query select auth.uid() where auth.uid() is not null;
+  if v_user_id is not null then
+    return next v_user_id;
+  end if;
 end;
 $$;
 

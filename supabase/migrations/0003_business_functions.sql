@@ -1101,6 +1101,11 @@ declare
   v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
   v_account_id uuid := billing_private.note_customer(v_customer_id, p_object -> 'metadata');
   v_orphaned_at timestamptz;
+  v_stored_id uuid := (
+    select id from billing.subscriptions where stripe_subscription_id = v_id
+  );
+  v_written_id uuid;
+  v_base billing.subscription_items;
 begin
   -- Stripe ends a deleted customer's subscriptions, whether or not an event says so.
   if not v_is_over then
@@ -1111,7 +1116,13 @@ begin
     v_status := case when v_is_over then 'canceled' else v_status end;
   end if;
 
-  -- The header says who and since when; its period and price follow from the items below.
+  -- The header says who and since when; its price and period follow from its items, which are
+  -- written first once there is a header, so that it is written only once.
+  if v_stored_id is not null then
+    perform billing_private.project_subscription_items(v_stored_id, p_object);
+    v_base := billing_private.base_item(v_stored_id);
+  end if;
+
   insert into billing.subscriptions as stored (
     account_id, provider, status, currency, started_at, billing_anchor, trial_start, trial_end,
     past_due_since, cancel_at, cancel_at_period_end, canceled_at, cancellation_reason, ended_at,
@@ -1143,25 +1154,34 @@ begin
   )
   on conflict (stripe_subscription_id) do update
   set (
-    account_id, status, currency, started_at, billing_anchor, trial_start, trial_end,
-    past_due_since, cancel_at, cancel_at_period_end, canceled_at, cancellation_reason, ended_at,
-    collection_method, pause_collection, pending_price_id, pending_change_at, stripe_customer_id,
+    account_id, status, price_id, quantity, current_period_start, current_period_end, currency,
+    started_at, billing_anchor, trial_start, trial_end, past_due_since, cancel_at,
+    cancel_at_period_end, canceled_at, cancellation_reason, ended_at, collection_method,
+    pause_collection, pending_price_id, pending_change_at, stripe_customer_id,
     stripe_latest_invoice_id, stripe_default_payment_method_id, stripe_schedule_id, metadata,
     updated_at
   ) = row(
-    coalesce(stored.account_id, excluded.account_id), excluded.status, excluded.currency,
+    coalesce(stored.account_id, excluded.account_id), excluded.status, v_base.price_id,
+    v_base.quantity, v_base.current_period_start, v_base.current_period_end, excluded.currency,
     excluded.started_at, excluded.billing_anchor, excluded.trial_start, excluded.trial_end,
     excluded.past_due_since, excluded.cancel_at, excluded.cancel_at_period_end,
     excluded.canceled_at, excluded.cancellation_reason, excluded.ended_at,
     excluded.collection_method, excluded.pause_collection,
-    case when not v_is_over then stored.pending_price_id end,
-    case when not v_is_over then stored.pending_change_at end,
+    case when not v_is_over then nullif(stored.pending_price_id, v_base.price_id) end,
+    case
+      when not v_is_over and stored.pending_price_id is distinct from v_base.price_id
+        then stored.pending_change_at
+    end,
     excluded.stripe_customer_id, excluded.stripe_latest_invoice_id,
     excluded.stripe_default_payment_method_id, excluded.stripe_schedule_id, excluded.metadata,
     excluded.updated_at
-  );
+  )
+  returning id into v_written_id;
 
-  perform billing_private.project_subscription_items(v_id, p_object);
+  if v_stored_id is null then
+    perform billing_private.project_subscription_items(v_written_id, p_object);
+    perform billing_private.follow_base_item(array[v_written_id]);
+  end if;
 end;
 $$;
 
@@ -1171,7 +1191,7 @@ comment on function billing_private.project_subscription(jsonb, billing_private.
 
 
 create function billing_private.project_subscription_items(
-  p_stripe_subscription_id text,
+  p_subscription_id uuid,
   p_object jsonb
 )
 returns void
@@ -1179,10 +1199,6 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
-declare
-  v_subscription_id uuid := (
-    select id from billing.subscriptions where stripe_subscription_id = p_stripe_subscription_id
-  );
 begin
   -- Up to acacia the period is the subscription's, since basil (2025-03-31) each item's.
   insert into billing.subscription_items (
@@ -1190,7 +1206,7 @@ begin
     stripe_subscription_item_id, stripe_price_id, stripe_product_id
   )
   select
-    v_subscription_id,
+    p_subscription_id,
     prices.id,
     billing_private.stripe_integer(item -> 'quantity'),
     billing_private.stripe_time(
@@ -1218,7 +1234,7 @@ begin
 
   -- A list that is cut short says nothing about what it does not show.
   delete from billing.subscription_items
-  where subscription_id = v_subscription_id
+  where subscription_id = p_subscription_id
     and jsonb_typeof(p_object #> '{items,data}') = 'array'
     and coalesce(p_object #> '{items,has_more}' <> 'true', true)
     and not exists (
@@ -1226,14 +1242,11 @@ begin
       from jsonb_path_query(p_object, '$.items.data[*]') as item
       where item ->> 'id' = subscription_items.stripe_subscription_item_id
     );
-
-  perform billing_private.follow_base_item(array[v_subscription_id]);
 end;
 $$;
 
-comment on function billing_private.project_subscription_items(text, jsonb) is
-  'Mirrors the items of a subscription''s newest snapshot, and what the subscription takes from '
-  'its base item.';
+comment on function billing_private.project_subscription_items(uuid, jsonb) is
+  'Mirrors the items of a subscription''s newest snapshot.';
 
 
 -- -----------------------------------------------------------------------------
@@ -1772,27 +1785,29 @@ volatile
 set search_path = ''
 as $$
 begin
-  update billing.subscriptions
-  set past_due_since = billing_private.past_due_since(
-    p_event.object_id, stripe_objects.occurred_at)
-  from billing_private.stripe_objects
-  where subscriptions.stripe_subscription_id = p_event.object_id
-    and stripe_objects.object_id = p_event.object_id
-    and subscriptions.status = 'past_due';
-
-  update billing.checkout_sessions
-  set completed_at = p_event.occurred_at
-  where stripe_session_id = p_event.object_id
-    and completed_at > p_event.occurred_at
-    and billing_private.parse_json(p_event.payload) #>> '{data,object,status}' = 'complete';
-
-  update billing.payment_methods
-  set stripe_customer_id = p_event.stripe_customer_id,
-      account_id = coalesce(
-        account_id, billing_private.account_of_customer(p_event.stripe_customer_id))
-  where stripe_payment_method_id = p_event.object_id
-    and stripe_customer_id is null
-    and p_event.stripe_customer_id is not null;
+  if p_event.object_type = 'subscription' then
+    update billing.subscriptions
+    set past_due_since = billing_private.past_due_since(
+      p_event.object_id, stripe_objects.occurred_at)
+    from billing_private.stripe_objects
+    where subscriptions.stripe_subscription_id = p_event.object_id
+      and stripe_objects.object_id = p_event.object_id
+      and subscriptions.status = 'past_due';
+  elsif p_event.object_type = 'checkout.session' then
+    update billing.checkout_sessions
+    set completed_at = p_event.occurred_at
+    where stripe_session_id = p_event.object_id
+      and completed_at > p_event.occurred_at
+      and billing_private.parse_json(p_event.payload) #>> '{data,object,status}' = 'complete';
+  elsif p_event.object_type = 'payment_method' then
+    update billing.payment_methods
+    set stripe_customer_id = p_event.stripe_customer_id,
+        account_id = coalesce(
+          account_id, billing_private.account_of_customer(p_event.stripe_customer_id))
+    where stripe_payment_method_id = p_event.object_id
+      and stripe_customer_id is null
+      and p_event.stripe_customer_id is not null;
+  end if;
 end;
 $$;
 
@@ -1851,11 +1866,14 @@ comment on function billing_private.project_event(billing_private.stripe_events)
   'already.';
 
 
+-- All that follows, triggers included, looks up single rows: one plan for all keys is right, and
+-- planning anew at each call would cost more than the work.
 create function billing_private.apply_event(p_event_id text)
 returns text
 language plpgsql
 volatile
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
   v_event billing_private.stripe_events;
@@ -2251,21 +2269,25 @@ comment on column billing.plan_offers.unit_amount_minor is
   'Per interval, in the currency''s smallest unit.';
 
 
+-- plpgsql keeps its plan, which costs more to make than the offers cost to read.
 create function billing.list_plans(
   store text default null,
   currency text default null
 )
 returns setof billing.plan_offers
-language sql
+language plpgsql
 stable
 set search_path = ''
-begin atomic
+as $$
+begin
+  return query
   select plan_offers.*
   from billing.plan_offers
   where (list_plans.store is null or plan_offers.store_key = list_plans.store)
     and (list_plans.currency is null or plan_offers.currency = lower(list_plans.currency))
   order by plan_offers.store_key nulls first, plan_offers.tier_rank, plan_offers.unit_amount_minor;
 end;
+$$;
 
 comment on function billing.list_plans(text, text) is
 $$The offers for a pricing page, cheapest tier first. Anyone may call it; use GET, so it can be
@@ -2404,8 +2426,8 @@ declare
 begin
   if v_account_id is null then
     perform billing_private.fail('UNAUTHENTICATED');
-  elsif not billing_private.is_trusted()
-    and not (v_account_id = any (array(select billing_private.my_account_ids())))
+  elsif not (v_account_id = any (array(select billing_private.my_account_ids())))
+    and not billing_private.is_trusted()
   then
     perform billing_private.fail('NOT_A_MEMBER', jsonb_build_object('account_id', v_account_id));
   end if;

@@ -321,13 +321,14 @@ begin
   join rows_before as before using (id)
   cross join lateral unnest(array[before.account_id, after.account_id]) as affected (id)
   where affected.id is not null
+    -- The latest invoice decides only while payment is overdue; every renewal names another.
     and (before.account_id, before.status, before.started_at, before.past_due_since,
         before.cancel_at, before.cancel_at_period_end, before.ended_at,
-        before.stripe_latest_invoice_id)
+        case when before.status = 'past_due' then before.stripe_latest_invoice_id end)
       is distinct from
       (after.account_id, after.status, after.started_at, after.past_due_since,
         after.cancel_at, after.cancel_at_period_end, after.ended_at,
-        after.stripe_latest_invoice_id);
+        case when after.status = 'past_due' then after.stripe_latest_invoice_id end);
 
   if v_account_ids is not null then
     perform billing_private.refresh_entitlements(v_account_ids);
@@ -487,6 +488,11 @@ begin
       from rows_after as after
       join rows_before as before using (id)
       where before.plan_id is distinct from after.plan_id);
+  end if;
+
+  -- Most changes of the catalog change nobody's access; looking for subscribers reads them all.
+  if v_price_ids = '{}' then
+    return null;
   end if;
 
   select array_agg(distinct subscriptions.account_id) into v_account_ids
@@ -664,15 +670,18 @@ whoever asks about a stranger learns nothing.$$;
 
 create function billing.my_entitlements(account_id uuid default null)
 returns setof billing.current_entitlements
-language sql
+language plpgsql
 stable
 set search_path = ''
-begin atomic
+as $$
+begin
+  return query
   select current_entitlements.*
   from billing.current_entitlements
   where current_entitlements.account_id = coalesce(my_entitlements.account_id, auth.uid())
   order by current_entitlements.feature_key;
 end;
+$$;
 
 comment on function billing.my_entitlements(uuid) is
 $$All the account has at this instant: one row per feature, with its best limit and its end (UTC,

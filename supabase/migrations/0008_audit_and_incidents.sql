@@ -128,11 +128,14 @@ language plpgsql
 immutable
 set search_path = ''
 as $$
+declare
+  v_key text;
+  v_column text;
 begin
-  return (
-    select string_agg(p_row ->> name, ':' order by position)
-    from unnest(p_columns) with ordinality as columns (name, position)
-  );
+  foreach v_column in array p_columns loop
+    v_key := concat_ws(':', v_key, p_row ->> v_column);
+  end loop;
+  return v_key;
 end;
 $$;
 
@@ -151,18 +154,18 @@ set search_path = ''
 as $$
 begin
   return case p_table_name
-    when 'accounts' then billing_private.uuid_or_null(p_row ->> 'id')
+    when 'accounts' then (p_row ->> 'id')::uuid
     when 'subscription_items' then (
       select account_id
       from billing.subscriptions
-      where id = billing_private.uuid_or_null(p_row ->> 'subscription_id')
+      where id = (p_row ->> 'subscription_id')::uuid
     )
     when 'invoice_lines' then (
       select account_id
       from billing.invoices
-      where id = billing_private.uuid_or_null(p_row ->> 'invoice_id')
+      where id = (p_row ->> 'invoice_id')::uuid
     )
-    else billing_private.uuid_or_null(p_row ->> 'account_id')
+    else (p_row ->> 'account_id')::uuid
   end;
 end;
 $$;
@@ -203,6 +206,11 @@ begin
         on billing_private.row_key(after.row, v_key) = billing_private.row_key(before.row, v_key)
       where before.row is distinct from after.row;
   end case;
+
+  -- Often: an upsert is an insert and an update, of which one did nothing.
+  if v_changes is null then
+    return null;
+  end if;
 
   insert into billing_private.audit_log (
     occurred_at, table_name, operation, row_key, account_id, before, after, actor_id, actor_role,
