@@ -4388,27 +4388,29 @@ declare
   v_now timestamptz := billing_private.now();
   v_count bigint;
 begin
+  -- Not `id in (select … limit …)`: a plan may run that again for each row, and end them all.
+  with due as materialized (
+    select subscriptions.id, ending.at
+    from billing.subscriptions
+    cross join lateral least(
+      subscriptions.cancel_at,
+      case when subscriptions.cancel_at_period_end then subscriptions.current_period_end end
+    ) as ending (at)
+    where subscriptions.provider = 'manual'
+      and subscriptions.ended_at is null
+      and ending.at <= v_now
+    limit p_limit
+    for update of subscriptions skip locked
+  )
   update billing.subscriptions
   set status = 'canceled',
-      ended_at = least(
-        cancel_at, case when cancel_at_period_end then current_period_end end),
-      canceled_at = coalesce(canceled_at, v_now),
+      ended_at = due.at,
+      canceled_at = coalesce(subscriptions.canceled_at, v_now),
       pending_price_id = null,
       pending_change_at = null,
-      updated_at = least(
-        cancel_at, case when cancel_at_period_end then current_period_end end)
-  where id in (
-    select due.id
-    from billing.subscriptions as due
-    where due.provider = 'manual'
-      and due.ended_at is null
-      and least(
-        due.cancel_at,
-        case when due.cancel_at_period_end then due.current_period_end end
-      ) <= v_now
-    limit p_limit
-    for update skip locked
-  );
+      updated_at = due.at
+  from due
+  where subscriptions.id = due.id;
   get diagnostics v_count = row_count;
   return v_count;
 end;
