@@ -2,7 +2,7 @@
 -- when.
 begin;
 \ir ../helpers.psql
-select plan(51);
+select plan(54);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -128,6 +128,15 @@ select ok(
 select ok(
   not pg_temp.has('leaving', '2026-02-10 00:00:00'),
   'whoever cancels at period end gets no renewal grace'
+);
+
+select pg_temp.given('staying', 'active', '{"cancel_at_period_end": true}');
+select pg_temp.then('staying', 'active', '2026-02-01', jsonb_build_object(
+  'items', tests.subscription('staying', 'active', '2026-01-10') -> 'items'));
+
+select ok(
+  pg_temp.has('staying', '2026-02-10 00:00:00'),
+  'whoever takes the cancellation back has the renewal grace back'
 );
 
 select pg_temp.given(
@@ -306,6 +315,16 @@ select ok(
   'a failure that is reported after its payment locks nobody out'
 );
 
+select pg_temp.given('switcher', 'active');
+select pg_temp.then('switcher', 'past_due', '2026-02-10', '{"latest_invoice": "in_first"}');
+select pg_temp.invoice('in_second', 'switcher', 'paid', '2026-02-14');
+select pg_temp.then('switcher', 'past_due', '2026-02-15', '{"latest_invoice": "in_second"}');
+
+select ok(
+  pg_temp.has('switcher', '2026-02-20'),
+  'H4: an invoice that was paid before it became the latest restores access'
+);
+
 -- ---- statuses that give nothing ---------------------------------------------
 
 select pg_temp.given('paused', 'paused');
@@ -369,6 +388,14 @@ select pg_temp.then('gone', 'active', '2026-01-14');
 select ok(
   not pg_temp.has('gone', '2026-01-15 00:00:00'),
   'A6: an older report of an ended subscription brings nothing back'
+);
+
+select pg_temp.given('contradiction', 'active', jsonb_build_object(
+  'ended_at', pg_temp.at('2026-01-10')));
+
+select ok(
+  not pg_temp.has('contradiction', '2026-01-11'),
+  'what has ended gives nothing, whatever its status says'
 );
 
 -- ---- no period --------------------------------------------------------------

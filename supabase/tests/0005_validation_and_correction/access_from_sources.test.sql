@@ -2,7 +2,7 @@
 -- point to.
 begin;
 \ir ../helpers.psql
-select plan(33);
+select plan(34);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -115,6 +115,20 @@ select tests.deliver(
 select is(
   pg_temp.has('iris'), array['clubs 3 2026-02-10 03:00:00'],
   'an item that is taken off takes its features along'
+);
+
+-- ---- a period that is prolonged ---------------------------------------------
+
+select tests.deliver(
+  'evt_iris_longer', 'customer.subscription.updated', '2026-01-11 00:00:01',
+  jsonb_set(
+    tests.subscription('iris', 'active', '2026-01-10', 'price_basic_monthly'),
+    '{items,data,0,current_period_end}',
+    to_jsonb(extract(epoch from timestamptz '2026-02-20')::bigint)));
+
+select is(
+  pg_temp.has('iris'), array['clubs 3 2026-02-20 03:00:00'],
+  'a later end of the running period reaches access in the same transaction'
 );
 
 -- ---- a plan change ----------------------------------------------------------

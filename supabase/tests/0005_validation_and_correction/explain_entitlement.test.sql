@@ -1,7 +1,7 @@
 -- billing.explain_entitlement(): why an account has, had or will have a feature, source by source.
 begin;
 \ir ../helpers.psql
-select plan(40);
+select plan(41);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -119,6 +119,11 @@ select is(
 );
 
 -- ---- the future: as things stand --------------------------------------------
+
+select is(
+  pg_temp.why('active', '2026-01-10'), array['yes active'],
+  'the instant of asking is now, not the past'
+);
 
 select is(
   pg_temp.why('active', '2026-02-10 02:59:59'), array['yes active'],

@@ -105,8 +105,9 @@ select lives_ok(
   'going live twice is no error'
 );
 select is(
-  pg_temp.event('evt_live'), 'applied -',
-  'going live twice applies nothing twice'
+  array[pg_temp.event('evt_live'), pg_temp.event('evt_test_late')],
+  array['applied -', 'ignored other_livemode'],
+  'going live twice takes nothing up twice, and nothing of the test mode'
 );
 select billing_admin.set_stripe_livemode(false, 'too early');
 select tests.be_owner();

@@ -1,7 +1,7 @@
 -- Who, why, from where: what each row of the audit says beside the change, and who may read it.
 begin;
 \ir ../helpers.psql
-select plan(25);
+select plan(26);
 
 select tests.take_tasks();
 select tests.catalog();
@@ -155,6 +155,29 @@ select is_empty(
   $$ select * from billing_admin.audit_of_account(md5('nobody')::uuid) $$,
   'an account that does not exist has no audit'
 );
+
+-- ---- rows that find their owner ---------------------------------------------
+
+select tests.be_owner();
+select tests.subscribe('unclaimed');
+select billing_private.ensure_account(md5('unclaimed')::uuid);
+select tests.deliver('evt_claimed', 'customer.updated', '2026-02-10', jsonb_build_object(
+  'id', 'cus_unclaimed', 'object', 'customer',
+  'metadata', jsonb_build_object('account_id', md5('unclaimed')::uuid)));
+select results_eq(
+  $$
+    select operation, account_id
+    from billing_private.audit_log
+    where table_name = 'billing.subscriptions'
+      and row_key = (
+        select id::text from billing.subscriptions where stripe_customer_id = 'cus_unclaimed')
+      and (operation = 'insert' or after ? 'account_id')
+    order by id
+  $$,
+  $$ values ('insert', null::uuid), ('update', md5('unclaimed')::uuid) $$,
+  'A5: a row that came before its owner was known is its owner''s from the change on that says so'
+);
+select tests.sign_in('ada');
 
 -- ---- the view ---------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 -- on record.
 begin;
 \ir ../helpers.psql
-select plan(45);
+select plan(46);
 
 select tests.take_tasks();
 select tests.set_time('2026-01-10 12:00');
@@ -290,6 +290,16 @@ select is(
   'the new alert belongs to the new incident'
 );
 select tests.be_owner();
+insert into billing_private.alerts
+  (rule_key, fingerprint, severity, title, status, first_seen_at, last_seen_at, resolved_at)
+values
+  ('dead_letter', 'evt_0', 'high', 'resolved, but seen last', 'resolved', '2026-01-10 14:00',
+    '2026-01-10 14:00', '2026-01-10 14:00');
+select is(
+  (select array_agg(status) from billing_admin.alerts),
+  array['open', 'resolved', 'resolved', 'resolved'],
+  'open alerts are listed first, whenever the others were seen'
+);
 select throws_ok(
   $$
     insert into billing_private.incidents (rule_key, severity, title)
