@@ -87,7 +87,10 @@ select results_eq(
   'Stripe is asked to end the subscription with its period'
 );
 select results_eq(
-  $$ select account_id, target_object_id, actor_id, cause ->> 'kind' from billing_private.commands $$,
+  $$
+    select account_id, target_object_id, actor_id, cause ->> 'kind'
+    from billing_private.commands
+  $$,
   $$ values (md5('ann')::uuid, 'sub_ann', md5('ann')::uuid, 'user') $$,
   'in the name of who asked'
 );
@@ -337,7 +340,9 @@ select results_eq(
     from billing.subscriptions
     where provider = 'manual'
   $$,
-  $$ values (true, '2026-01-20 00:00+00'::timestamptz, 'cancellation_requested', null::timestamptz) $$,
+  $$
+    values (true, '2026-01-20 00:00+00'::timestamptz, 'cancellation_requested', null::timestamptz)
+  $$,
   'with when and why'
 );
 select is_empty($$ select * from tests.asked $$, 'and Stripe has no part in it');

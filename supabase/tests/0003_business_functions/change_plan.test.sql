@@ -1,4 +1,4 @@
--- billing.change_plan(): more at once and paid for, less at period end; asked twice it is asked once.
+-- billing.change_plan(): more at once and paid for, less at period end; asked twice, asked once.
 begin;
 \ir ../helpers.psql
 select plan(71);
@@ -14,9 +14,12 @@ insert into billing.prices
   (id, key, plan_id, currency, unit_amount_minor, billing_interval, stripe_price_id)
 values
   (md5('plus_eur')::uuid, 'plus_eur', md5('plus')::uuid, 'eur', 900, 'month', 'price_plus_eur'),
-  (md5('plus_other')::uuid, 'plus_other', md5('plus')::uuid, 'usd', 1000, 'month', 'price_plus_other'),
-  (md5('plus_weekly')::uuid, 'plus_weekly', md5('plus')::uuid, 'usd', 9000, 'week', 'price_plus_weekly'),
-  (md5('plus_cheap')::uuid, 'plus_cheap', md5('plus')::uuid, 'usd', 999, 'month', 'price_plus_cheap'),
+  (md5('plus_other')::uuid, 'plus_other', md5('plus')::uuid, 'usd', 1000, 'month',
+    'price_plus_other'),
+  (md5('plus_weekly')::uuid, 'plus_weekly', md5('plus')::uuid, 'usd', 9000, 'week',
+    'price_plus_weekly'),
+  (md5('plus_cheap')::uuid, 'plus_cheap', md5('plus')::uuid, 'usd', 999, 'month',
+    'price_plus_cheap'),
   (md5('plus_dear')::uuid, 'plus_dear', md5('plus')::uuid, 'usd', 1001, 'month', 'price_plus_dear'),
   (md5('top_weekly')::uuid, 'top_weekly', md5('top')::uuid, 'usd', 1, 'week', 'price_top_weekly');
 
@@ -358,7 +361,8 @@ rollback to s;
 
 select tests.change('basic_monthly');
 select tests.change('plus_monthly');
-select is_empty($$ select * from tests.asked $$, 'taking back what Stripe was not told leaves nothing');
+select is_empty($$ select * from tests.asked $$,
+  'taking back what Stripe was not told leaves nothing');
 rollback to s;
 
 select tests.change('basic_monthly');
@@ -453,7 +457,8 @@ rollback to s;
 
 select tests.change('basic_monthly');
 select tests.answer('{"error": {"message": "No."}}', 400);
-select is_empty($$ select * from tests.asked $$, 'a schedule Stripe refuses is not asked for again');
+select is_empty($$ select * from tests.asked $$,
+  'a schedule Stripe refuses is not asked for again');
 select is((select pending_price_id from billing.subscriptions), null, 'and nothing waits');
 rollback to s;
 

@@ -36,7 +36,8 @@ create function tests.checkout(p_name text) returns void
 language plpgsql as $$
 begin
   perform tests.sign_in(p_name);
-  perform billing.prepare_checkout('plus_monthly', 'https://app.example/ok', 'https://app.example/no');
+  perform billing.prepare_checkout('plus_monthly', 'https://app.example/ok',
+    'https://app.example/no');
   perform tests.be_owner();
 end;
 $$;
@@ -354,7 +355,8 @@ select is_empty(
 );
 rollback to canceling;
 
-select tests.answer('{"error": {"code": "resource_missing", "message": "No such subscription"}}', 404);
+select tests.answer('{"error": {"code": "resource_missing", "message": "No such subscription"}}',
+  404);
 select results_eq(
   $$ select status, cancel_at_period_end from billing.subscriptions $$,
   $$ values ('active', false) $$,
@@ -449,8 +451,10 @@ select is(
 select is(
   tests.answer('{"id": "sub_sched_1", "object": "subscription_schedule", "livemode": false,
     "subscription": "sub_ann", "phases": [
-      {"start_date": 1768003200, "end_date": 1770681600, "items": [{"price": "price_plus_monthly"}]},
-      {"start_date": 1770681600, "end_date": 1773100800, "items": [{"price": "price_basic_monthly"}]}]}'),
+      {"start_date": 1768003200, "end_date": 1770681600,
+        "items": [{"price": "price_plus_monthly"}]},
+      {"start_date": 1770681600, "end_date": 1773100800,
+        "items": [{"price": "price_basic_monthly"}]}]}'),
   'update_schedule',
   'Stripe takes the new price as the schedule''s next phase'
 );

@@ -180,7 +180,8 @@ select is_empty(
         tests.subscription('bob', 'active', '2026-01-10')),
       tests.event('evt_3', 'invoice.paid', '2026-01-10', '{
         "id": "in_bob", "object": "invoice", "customer": "cus_bob", "currency": "usd",
-        "status": "paid", "amount_paid": 1000, "lines": {"data": [{"id": "il_1", "amount": 1000}]}}'),
+        "status": "paid", "amount_paid": 1000, "lines": {"data": [{"id": "il_1",
+          "amount": 1000}]}}'),
       tests.event('evt_4', 'payment_intent.succeeded', '2026-01-10', '{
         "id": "pi_bob", "object": "payment_intent", "customer": "cus_bob", "currency": "usd",
         "status": "succeeded", "amount": 1000, "created": 1768003200}'),
@@ -324,7 +325,8 @@ select is_empty(
         "payment_method": "pm_1"}'),
       tests.event('evt_4', 'invoice_payment.paid', '2026-01-11', '{
         "id": "inpay_1", "object": "invoice_payment", "invoice": "in_ann", "currency": "usd",
-        "amount_requested": 1000, "payment": {"type": "payment_intent", "payment_intent": "pi_1"}}'),
+        "amount_requested": 1000, "payment": {"type": "payment_intent",
+          "payment_intent": "pi_1"}}'),
       tests.event('evt_5', 'charge.refunded', '2026-01-12', '{
         "id": "ch_1", "object": "charge", "payment_intent": "pi_1", "customer": "cus_ann",
         "currency": "usd", "status": "succeeded", "amount": 1000, "amount_refunded": 300,

@@ -134,7 +134,9 @@ select is(
   'a price without a name is not on offer'
 );
 select is(
-  tests.hidden_by($$ update billing.prices set billing_interval = null where key = 'plus_yearly' $$),
+  tests.hidden_by($$
+    update billing.prices set billing_interval = null where key = 'plus_yearly'
+  $$),
   '{plus_yearly}',
   'a one-time price is not on offer'
 );

@@ -227,7 +227,8 @@ select is(
 );
 
 select tests.set_time('2026-09-01');
-select is(billing_private.renew_manual_subscriptions(10), 1::bigint, 'missed periods are caught up');
+select is(billing_private.renew_manual_subscriptions(10), 1::bigint,
+  'missed periods are caught up');
 select results_eq(
   $$ select current_period_start, current_period_end from tests.sub $$,
   $$ values ('2026-08-31 10:00+00'::timestamptz, '2026-09-30 10:00+00'::timestamptz) $$,

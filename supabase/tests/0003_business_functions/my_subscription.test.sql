@@ -134,7 +134,8 @@ select results_eq(
 select tests.be_owner();
 rollback to s;
 
-select tests.sub('ann', 'trialing', '2026-01-10', 'price_plus_monthly', '{"trial_end": 1769212800}');
+select tests.sub('ann', 'trialing', '2026-01-10', 'price_plus_monthly',
+  '{"trial_end": 1769212800}');
 select tests.sign_in('ann');
 select is(
   (select trial_end from billing.my_subscription()), '2026-01-24 00:00+00'::timestamptz,

@@ -141,7 +141,10 @@ rollback to s;
 
 select tests.sub_event('evt_1', 'updated', '2026-01-10', 'trialing');
 select tests.sub_event('evt_2', 'updated', '2026-01-10', 'incomplete');
-select is(tests.status(), 'trialing', 'of incomplete and trialing in one second, trialing is later');
+select is(
+  tests.status(), 'trialing',
+  'of incomplete and trialing in one second, trialing is later'
+);
 rollback to s;
 
 select tests.sub_event('evt_1', 'updated', '2026-01-12', 'past_due', '{"status": "active"}');
@@ -175,8 +178,10 @@ select is(
 );
 rollback to s;
 
-select tests.sub_event('evt_1', 'updated', '2026-01-12', 'active', null, '{"metadata": {"a": "1"}}');
-select tests.sub_event('evt_2', 'updated', '2026-01-12', 'active', null, '{"metadata": {"a": "2"}}');
+select tests.sub_event('evt_1', 'updated', '2026-01-12', 'active', null,
+  '{"metadata": {"a": "1"}}');
+select tests.sub_event('evt_2', 'updated', '2026-01-12', 'active', null,
+  '{"metadata": {"a": "2"}}');
 select ok(
   tests.is_ambiguous('sub_ann'),
   'two different snapshots of one second that nothing tells apart are marked to be read again'
@@ -185,12 +190,15 @@ select is(
   (select metadata ->> 'a' from billing.subscriptions), '2',
   'until then one of them stands'
 );
-select tests.sub_event('evt_3', 'updated', '2026-01-13', 'active', null, '{"metadata": {"a": "3"}}');
+select tests.sub_event('evt_3', 'updated', '2026-01-13', 'active', null,
+  '{"metadata": {"a": "3"}}');
 select ok(not tests.is_ambiguous('sub_ann'), 'a newer event settles it');
 rollback to s;
 
-select tests.sub_event('evt_2', 'updated', '2026-01-12', 'active', null, '{"metadata": {"a": "2"}}');
-select tests.sub_event('evt_1', 'updated', '2026-01-12', 'active', null, '{"metadata": {"a": "1"}}');
+select tests.sub_event('evt_2', 'updated', '2026-01-12', 'active', null,
+  '{"metadata": {"a": "2"}}');
+select tests.sub_event('evt_1', 'updated', '2026-01-12', 'active', null,
+  '{"metadata": {"a": "1"}}');
 select is(
   (select metadata ->> 'a' from billing.subscriptions), '2',
   'it is the same one in either order'
@@ -209,7 +217,8 @@ select is(
 );
 rollback to s;
 
-select tests.sub_event('evt_2', 'updated', '2026-01-12', 'canceled', null, '{"ended_at": 1768176000}');
+select tests.sub_event('evt_2', 'updated', '2026-01-12', 'canceled', null,
+  '{"ended_at": 1768176000}');
 select tests.sub_event('evt_1', 'updated', '2026-01-12', 'active', '{"status": "trialing"}');
 select is(tests.status(), 'canceled', 'within one second the final state is the last');
 rollback to s;

@@ -169,7 +169,8 @@ select tests.sign_in('ann');
 select results_eq(
   $$
     select id, status, url
-    from billing.prepare_checkout('plus_monthly', 'https://app.example/ok', 'https://app.example/no')
+    from billing.prepare_checkout('plus_monthly', 'https://app.example/ok',
+      'https://app.example/no')
   $$,
   $$ select id, 'open', 'https://checkout.stripe.com/c/1' from billing.checkout_sessions $$,
   'B8: a click after that is the page that is open'
@@ -492,7 +493,8 @@ select is(
   'of a price Stripe does not know yet the details say so'
 );
 select tests.be_owner();
-select is_empty($$ select * from billing.checkout_sessions $$, 'no refusal leaves a checkout behind');
+select is_empty($$ select * from billing.checkout_sessions $$,
+  'no refusal leaves a checkout behind');
 rollback to s;
 
 insert into billing.prices (key, plan_id, currency, unit_amount_minor, billing_interval, is_active,
@@ -547,14 +549,18 @@ rollback to s;
 
 select tests.sign_out();
 select throws_ok(
-  $$ select billing.prepare_checkout('plus_monthly', 'https://app.example', 'https://app.example') $$,
+  $$
+    select billing.prepare_checkout('plus_monthly', 'https://app.example', 'https://app.example')
+  $$,
   '42501', 'permission denied for function prepare_checkout',
   'a visitor has to sign in first'
 );
 select tests.be_owner();
 select set_config('role', 'authenticated', true), set_config('request.jwt.claims', '', true);
 select throws_ok(
-  $$ select billing.prepare_checkout('plus_monthly', 'https://app.example', 'https://app.example') $$,
+  $$
+    select billing.prepare_checkout('plus_monthly', 'https://app.example', 'https://app.example')
+  $$,
   'PT401', 'sign in first',
   'a token that names no user is told so'
 );
@@ -571,7 +577,9 @@ select lives_ok(
   'the service may begin a checkout for any account'
 );
 select throws_ok(
-  $$ select billing.prepare_checkout('plus_monthly', 'https://app.example', 'https://app.example') $$,
+  $$
+    select billing.prepare_checkout('plus_monthly', 'https://app.example', 'https://app.example')
+  $$,
   'PT400', 'the request is not valid',
   'and has to name it'
 );

@@ -15,8 +15,9 @@ create function tests.session(
   p_extra jsonb default '{}'
 ) returns text
 language sql as $$
-  select tests.deliver('evt_' || md5(p_type || p_at::text || p_extra), 'checkout.session.' || p_type,
-    p_at, jsonb_build_object(
+  select tests.deliver(
+    'evt_' || md5(p_type || p_at::text || p_extra), 'checkout.session.' || p_type, p_at,
+    jsonb_build_object(
       'id', 'cs_1', 'object', 'checkout.session', 'status', p_status, 'mode', 'subscription',
       'payment_status', 'paid', 'customer', 'cus_ann', 'subscription', null,
       'client_reference_id', md5('ann')::uuid, 'created', 1768032000, 'expires_at', 1768118400,

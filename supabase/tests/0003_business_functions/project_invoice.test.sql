@@ -36,7 +36,8 @@ language sql as $$
     'period_start', 1765324800, 'period_end', 1768003200,
     'status_transitions', '{"finalized_at": 1768006800, "paid_at": null, "voided_at": null,
       "marked_uncollectible_at": null}'::jsonb,
-    'hosted_invoice_url', 'https://invoice.stripe.com/i/1', 'invoice_pdf', 'https://pay.stripe.com/1.pdf',
+    'hosted_invoice_url', 'https://invoice.stripe.com/i/1',
+    'invoice_pdf', 'https://pay.stripe.com/1.pdf',
     'parent', '{"type": "subscription_details", "quote_details": null, "subscription_details":
       {"subscription": "sub_ann", "metadata": {}}}'::jsonb)
     || tests.lines(tests.line('il_1')) || p_extra;
@@ -154,8 +155,9 @@ select is_empty(
       '{lines,data,0,pricing,price_details,price}',
       '{lines,data,0,parent,subscription_item_details,subscription_item}']::text[][])
       as path
-    cross join unnest(array['{"id": "x_1", "object": "y"}', '{"id": "x_1", "deleted": true}']::jsonb[])
-      as shape
+    cross join unnest(array[
+      '{"id": "x_1", "object": "y"}', '{"id": "x_1", "deleted": true}'
+    ]::jsonb[]) as shape
     where tests.state_after(jsonb_set(tests.invoice(), path::text[], shape))
       <> tests.state_after(jsonb_set(tests.invoice(), path::text[], '"x_1"'))
   $$,
@@ -290,7 +292,8 @@ select results_eq(
 );
 rollback to s;
 
-select tests.deliver('evt_1', 'invoice.created', '2026-01-10', tests.invoice('{"status": "draft"}'));
+select tests.deliver('evt_1', 'invoice.created', '2026-01-10',
+  tests.invoice('{"status": "draft"}'));
 select is(
   tests.deliver('evt_2', 'invoice.deleted', '2026-01-11',
     tests.invoice('{"status": "draft"}')),

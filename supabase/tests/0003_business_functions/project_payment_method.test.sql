@@ -7,7 +7,8 @@ select tests.catalog();
 select tests.set_time('2026-01-15');
 select tests.account('ann');
 
-create function tests.method(p_type text, p_at timestamptz, p_extra jsonb, p_previous jsonb default null)
+create function tests.method(p_type text, p_at timestamptz, p_extra jsonb,
+  p_previous jsonb default null)
 returns text
 language sql as $$
   select tests.deliver('evt_' || md5(p_type || p_at::text || p_extra), 'payment_method.' || p_type,

@@ -242,7 +242,8 @@ rollback to link;
 
 select tests.tell('payment_intent.succeeded', '2026-01-11', tests.intent('succeeded'));
 select tests.sign_in('ann');
-select is((select count(*) from billing.payments), 1::bigint, 'a member sees the account''s payments');
+select is((select count(*) from billing.payments), 1::bigint,
+  'a member sees the account''s payments');
 select tests.sign_in('bob');
 select is_empty($$ select * from billing.payments $$, 'a stranger sees none');
 

@@ -1,4 +1,4 @@
--- billing_private.project_price(): what a plan costs, as Stripe says; names that move from price to price.
+-- billing_private.project_price(): what a plan costs, as Stripe says; names that move.
 begin;
 \ir ../helpers.psql
 select plan(28);
@@ -137,7 +137,8 @@ rollback to s;
 
 -- ---- the service: prices that were written here first -----------------------
 
-insert into billing.prices (id, key, plan_id, currency, unit_amount_minor, billing_interval, trial_days)
+insert into billing.prices (id, key, plan_id, currency, unit_amount_minor, billing_interval,
+  trial_days)
 values (md5('plus_weekly')::uuid, 'plus_weekly', md5('plus')::uuid, 'eur', 300, 'week', 7);
 
 select tests.price('price_w', '2026-01-02', '{"lookup_key": "plus_weekly", "unit_amount": 310,

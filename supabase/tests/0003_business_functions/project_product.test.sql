@@ -1,4 +1,4 @@
--- billing_private.project_product(): plans follow their Stripe products; unknown ones wait unlisted.
+-- billing_private.project_product(): plans follow their Stripe products; unknown ones wait.
 begin;
 \ir ../helpers.psql
 select plan(21);
@@ -7,7 +7,8 @@ select tests.catalog();
 select tests.set_time('2026-01-15');
 select tests.account('ann');
 
-create function tests.product(p_at timestamptz, p_extra jsonb, p_type text default 'product.updated')
+create function tests.product(p_at timestamptz, p_extra jsonb,
+  p_type text default 'product.updated')
 returns text
 language sql as $$
   select tests.deliver('evt_' || md5(p_at::text || p_extra || p_type), p_type, p_at,

@@ -109,7 +109,8 @@ rollback to s;
 select tests.intent();
 select tests.refund('succeeded', '2026-01-12');
 select tests.sign_in('ann');
-select is((select count(*) from billing.refunds), 1::bigint, 'a member sees the account''s refunds');
+select is((select count(*) from billing.refunds), 1::bigint,
+  'a member sees the account''s refunds');
 select tests.sign_in('bob');
 select is_empty($$ select * from billing.refunds $$, 'a stranger sees none');
 

@@ -275,7 +275,8 @@ select is(
 );
 
 select tests.deliver('evt_2', 'customer.subscription.updated', '2026-01-11',
-  tests.subscription('ann', 'active', '2026-01-10') || jsonb_build_object('items', jsonb_build_object(
+  tests.subscription('ann', 'active', '2026-01-10')
+    || jsonb_build_object('items', jsonb_build_object(
     'has_more', true, 'data',
     tests.two_items('price_basic_monthly', 'price_plus_monthly') #> '{items,data}' #- '{1}')));
 select is(
@@ -284,7 +285,8 @@ select is(
 );
 
 select tests.deliver('evt_3', 'customer.subscription.updated', '2026-01-12',
-  tests.subscription('ann', 'active', '2026-01-10') || jsonb_build_object('items', jsonb_build_object(
+  tests.subscription('ann', 'active', '2026-01-10')
+    || jsonb_build_object('items', jsonb_build_object(
     'has_more', false, 'data',
     tests.two_items('price_basic_monthly', 'price_plus_monthly') #> '{items,data}' #- '{1}')));
 select results_eq(
@@ -431,7 +433,8 @@ update billing.subscriptions
 set pending_price_id = md5('basic_monthly')::uuid,
     pending_change_at = '2026-02-10';
 select tests.deliver('evt_w', 'customer.subscription.updated', '2026-01-20',
-  tests.subscription('ann', 'active', '2026-01-10', 'price_plus_monthly', '{"metadata": {"a": "b"}}'));
+  tests.subscription('ann', 'active', '2026-01-10', 'price_plus_monthly',
+    '{"metadata": {"a": "b"}}'));
 select isnt(
   (select pending_price_id from billing.subscriptions), null,
   'a change that waits stays while the running price goes on'

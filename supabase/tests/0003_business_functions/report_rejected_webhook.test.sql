@@ -21,7 +21,11 @@ select tests.be_service();
 select billing.report_rejected_webhook('SIGNATURE_INVALID');
 select tests.be_owner();
 select results_eq(
-  $$ select reason, minute, count from billing_private.webhook_rejections order by minute, reason $$,
+  $$
+    select reason, minute, count
+    from billing_private.webhook_rejections
+    order by minute, reason
+  $$,
   $$
     values ('SIGNATURE_EXPIRED', '2026-01-10 08:00+00'::timestamptz, 1),
       ('SIGNATURE_INVALID', '2026-01-10 08:00+00', 3),

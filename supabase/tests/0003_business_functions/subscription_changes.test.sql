@@ -16,7 +16,8 @@ create function tests.sub(
   p_start timestamptz default '2026-01-10'
 ) returns text
 language sql as $$
-  select tests.deliver('evt_' || extract(epoch from p_at)::bigint, 'customer.subscription.updated', p_at,
+  select tests.deliver(
+    'evt_' || extract(epoch from p_at)::bigint, 'customer.subscription.updated', p_at,
     tests.subscription('ann', p_status, p_start, p_price, p_extra));
 $$;
 
