@@ -2,7 +2,7 @@
 begin;
 \ir ../helpers.psql
 \ir convergence.psql
-select plan(25);
+select plan(26);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -222,6 +222,18 @@ select results_eq(
   'D11: also when it comes first, with the intent as an object'
 );
 rollback to link;
+
+select is(
+  tests.play(array[
+    tests.event('evt_1', 'payment_intent.succeeded', '2026-01-11', tests.intent('succeeded')),
+    tests.event('evt_2', 'invoice_payment.paid', '2026-01-11', '{"id": "inpay_1",
+      "object": "invoice_payment", "invoice": "in_1", "currency": "usd",
+      "amount_requested": 1000, "payment": {"payment_intent": "pi_1"}}')]) -> 'payments',
+  tests.play(array[
+    tests.event('evt_1', 'payment_intent.succeeded', '2026-01-11',
+      tests.intent('succeeded', '{"invoice": "in_1"}'))]) -> 'payments',
+  'D7: an intent that names its invoice, as up to acacia, gives the same payment'
+);
 
 select tests.link('{"type": "charge", "charge": "ch_9"}');
 select results_eq(
