@@ -288,9 +288,9 @@ begin
     select
       snapshots.*,
       -- Each update leads from one state to another: the last one is come to more often than left,
-      -- also where the object goes back and forth. By times or by ways, because Stripe may tell one
-      -- change in two events; where these differ, nobody knows.
-      (coming.times <= leaving.times and coming.ways <= leaving.ways)::integer as is_left,
+      -- also where the object goes back and forth. By times and by ways, because Stripe may tell
+      -- one change in two events; where these differ, nobody knows.
+      (coming.times <= leaving.times or coming.ways <= leaving.ways)::integer as is_left,
       -- Where a link is missing: what somebody else's "before" says came before that one.
       exists (
         select
