@@ -56,12 +56,13 @@ export function tellHistory(
   catalog: readonly [string, ...string[]],
 ): History {
   const stage = setStage(seed, copy);
-  const cast = introduce(stage, catalog);
+  let cast = introduce(stage, catalog);
   const scenes = stage.random.whole(2, 7);
   subscribe(stage, cast);
-  for (let scene = 0; scene < scenes && !cast.isGone; scene += 1) {
+  for (let scene = 0; scene < scenes; scene += 1) {
     stage.pass(stage.random.whole(0, 3 * day));
-    playScene(stage, cast);
+    if (!cast.isGone) playScene(stage, cast);
+    else if (stage.random.chance(0.5)) cast = comeBack(stage, cast);
   }
   // What came last decides the rows: often it is a burst.
   if (cast.bought !== null && isRunning(cast.bought) && stage.random.chance(0.6)) {
@@ -100,6 +101,7 @@ function setStage(seed: number, copy: string): Stage {
   };
   // An endpoint need not listen to everything.
   const unheard = random.pick<readonly string[]>([[], [], ["payment_intent."], ["charge."]]);
+  const render = random.chance(0.25) ? asBeforeBasil : snapshot;
   const made: Record<string, number> = {};
   let clock = second("2026-01-01") + random.whole(0, 20 * day);
 
@@ -113,15 +115,16 @@ function setStage(seed: number, copy: string): Stage {
     // Ids of events say nothing about their order.
     const event = `evt_${seed}_${random.whole(1000, 9999)}${id("")}`;
     if (unheard.some((prefix) => type.startsWith(prefix))) return;
-    history.bodies.push(
-      eventBody({ id: event, type, created: clock, object: snapshot(object), previous }),
-    );
+    const fields = { type, created: clock, object: render(object), previous };
+    history.bodies.push(eventBody({ id: event, ...fields }));
+    // B2: two events that say the same.
+    if (random.chance(0.05)) history.bodies.push(eventBody({ id: `${event}_again`, ...fields }));
   }
 
   function change(object: StripeObject, changes: JsonObject, ...types: string[]): void {
-    const before = snapshot(object);
+    const before = render(object);
     Object.assign(object, structuredClone(changes));
-    const previous = previousAttributes(before, snapshot(object));
+    const previous = previousAttributes(before, render(object));
     for (const type of random.shuffled(types)) {
       announce(type, object, type.endsWith(".updated") ? previous : undefined);
     }
@@ -137,6 +140,33 @@ function setStage(seed: number, copy: string): Stage {
     announce,
     change,
   };
+}
+
+/** As API versions before 2025-03-31 showed it: the period on the subscription, the invoice's links at its top. */
+function asBeforeBasil(object: StripeObject): JsonObject {
+  const shown = snapshot(object) as JsonObject;
+  if (object.object === "subscription") {
+    const { data } = shown["items"] as unknown as { data: JsonObject[] };
+    const period = ["current_period_start", "current_period_end"];
+    for (const key of period) shown[key] = data[0]![key]!;
+    for (const item of data) for (const key of period) delete item[key];
+  }
+  if (object.object === "invoice") {
+    const { parent, lines } = shown as unknown as {
+      parent: { subscription_details: { subscription: string } };
+      lines: { data: JsonObject[] };
+    };
+    shown["subscription"] = parent.subscription_details.subscription;
+    delete shown["parent"];
+    for (const line of lines.data) {
+      const { subscription_item_details: details } = line["parent"] as Record<string, JsonObject>;
+      Object.assign(line, details, { price: (line["pricing"] as JsonObject)["price_details"]! });
+      line["price"] = { id: (line["price"] as JsonObject)["price"]!, object: "price" };
+      delete line["parent"];
+      delete line["pricing"];
+    }
+  }
+  return shown;
 }
 
 // ---- the cast: a customer, what can be bought, what was bought --------------------
@@ -183,6 +213,19 @@ function introduce(stage: Stage, catalog: readonly [string, ...string[]]): Cast 
   }
   const isNamed = whoseBy === "subscription" || whoseBy === "both";
   return { reader, method, prices, claim: isNamed ? claim : {}, bought: null, isGone: false };
+}
+
+/** Forgotten at Stripe, the reader becomes another customer of the same account. */
+function comeBack(stage: Stage, before: Cast): Cast {
+  const reader = customer(stage.id("cus"), {
+    created: stage.now(),
+    metadata: { account_id: stage.history.account.id },
+  });
+  stage.announce("customer.created", reader);
+  stage.breathe();
+  const cast = { ...before, reader, method: attachMethod(stage, reader), isGone: false };
+  subscribe(stage, cast);
+  return cast;
 }
 
 /** Products and prices of the life's own, which arrive like everything else: in any order. */
@@ -271,7 +314,7 @@ function subscribe(stage: Stage, cast: Cast): void {
     }
   }
 
-  if (history.checkout !== null) {
+  if (history.checkout !== null && !history.ends.has(history.checkout.sessionId)) {
     const session: StripeObject = {
       id: history.checkout.sessionId,
       object: "checkout.session",
@@ -540,9 +583,13 @@ const changeCard: Scene = (stage, cast) => {
   const old = cast.method;
   cast.method = attachMethod(stage, cast.reader);
   stage.breathe();
-  stage.announce("payment_method.detached", Object.assign(old, { customer: null }), {
-    customer: cast.reader.id,
-  });
+  const detached = Object.assign(old, { customer: null });
+  const isNamed = stage.random.chance(0.5);
+  stage.announce(
+    "payment_method.detached",
+    detached,
+    isNamed ? { customer: cast.reader.id } : undefined,
+  );
 };
 
 const forgetCustomer: Scene = (stage, cast) => {
@@ -556,8 +603,7 @@ const forgetCustomer: Scene = (stage, cast) => {
 };
 
 const buyAgain: Scene = (stage, cast) => {
-  if (cast.isGone || stage.history.checkout !== null) return;
-  subscribe(stage, cast);
+  if (!cast.isGone) subscribe(stage, cast);
 };
 
 // ---- steps of scenes -----------------------------------------------------------
