@@ -1,0 +1,74 @@
+import { createBenchDatabase } from "./bench/database.ts";
+import { eventTemplates } from "./bench/events.ts";
+import { figures, table, type Figure } from "./bench/report.ts";
+import { scenarios, type Sample } from "./bench/scenarios.ts";
+import { readArguments } from "./lib/arguments.ts";
+import { heading, note, runScript, UserError } from "./lib/terminal.ts";
+
+const help = `
+Measures what the package costs, as ratios to what plain SQL does in the same minute.
+
+It starts a throw-away system Postgres with default durability, fills it, and runs pgbench in
+interleaved rounds. Figures are medians of the rounds. Whatever else the machine does spoils
+the speeds, and the ratios least.
+
+Usage: npm run bench -- [--only <scenario> …] [--rounds 3] [--seconds 2] [--json]
+
+Scenarios:
+${scenarios({ seconds: 1 })
+  .map(({ key, title }) => `  ${key.padEnd(13)}${title}`)
+  .join("\n")}
+
+Options:
+  --only       this scenario alone; may be given more than once
+  --rounds     how often each is measured
+  --seconds    about how long each measurement takes
+  --json       the figures as JSON, and nothing else
+`;
+
+// Without this the process would end at once, and its Postgres would stay behind.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
+
+runScript(help, async (args) => {
+  const { values } = readArguments(args, {
+    only: { type: "string", multiple: true, default: [] },
+    rounds: { type: "string", default: "3" },
+    seconds: { type: "string", default: "2" },
+    json: { type: "boolean", default: false },
+  });
+  const rounds = positive("--rounds", values.rounds);
+  const wanted = choose(values.only, positive("--seconds", values.seconds));
+  const say = values.json ? () => {} : note;
+
+  say("Starting Postgres and filling it …");
+  const database = await createBenchDatabase(await eventTemplates());
+  const results: Figure[] = [];
+  try {
+    say(`Measuring on Postgres ${database.version} …`);
+    for (const scenario of wanted) {
+      const samples: Sample[][] = [];
+      for (let round = 0; round < rounds; round += 1) samples.push(await scenario.round(database));
+      const measured = figures(scenario, samples);
+      results.push(...measured);
+      if (values.json) continue;
+      heading(scenario.title);
+      console.log(table(scenario, measured));
+    }
+  } finally {
+    await database.stop();
+  }
+  if (values.json) console.log(JSON.stringify(results, null, 2));
+});
+
+function positive(option: string, given: string): number {
+  const number = Number(given);
+  if (!(number > 0)) throw new UserError(`${option} takes a number above 0, not ${given}.`);
+  return number;
+}
+
+function choose(keys: string[], seconds: number) {
+  const all = scenarios({ seconds });
+  const unknown = keys.find((key) => !all.some((scenario) => scenario.key === key));
+  if (unknown !== undefined) throw new UserError(`There is no scenario ${unknown}. See --help.`);
+  return keys.length === 0 ? all : all.filter(({ key }) => keys.includes(key));
+}

@@ -1,0 +1,124 @@
+-- =============================================================================
+-- What the benchmark measures on: 100,000 accounts with four entitlements each, 20,000 of them by
+-- subscription; 60,000 customers more, of whom events will tell; and plain tables beside them.
+--
+-- Run by a superuser after the migrations and the sample catalog. bench.templates is filled before
+-- (events.ts). Triggers are off while rows are made; what they would derive is derived at the end.
+-- =============================================================================
+
+set session_replication_role = replica;
+
+
+-- ---- accounts and what they have ------------------------------------------------
+
+-- The number of an account is its id.
+create function bench.account(p_n bigint)
+returns uuid
+language sql
+immutable
+as $$
+  select lpad(to_hex(p_n), 32, '0')::uuid
+$$;
+
+insert into billing.accounts (id)
+select bench.account(n) from generate_series(1, 160000) as n;
+
+insert into billing.customers (account_id, is_primary, stripe_customer_id, email)
+select
+  bench.account(n), true,
+  replace(templates.payload::jsonb #>> '{data,object,id}', '{n}', n::text),
+  'reader' || n || '@example.com'
+from generate_series(1, 160000) as n
+join bench.templates on templates.kind = 0 and templates.stage = 'fresh';
+
+insert into billing.subscriptions (
+  id, account_id, status, price_id, quantity, currency, started_at, billing_anchor,
+  current_period_start, current_period_end, stripe_subscription_id, stripe_latest_invoice_id
+)
+select
+  bench.account(n), bench.account(n), 'active', prices.id, 1, 'usd', period.start, period.start,
+  period.start, period.start + interval '30 days', 'sub_stored' || n, 'in_stored' || n || '_1'
+from generate_series(1, 20000) as n
+cross join lateral (select now() - interval '1 minute' * (n % 40000) as start) as period
+join billing.prices on prices.key = 'privileged_monthly';
+
+insert into billing.subscription_items (
+  subscription_id, price_id, quantity, current_period_start, current_period_end,
+  stripe_subscription_item_id, stripe_price_id
+)
+select
+  id, price_id, 1, current_period_start, current_period_end, 'si_stored' || account_id,
+  'price_privileged_monthly'
+from billing.subscriptions;
+
+insert into billing.entitlement_grants (account_id, feature_key, valid_from, valid_until, reason)
+select
+  bench.account(n), feature_key, now() - interval '1 day', now() + interval '1 year', 'benchmark'
+from generate_series(20001, 100000) as n
+cross join unnest(array['book_clubs', 'premium_clubs', 'club_hosting', 'direct_messages'])
+  as feature_key;
+
+insert into billing.invoices (
+  account_id, status, currency, subtotal_minor, total_minor, amount_due_minor, amount_paid_minor,
+  amount_remaining_minor, issued_at, stripe_invoice_id, stripe_subscription_id
+)
+select
+  bench.account(n), 'paid', 'usd', 900, 900, 900, 900, 0, now() - month * interval '30 days',
+  'in_stored' || n || '_' || month, 'sub_stored' || n
+from generate_series(1, 20000) as n
+cross join generate_series(1, 10) as month;
+
+select billing_private.refresh_entitlements(array_agg(id)) from billing.accounts;
+
+
+-- ---- the same facts without row level security ----------------------------------
+
+create table bench.plain_entitlements as table billing.entitlements;
+alter table bench.plain_entitlements
+  add primary key (account_id, feature_key, source_kind, source_id);
+
+create table bench.plain_accounts as table billing.accounts;
+alter table bench.plain_accounts add primary key (id);
+
+
+-- ---- a table of the application -------------------------------------------------
+
+create table bench.open_clubs as
+select n as id, n % 10000 as topic, 'Club ' || n as name
+from generate_series(1, 100000) as n;
+alter table bench.open_clubs add primary key (id);
+create index on bench.open_clubs (topic);
+
+create table bench.member_clubs as table bench.open_clubs;
+alter table bench.member_clubs add primary key (id);
+create index on bench.member_clubs (topic);
+alter table bench.member_clubs enable row level security;
+create policy select_entitled on bench.member_clubs
+  for select
+  to authenticated
+  using ((select billing.has_entitlement('premium_clubs')));
+
+
+-- ---- events ---------------------------------------------------------------------
+
+create table bench.events (
+  stage text not null,
+  n bigint not null,
+  payload text not null,
+  primary key (stage, n)
+);
+-- Read uncompressed, so that fetching an event costs next to nothing.
+alter table bench.events alter column payload set storage plain;
+
+-- One row as an inbox would keep it: a key, an index, the text.
+create table bench.raw_events (
+  stage text not null,
+  n bigint not null,
+  payload text not null,
+  received_at timestamptz not null default now(),
+  primary key (stage, n)
+);
+create index on bench.raw_events (received_at);
+
+grant usage on schema bench to authenticated, service_role;
+grant select, insert on all tables in schema bench to authenticated, service_role;

@@ -1,0 +1,214 @@
+/** What is measured against what. Only ratios are of use: a machine's speed drifts, and differs from others. */
+
+import { performance } from "node:perf_hooks";
+import { UserError } from "../lib/terminal.ts";
+import type { BenchDatabase } from "./database.ts";
+import type { Load } from "./pgbench.ts";
+
+/** One figure of one round. */
+export interface Sample {
+  name: string;
+  connections: number;
+  perSecond: number;
+}
+
+/** Measurements whose figures are compared with one of them, the baseline, within each round. */
+export interface Scenario {
+  key: string;
+  title: string;
+  /** What a ratio is the ratio to. */
+  baseline: string;
+  /** Measures all of it once, in turn. */
+  round(database: BenchDatabase): Promise<Sample[]>;
+}
+
+/** An account with a subscription, one without, and the size of one call to refresh. */
+const subscriber = "00000000-0000-0000-0000-0000000003e8";
+const stranger = "00000000-0000-0000-0000-00000000ea60";
+const refreshed = 10_000;
+
+export function scenarios({ seconds }: { seconds: number }): Scenario[] {
+  return [
+    reads({
+      key: "entitlement",
+      title: "Asking for an entitlement",
+      seconds,
+      baseline: "look-up by primary key",
+      statements: {
+        "select 1": "select 1",
+        "look-up by primary key": `select id from bench.plain_accounts where id = '${subscriber}'`,
+        "has_entitlement()": "select billing.has_entitlement('premium_clubs')",
+        "has_entitlement() about a stranger": `select billing.has_entitlement('premium_clubs', '${stranger}')`,
+        "my_entitlements()": "select * from billing.my_entitlements()",
+      },
+    }),
+    reads({
+      key: "policy",
+      title: "Ten rows of a table whose policy asks for an entitlement",
+      seconds,
+      baseline: "without row level security",
+      statements: {
+        "without row level security": "select * from bench.open_clubs where topic = 77",
+        "with the policy": "select * from bench.member_clubs where topic = 77",
+      },
+    }),
+    reads({
+      key: "tenant",
+      title: "An account's ten invoices",
+      seconds,
+      baseline: "without row level security",
+      statements: {
+        "without row level security": [
+          "service_role",
+          `select * from billing.invoices where account_id = '${subscriber}'`,
+        ],
+        "with the policy": "select * from billing.invoices",
+        "with the policy, naming the account": `select * from billing.invoices where account_id = '${subscriber}'`,
+      },
+    }),
+    reads({
+      key: "rpc",
+      title: "What pages show",
+      seconds,
+      baseline: "look-up by primary key",
+      statements: {
+        "look-up by primary key": `select id from bench.plain_accounts where id = '${subscriber}'`,
+        "list_plans()": "select * from billing.list_plans()",
+        "my_subscription()": "select * from billing.my_subscription()",
+      },
+    }),
+    ingest(seconds),
+    refresh(),
+  ];
+}
+
+interface Reads {
+  key: string;
+  title: string;
+  seconds: number;
+  baseline: string;
+  /** As a signed-in user, unless another role is named. */
+  statements: Record<string, string | [role: Load["role"], statement: string]>;
+}
+
+function reads({ key, title, seconds, baseline, statements }: Reads): Scenario {
+  return {
+    key,
+    title,
+    baseline,
+    async round({ pgbench }) {
+      const samples: Sample[] = [];
+      for (const connections of [1, 4]) {
+        for (const [name, given] of Object.entries(statements)) {
+          const [role, statement] =
+            typeof given === "string" ? ["authenticated" as const, given] : given;
+          const length = { seconds };
+          const perSecond = await pgbench.run({
+            statement,
+            role,
+            user: subscriber,
+            connections,
+            length,
+          });
+          samples.push({ name, connections, perSecond });
+        }
+      }
+      return samples;
+    },
+  };
+}
+
+/** Customers without a subscription; each is used for one kind of object. */
+const firstCustomer = 100_001;
+const lastCustomer = 160_000;
+
+function ingest(seconds: number): Scenario {
+  let next = firstCustomer;
+  const statement = (stage: string) =>
+    `select billing.ingest_stripe_event((select payload from bench.events where stage = '${stage}' and n = :n))`;
+  const stages = {
+    "as one raw row": `insert into bench.raw_events (stage, n, payload) select stage, n, payload from bench.events where stage = 'fresh' and n = :n`,
+    "fresh object": statement("fresh"),
+    "newer state": statement("newer"),
+    "stale event": statement("stale"),
+    "duplicate event": statement("fresh"),
+  };
+  return {
+    key: "ingest",
+    title: "Ingesting events about customers, subscriptions and invoices",
+    baseline: "as one raw row",
+    async round({ pgbench, withAdmin }) {
+      const samples: Sample[] = [];
+      for (const connections of [1, 4, 8]) {
+        const transactions = Math.round(seconds * (connections === 1 ? 800 : 1_600));
+        const first = next;
+        next += transactions;
+        if (next > lastCustomer) {
+          throw new UserError(
+            "There are no customers left to tell of: ask for less or shorter rounds.",
+          );
+        }
+        await withAdmin(async (client) => {
+          await client.query(
+            `insert into bench.events (stage, n, payload)
+             select stage, n, replace(payload, '{n}', n::text)
+             from generate_series($1::bigint, $2) as n
+             join bench.templates on kind = n % 3`,
+            [first, next - 1],
+          );
+          // Or its cost would fall on whatever is measured first.
+          await client.query("checkpoint");
+        });
+        for (const [name, each] of Object.entries(stages)) {
+          const perSecond = await pgbench.run({
+            statement: each,
+            role: "service_role",
+            connections,
+            length: { transactions, first },
+          });
+          samples.push({ name, connections, perSecond });
+        }
+        await withAdmin((client) => client.query("truncate bench.events, bench.raw_events"));
+      }
+      return samples;
+    },
+  };
+}
+
+/** A plan whose features change touches many accounts in one statement. */
+function refresh(): Scenario {
+  const accounts = `array(select id from billing.accounts order by id limit ${refreshed})`;
+  const disagree = `
+    set session_replication_role = replica;
+    update billing.entitlements
+    set limit_value = coalesce(limit_value, 0) + 1
+    where account_id = any (${accounts});
+    set session_replication_role = origin`;
+  const steps: [name: string, statement: string][] = [
+    [
+      "raw update of their 40,000 rows",
+      `update bench.plain_entitlements
+       set limit_value = coalesce(limit_value, 0) + 1
+       where account_id = any (${accounts})`,
+    ],
+    ["refresh, nothing differs", `select billing_private.refresh_entitlements(${accounts})`],
+    ["", disagree],
+    ["refresh, all rows differ", `select billing_private.refresh_entitlements(${accounts})`],
+  ];
+  return {
+    key: "refresh",
+    title: "Refreshing 10,000 accounts in one call",
+    baseline: "raw update of their 40,000 rows",
+    round: ({ withAdmin }) =>
+      withAdmin(async (client) => {
+        const samples: Sample[] = [];
+        for (const [name, statement] of steps) {
+          const begun = performance.now();
+          await client.query(statement);
+          const perSecond = 1_000 / (performance.now() - begun);
+          if (name !== "") samples.push({ name, connections: 1, perSecond });
+        }
+        return samples;
+      }),
+  };
+}
