@@ -2738,6 +2738,7 @@ declare
   v_running billing.subscriptions := billing_private.current_subscription(p_account_id);
 begin
   if v_running.id is null or v_running.status in ('canceled', 'incomplete_expired') then
+    perform billing_private.require_no_arrival(p_account_id);
     return;
   end if;
 
@@ -2755,6 +2756,39 @@ $$;
 comment on function billing_private.require_eligible(uuid) is
   'Refuses a second base subscription, with the reason (ALREADY_SUBSCRIBED, 409; PAYMENT_REQUIRED,'
   ' 402).';
+
+
+create function billing_private.require_no_arrival(p_account_id uuid)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_completed billing.checkout_sessions;
+begin
+  select * into v_completed
+  from billing.checkout_sessions
+  where account_id = p_account_id
+    and status = 'complete'
+    and completed_at > billing_private.now() - interval '1 hour'
+    and not exists (
+      select
+      from billing.subscriptions
+      where subscriptions.stripe_subscription_id = checkout_sessions.stripe_subscription_id
+    )
+  limit 1;
+
+  if found then
+    perform billing_private.fail('ALREADY_SUBSCRIBED', jsonb_build_object(
+      'checkout_id', v_completed.id));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_no_arrival(uuid) is
+  'Refuses who has just paid and whose subscription Stripe is about to tell us (ALREADY_SUBSCRIBED,'
+  ' 409). After an hour it is missed, not late.';
 
 
 create function billing_private.reusable_checkout(
@@ -4573,6 +4607,7 @@ revoke all on function
   billing_private.offered_price,
   billing_private.require_stripe_price,
   billing_private.require_eligible,
+  billing_private.require_no_arrival,
   billing_private.reusable_checkout,
   billing_private.prepare_checkout,
   billing.prepare_checkout,
