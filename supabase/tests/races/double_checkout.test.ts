@@ -4,6 +4,7 @@ import type { Client } from "pg";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { pidOf, waitsOrEnds } from "../support/overlapping.ts";
 import { addCatalog, addReader, failuresOf, idOf } from "../support/readers.ts";
+import { customer, eventBody, type JsonObject } from "../support/stripe-objects.ts";
 
 interface Checkout {
   id: string;
@@ -123,6 +124,41 @@ describe("a customer", () => {
   });
 });
 
+describe("a customer who has paid", () => {
+  it("C6: cannot check out again while the subscription is on its way", async () => {
+    await addReader(owner, reader);
+    await prepare(tabs[0]!, "plus");
+    const [command] = await claimFor(reader);
+    await complete(command!, { status: "open", url: "https://checkout.example.com/4" });
+    const paid = { ...sessionOf(command!), status: "complete", subscription: "sub_on_its_way" };
+    await owner.query("select billing.ingest_stripe_event($1)", [
+      eventBody({
+        id: `evt_${command!.id}`,
+        type: "checkout.session.completed",
+        created: Math.floor(Date.now() / 1000),
+        object: paid,
+      }),
+    ]);
+
+    const answers = await Promise.all(
+      tabs.map((tab) => prepare(tab, "plus").catch((error: unknown) => error)),
+    );
+    for (const answer of answers) {
+      expect(answer).toMatchObject({
+        code: "PT409",
+        message: "the account already has a subscription",
+      });
+    }
+    // An hour later it is not late, it was missed: nobody is locked out of buying.
+    await owner.query(
+      `update billing.checkout_sessions set completed_at = now() - interval '61 minutes'
+      where account_id = $1`,
+      [idOf(reader)],
+    );
+    expect(await prepare(tabs[0]!, "plus")).toMatchObject({ status: "creating" });
+  });
+});
+
 describe("a new customer whose creation Stripe tells and answers at the same time", () => {
   it("is one customer and the account's own, whichever is first", async () => {
     for (const name of ["first told", "first answered"]) {
@@ -130,23 +166,15 @@ describe("a new customer whose creation Stripe tells and answers at the same tim
       await signIn(tab, name);
       await prepare(tab, "plus");
       const [command] = await claimFor(name);
-      const customer = {
-        id: `cus_${idOf(name)}`,
-        object: "customer",
-        created: 1767225600,
-        livemode: false,
-        metadata: { account_id: idOf(name) },
-      };
-      const event = JSON.stringify({
+      const told = customer(`cus_${idOf(name)}`, { metadata: { account_id: idOf(name) } });
+      const event = eventBody({
         id: `evt_${idOf(name)}`,
-        object: "event",
         type: "customer.created",
         created: 1767225600,
-        livemode: false,
-        data: { object: customer },
+        object: told,
       });
       const telling = () => owner.query("select billing.ingest_stripe_event($1)", [event]);
-      const answering = () => completeWith(command!, customer);
+      const answering = () => completeWith(command!, told);
       await Promise.all(
         name === "first told" ? [telling(), answering()] : [answering(), telling()],
       );
@@ -155,7 +183,7 @@ describe("a new customer whose creation Stripe tells and answers at the same tim
         "select stripe_customer_id, is_primary from billing.customers where account_id = $1",
         [idOf(name)],
       );
-      expect(rows).toEqual([{ stripe_customer_id: customer.id, is_primary: true }]);
+      expect(rows).toEqual([{ stripe_customer_id: told.id, is_primary: true }]);
       expect(await commandsOf(name)).toEqual([
         { kind: "create_customer", status: "succeeded" },
         { kind: "create_checkout", status: "pending" },
@@ -197,18 +225,21 @@ async function claimFor(name: string): Promise<Claimed[]> {
 }
 
 /** Stripe's answer to the creation of a page. */
-async function complete(command: Claimed, fields: Record<string, unknown>): Promise<void> {
-  await completeWith(command, {
-    id: `cs_${command.id}`,
+async function complete(command: Claimed, fields: JsonObject): Promise<void> {
+  await completeWith(command, { ...sessionOf(command), ...fields });
+}
+
+function sessionOf({ id, params }: Claimed): JsonObject {
+  return {
+    id: `cs_${id}`,
     object: "checkout.session",
     created: 1767225600,
-    customer: command.params.customer,
+    customer: params.customer,
     expires_at: 4102444800,
     livemode: false,
-    metadata: command.params.metadata,
+    metadata: params.metadata,
     subscription: null,
-    ...fields,
-  });
+  };
 }
 
 async function completeWith(command: Claimed, response: object): Promise<void> {

@@ -89,7 +89,7 @@ export async function failuresOf(owner: Client): Promise<unknown[]> {
   const { rows } = await owner.query(
     `select type as what, last_error as error
     from billing_private.stripe_events
-    where status not in ('applied', 'ignored') or attempts > 1
+    where status not in ('applied', 'ignored') or last_error is not null or attempts > 1
     union all
     select task_key, error from billing_private.task_runs where outcome = 'failed'`,
   );
