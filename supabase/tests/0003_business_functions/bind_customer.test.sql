@@ -124,11 +124,13 @@ select is(
   tests.owner_of('cus_ann'), 'ann',
   'E11: a customer is never taken from its account, whatever metadata say'
 );
+insert into billing.customers (account_id, is_primary) values (md5('bob')::uuid, true);
 select billing_private.bind_customer('cus_ann', md5('bob')::uuid);
 select is(tests.owner_of('cus_ann'), 'ann', 'E11: nor by any other way');
-select is_empty(
-  $$ select * from billing.customers where account_id = md5('bob')::uuid $$,
-  'E11: and the other account gets nothing'
+select results_eq(
+  $$ select stripe_customer_id from billing.customers where account_id = md5('bob')::uuid $$,
+  $$ values (null) $$,
+  'E11: and the other account gets nothing, and keeps its own claim'
 );
 
 -- ---- the service: a second customer -----------------------------------------

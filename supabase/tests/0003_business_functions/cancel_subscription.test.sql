@@ -1,7 +1,7 @@
 -- billing.cancel_subscription(): the end, with the period or at once; asked twice it is asked once.
 begin;
 \ir ../helpers.psql
-select plan(48);
+select plan(49);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -110,6 +110,19 @@ select tests.be_owner();
 select is(
   (select count(*) from tests.asked), 1::bigint,
   'so is a click while Stripe is being asked'
+);
+rollback to s;
+
+select tests.sign_in('ann');
+select billing.cancel_subscription();
+select tests.be_owner();
+update billing_private.commands set status = 'dead';
+select tests.sign_in('ann');
+select billing.cancel_subscription();
+select tests.be_owner();
+select is(
+  (select count(*) from tests.asked), 1::bigint,
+  'what Stripe has refused can be asked again'
 );
 rollback to s;
 
@@ -252,6 +265,9 @@ create temporary table making as select * from billing.claim_commands();
 select tests.sign_in('ann');
 select billing.cancel_subscription();
 select tests.be_owner();
+-- Bob's schedule is another story.
+insert into billing_private.commands (kind, account_id, path, subject_id)
+values ('release_schedule', md5('bob')::uuid, '/bob''s {id}', md5('bob''s')::uuid);
 savepoint making;
 select billing.complete_command(id, lease, 200, '{"id": "sub_sched_9", "livemode": false,
   "object": "subscription_schedule", "phases": [{"items": [{"price": "price_plus_monthly"}]}]}')
@@ -260,15 +276,16 @@ select results_eq(
   $$ select kind, path from tests.asked $$,
   $$
     values ('release_schedule', '/v1/subscription_schedules/sub_sched_9/release'),
-      ('update_subscription', '/v1/subscriptions/sub_ann')
+      ('update_subscription', '/v1/subscriptions/sub_ann'),
+      ('release_schedule', '/bob''s {id}')
   $$,
   'a schedule Stripe was making meanwhile is let go, and then the subscription ended'
 );
 rollback to making;
 select billing.complete_command(id, lease, 400, '{"error": {"message": "No."}}') from making;
 select results_eq(
-  $$ select kind from tests.asked $$,
-  $$ values ('update_subscription') $$,
+  $$ select path from tests.asked $$,
+  $$ values ('/v1/subscriptions/sub_ann'), ('/bob''s {id}') $$,
   'one that Stripe did not make needs no letting go'
 );
 rollback to s;

@@ -2,7 +2,7 @@
 begin;
 \ir ../helpers.psql
 \ir convergence.psql
-select plan(19);
+select plan(20);
 
 select tests.catalog();
 select tests.set_time('2026-02-15');
@@ -239,6 +239,28 @@ select is_empty(
     ])
   $$,
   'C1, A13: a base plan and an add-on whose prices arrive late: the base plan is the base'
+);
+
+insert into billing.plans (key, name, tier_rank) values ('gold', 'Gold', 30);
+select is_empty(
+  $$
+    select *
+    from tests.differences(array[
+      tests.event('evt_1', 'product.created', '2026-01-01', '{"id": "prod_gold",
+        "object": "product", "name": "Gold", "active": true, "metadata": {"plan_key": "gold"}}'),
+      tests.event('evt_2', 'price.created', '2026-01-02', '{
+        "id": "price_gold", "object": "price", "product": "prod_gold", "currency": "usd",
+        "unit_amount": 2000, "active": true, "lookup_key": "gold_monthly",
+        "recurring": {"interval": "month", "interval_count": 1}}'),
+      tests.event('evt_3', 'customer.subscription.created', '2026-01-10', tests.subscription(
+        'ann', 'active', '2026-01-10', 'x', '{"items": {"has_more": false, "data": [
+          {"id": "si_1", "quantity": 3, "price": {"id": "price_basic_monthly"},
+            "current_period_start": 1768003200, "current_period_end": 1768608000},
+          {"id": "si_2", "quantity": 1, "price": {"id": "price_gold", "product": "prod_gold"},
+            "current_period_start": 1768003200, "current_period_end": 1770681600}]}}'))
+    ])
+  $$,
+  'C1, C3, A13: two plans, of which the higher one is heard of late: it names the subscription'
 );
 
 -- ---- the service: lookup keys -----------------------------------------------

@@ -1,7 +1,7 @@
 -- Subscriptions that live without Stripe: they start, renew, change and end by the same rules.
 begin;
 \ir ../helpers.psql
-select plan(57);
+select plan(61);
 
 select tests.catalog();
 select tests.set_time('2026-01-31 10:00');
@@ -340,6 +340,51 @@ select is(
 );
 select is(billing_private.expire_manual_subscriptions(10), 1::bigint, 'it ends');
 select is((select price_key from tests.sub), 'plus_monthly', 'as what it was');
+rollback to s;
+
+select tests.start('ann', 'plus_monthly', '2026-03-15');
+select tests.sign_in('ann');
+select billing.change_plan('basic_monthly');
+select tests.be_owner();
+select tests.set_time('2026-04-01');
+select billing_private.expire_manual_subscriptions(10);
+select results_eq(
+  $$ select status, price_key, pending_price_key, pending_change_at from tests.sub $$,
+  $$ values ('canceled', 'plus_monthly', null, null::timestamptz) $$,
+  'a change that was missed until the term was over is not waited for any more'
+);
+rollback to s;
+
+select tests.start('ann', 'plus_monthly');
+select tests.set_time('2026-02-10');
+select billing.change_plan('plus_quarterly', false, md5('ann')::uuid);
+select results_eq(
+  $$ select billing_anchor, current_period_start, current_period_end from tests.sub $$,
+  $$
+    values ('2026-02-10 00:00+00'::timestamptz, '2026-02-10 00:00+00'::timestamptz,
+      '2026-05-10 00:00+00'::timestamptz)
+  $$,
+  'another number of months is another period: it begins with the change'
+);
+rollback to s;
+
+-- ---- the owner: one does not touch another ----------------------------------
+
+select tests.start('ann', 'plus_monthly', null, 2);
+select tests.start('bob', 'plus_yearly', null, 3);
+select tests.account('dora');
+select tests.subscribe('dora');
+select billing.change_plan('basic_monthly', false, md5('ann')::uuid);
+select tests.set_time('2026-03-01');
+select billing_private.renew_manual_subscriptions(10);
+select is_empty(
+  $$ select * from tests.odd_items $$,
+  'what happens to one subscription happens to its own item alone'
+);
+select is(
+  (select count(distinct price_id) from billing.subscription_items), 3::bigint,
+  'and the others keep their prices'
+);
 rollback to s;
 
 -- ---- the owner: batches -----------------------------------------------------

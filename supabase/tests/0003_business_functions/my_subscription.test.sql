@@ -1,7 +1,7 @@
 -- billing.my_subscription(): the one subscription that counts, as a client shows it.
 begin;
 \ir ../helpers.psql
-select plan(31);
+select plan(32);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -172,6 +172,11 @@ select billing.cancel_subscription();
 select is(
   (select pending_command from billing.my_subscription()), 'update_subscription',
   'what Stripe was asked and has not answered is shown'
+);
+select billing.cancel_subscription(false);
+select is(
+  (select pending_command from billing.my_subscription()), 'cancel_subscription',
+  'of several wishes the last'
 );
 select tests.be_owner();
 update billing_private.commands set status = 'succeeded';

@@ -1,7 +1,7 @@
 -- Which snapshot of an object wins: any order of delivery, equal seconds, final states.
 begin;
 \ir ../helpers.psql
-select plan(51);
+select plan(52);
 
 select tests.catalog();
 select tests.set_time('2026-02-01');
@@ -408,6 +408,15 @@ select tests.sub_event('evt_6', 'updated', '2026-01-16', 'active');
 select is(
   (select past_due_since from billing.subscriptions), null,
   'paying ends it'
+);
+rollback to s;
+
+select tests.sub_event('evt_1', 'updated', '2026-01-12', 'active');
+select tests.sub_event('evt_2', 'updated', '2026-01-12', 'past_due', '{"status": "active"}');
+select tests.sub_event('evt_3', 'updated', '2026-01-15', 'past_due');
+select is(
+  (select past_due_since from billing.subscriptions), '2026-01-12 00:00+00'::timestamptz,
+  'a series may begin in the very second in which the subscription was active'
 );
 rollback to s;
 

@@ -234,10 +234,21 @@ select results_eq(
   'D12: a list of lines that is cut short removes nothing it does not show'
 );
 select tests.deliver('evt_3', 'invoice.updated', '2026-01-10 00:02',
-  tests.invoice(tests.lines(tests.line('il_2', '{"amount": 7}'))));
+  tests.invoice(tests.lines(tests.line('il_2', '{"amount": 7, "currency": "eur", "quantity": 9,
+    "description": "9 × Basic", "period": {"start": 1768003201, "end": 1770681601},
+    "pricing": {"price_details": {"price": "price_basic_monthly"}},
+    "parent": {"subscription_item_details": {"subscription_item": "si_9", "proration": true}}}'))));
 select results_eq(
-  $$ select stripe_line_id, amount_minor from billing.invoice_lines $$,
-  $$ values ('il_2', 7::bigint) $$,
+  $$
+    select stripe_line_id, amount_minor, currency, quantity, description, period_start,
+      period_end, stripe_price_id, stripe_subscription_item_id, is_proration
+    from billing.invoice_lines
+  $$,
+  $$
+    values ('il_2', 7::bigint, 'eur', 9::bigint, '9 × Basic',
+      '2026-01-10 00:00:01+00'::timestamptz, '2026-02-10 00:00:01+00'::timestamptz,
+      'price_basic_monthly', 'si_9', true)
+  $$,
   'a complete list removes what is no longer on the invoice, and changes what is'
 );
 select tests.deliver('evt_4', 'invoice.updated', '2026-01-10 00:03', tests.invoice() - 'lines');

@@ -56,10 +56,15 @@ select results_eq(
   $$,
   'a declined card is told with the issuer''s reason'
 );
-select tests.tell('payment_intent.succeeded', '2026-01-11', tests.intent('succeeded'));
+select tests.tell('payment_intent.succeeded', '2026-01-11', tests.intent('succeeded', '{
+  "amount": 900, "amount_received": 900, "payment_method": "pm_9"}'));
 select results_eq(
-  $$ select status, amount_received_minor, failure_code, decline_code from billing.payments $$,
-  $$ values ('succeeded', 1000::bigint, null, null) $$,
+  $$
+    select status, amount_minor, amount_received_minor, stripe_payment_method_id, failure_code,
+      decline_code, failure_message
+    from billing.payments
+  $$,
+  $$ values ('succeeded', 900::bigint, 900::bigint, 'pm_9', null, null, null) $$,
   'the payment that succeeds in the end says nothing of it any more'
 );
 rollback to s;

@@ -1,7 +1,7 @@
 -- billing_private.project_price(): what a plan costs, as Stripe says; names that move.
 begin;
 \ir ../helpers.psql
-select plan(28);
+select plan(29);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -142,7 +142,8 @@ insert into billing.prices (id, key, plan_id, currency, unit_amount_minor, billi
 values (md5('plus_weekly')::uuid, 'plus_weekly', md5('plus')::uuid, 'eur', 300, 'week', 7);
 
 select tests.price('price_w', '2026-01-02', '{"lookup_key": "plus_weekly", "unit_amount": 310,
-  "unit_amount_decimal": "310", "recurring": {"interval": "week", "interval_count": 1}}');
+  "unit_amount_decimal": "310.5", "billing_scheme": "tiered",
+  "recurring": {"interval": "day", "interval_count": 10, "usage_type": "metered"}}');
 select results_eq(
   $$ select id, stripe_price_id from billing.prices where key = 'plus_weekly' $$,
   $$ values (md5('plus_weekly')::uuid, 'price_w') $$,
@@ -150,11 +151,12 @@ select results_eq(
 );
 select results_eq(
   $$
-    select currency, unit_amount_minor, unit_amount_decimal, trial_days, is_listed
+    select currency, unit_amount_minor, unit_amount_decimal, billing_interval, interval_count,
+      usage_type, billing_scheme, trial_days, is_listed
     from billing.prices
     where key = 'plus_weekly'
   $$,
-  $$ values ('usd', 310::bigint, 310::numeric, 7, true) $$,
+  $$ values ('usd', 310::bigint, 310.5, 'day', 10, 'metered', 'tiered', 7, true) $$,
   'and costs from then on what Stripe charges; its trial is the catalog''s'
 );
 rollback to s;
@@ -168,6 +170,17 @@ select tests.price('price_w', '2026-01-02',
 select is(
   (select plan_id from billing.prices where key = 'plus_weekly'), md5('plus')::uuid,
   'a price of the catalog stays with its plan, whatever its product is called'
+);
+rollback to s;
+
+insert into billing.prices (id, key, currency, unit_amount_minor, billing_interval)
+values (md5('plus_weekly')::uuid, 'plus_weekly', 'usd', 300, 'week');
+select tests.price('price_w', '2026-01-02', '{"lookup_key": "plus_weekly",
+  "recurring": {"interval": "week", "trial_period_days": 30}}');
+select results_eq(
+  $$ select plan_id, trial_days from billing.prices where key = 'plus_weekly' $$,
+  $$ values (md5('plus')::uuid, 30) $$,
+  'a price of the catalog that has no plan and no trial gets Stripe''s'
 );
 rollback to s;
 

@@ -44,10 +44,11 @@ select results_eq(
   $$,
   'E8: it is the account''s whose payment it gives back'
 );
-select tests.refund('failed', '2026-01-14', '{"failure_reason": "lost_or_stolen_card"}');
+select tests.refund('failed', '2026-01-14',
+  '{"failure_reason": "lost_or_stolen_card", "reason": "duplicate", "amount": 200}');
 select results_eq(
-  $$ select status, failure_reason from billing.refunds $$,
-  $$ values ('failed', 'lost_or_stolen_card') $$,
+  $$ select status, failure_reason, reason, amount_minor from billing.refunds $$,
+  $$ values ('failed', 'lost_or_stolen_card', 'duplicate', 200::bigint) $$,
   'a refund may fail, and says why'
 );
 rollback to s;
@@ -63,14 +64,16 @@ select is_empty($$ select * from billing.refunds $$, 'E8: one of the other mode 
 rollback to s;
 
 select tests.refund('succeeded', '2026-01-12');
-select is(
-  (select account_id from billing.refunds), null,
+select tests.refund('succeeded', '2026-01-12', '{"id": "re_2", "payment_intent": "pi_2"}');
+select is_empty(
+  $$ select * from billing.refunds where account_id is not null $$,
   'a refund that comes before its payment is nobody''s yet'
 );
 select tests.intent();
-select is(
-  (select account_id from billing.refunds), md5('ann')::uuid,
-  'and finds its account with the payment'
+select results_eq(
+  $$ select stripe_refund_id, account_id from billing.refunds order by 1 $$,
+  $$ values ('re_1', md5('ann')::uuid), ('re_2', null) $$,
+  'and finds its account with the payment; those of others wait on'
 );
 rollback to s;
 

@@ -77,6 +77,7 @@ select results_eq(
   $$ values ('started', null::uuid, null::bigint) $$,
   'C1: with a price nobody knows, the start has no amount'
 );
+select tests.sub('2026-01-11', 'past_due', tests.items(2, 'price_late'));
 select tests.deliver('evt_p', 'price.created', '2026-01-01', '{
   "id": "price_late", "object": "price", "product": "prod_plus", "currency": "usd",
   "unit_amount": 1200, "active": true, "recurring": {"interval": "month", "interval_count": 1}}');
@@ -84,9 +85,13 @@ select results_eq(
   $$
     select kind, prices.stripe_price_id, to_quantity, amount_minor
     from billing.subscription_changes as changes
-    join billing.prices on prices.id = changes.to_price_id
+    left join billing.prices on prices.id = changes.to_price_id
+    order by kind
   $$,
-  $$ values ('started', 'price_late', 2::bigint, 2400::bigint) $$,
+  $$
+    values ('started', 'price_late', 2::bigint, 2400::bigint),
+      ('status', null, 2::bigint, null::bigint)
+  $$,
   'C1: learning the price completes the start, and is no change of price'
 );
 rollback to s;
