@@ -31,19 +31,21 @@
 -- 1  the runner
 -- -----------------------------------------------------------------------------
 
-create function billing_private.try_task_lock(p_task_key text)
+-- One lock for all tasks: each keeps the accounts it has touched until the heartbeat's transaction
+-- ends, so two heartbeats side by side could wait for each other.
+create function billing_private.try_task_lock()
 returns boolean
 language plpgsql
 volatile
 set search_path = ''
 as $$
 begin
-  return pg_try_advisory_xact_lock(hashtextextended('billing.task:' || p_task_key, 0));
+  return pg_try_advisory_xact_lock(hashtextextended('billing.tasks', 0));
 end;
 $$;
 
-comment on function billing_private.try_task_lock(text) is
-  'True when no other backend is running the task. Gone with the transaction or its backend, so '
+comment on function billing_private.try_task_lock() is
+  'True when no other backend is running tasks. Gone with the transaction or its backend, so '
   'nothing is ever stuck.';
 
 
@@ -61,7 +63,7 @@ declare
   v_message text;
   v_context text;
 begin
-  if not billing_private.try_task_lock(p_task_key) then
+  if not billing_private.try_task_lock() then
     return 'running';
   end if;
   select * into strict v_task from billing_private.tasks where key = p_task_key;
@@ -99,8 +101,8 @@ end;
 $$;
 
 comment on function billing_private.run_task(text) is
-  'Runs one task now and records the run: succeeded, failed, or running when another backend is at'
-  ' it.';
+  'Runs one task now and records the run: succeeded, failed, or running when another backend is'
+  ' running tasks.';
 
 
 create function billing_private.next_run(
@@ -134,6 +136,10 @@ declare
   v_task_key text;
   v_count integer := 0;
 begin
+  if not billing_private.try_task_lock() then
+    return 0;
+  end if;
+
   for v_task_key in
     select key
     from billing_private.tasks
@@ -142,10 +148,6 @@ begin
     order by next_run_at nulls first, key
   loop
     exit when clock_timestamp() > v_deadline;
-    -- Another heartbeat may be at it, or have finished it since the list was read.
-    continue when not billing_private.try_task_lock(v_task_key)
-      or (select next_run_at from billing_private.tasks where key = v_task_key)
-        > billing_private.now();
     perform billing_private.run_task(v_task_key);
     v_count := v_count + 1;
   end loop;
@@ -154,12 +156,12 @@ end;
 $$;
 
 comment on function billing_private.run_due_tasks() is
-$$The heartbeat: runs every task that is due, oldest first, and returns how many ran. Call it once a
-minute.
+$$The heartbeat: runs every task that is due, oldest first, and returns how many ran; none while
+another heartbeat is at work. Call it once a minute.
 
 pg_cron does where it is installed; any scheduler that can run SQL as the owner will do. Stops
-starting tasks after
-50 seconds, below the two minutes a hosted project gives a statement; the next heartbeat goes on.$$;
+starting tasks after 50 seconds, below the two minutes a hosted project gives a statement; the next
+heartbeat goes on.$$;
 
 
 -- -----------------------------------------------------------------------------

@@ -1075,7 +1075,7 @@ end;
 
 comment on function billing_admin.run_task(text, text) is
 $$Runs a task now, whether or not it is due: succeeded, failed (see billing_admin.task_runs), or
-running when it already is.
+running when the heartbeat or somebody else is running tasks.
 
 Errors
   VALIDATION_FAILED  400  no reason
