@@ -1,7 +1,7 @@
 -- billing.cancel_subscription(): the end, with the period or at once; asked twice it is asked once.
 begin;
 \ir ../helpers.psql
-select plan(49);
+select plan(50);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -365,11 +365,18 @@ select results_eq(
 select is_empty($$ select * from tests.asked $$, 'and Stripe has no part in it');
 select tests.set_time('2026-01-25');
 select tests.sign_in('bob');
-select billing.cancel_subscription();
+select billing.cancel_subscription(true, 'another reason');
 select tests.be_owner();
-select is(
-  (select canceled_at from billing.subscriptions where provider = 'manual'),
-  '2026-01-20 00:00+00'::timestamptz,
+select results_eq(
+  $$
+    select canceled_at, cancellation_reason, updated_at
+    from billing.subscriptions
+    where provider = 'manual'
+  $$,
+  $$
+    values ('2026-01-20 00:00+00'::timestamptz, 'cancellation_requested',
+      '2026-01-20 00:00+00'::timestamptz)
+  $$,
   'asking again changes nothing'
 );
 rollback to manual;
@@ -398,6 +405,18 @@ select tests.be_owner();
 select is_empty(
   $$ select * from billing.entitlements where account_id = md5('bob')::uuid $$,
   'to the second'
+);
+select results_eq(
+  $$
+    select canceled_at, ended_at, cancellation_reason
+    from billing.subscriptions
+    where provider = 'manual'
+  $$,
+  $$
+    values ('2026-01-15 08:00+00'::timestamptz, '2026-01-15 08:00+00'::timestamptz,
+      'cancellation_requested')
+  $$,
+  'and it is kept when and why'
 );
 select tests.sign_in('bob');
 select throws_ok(

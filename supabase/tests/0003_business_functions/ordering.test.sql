@@ -1,7 +1,7 @@
 -- Which snapshot of an object wins: any order of delivery, equal seconds, final states.
 begin;
 \ir ../helpers.psql
-select plan(52);
+select plan(54);
 
 select tests.catalog();
 select tests.set_time('2026-02-01');
@@ -223,6 +223,17 @@ select tests.sub_event('evt_1', 'updated', '2026-01-12', 'active', '{"status": "
 select is(tests.status(), 'canceled', 'within one second the final state is the last');
 rollback to s;
 
+select tests.sub_event('evt_2', 'updated', '2026-01-12', 'active', '{"status": "trialing"}');
+select tests.sub_event('evt_1', 'deleted', '2026-01-12', 'canceled', null,
+  '{"ended_at": 1768176000}');
+select tests.sub_event('evt_0', 'updated', '2026-01-12', 'canceled', null,
+  '{"ended_at": 1768176000, "metadata": {"a": "b"}}');
+select is(
+  tests.status(), 'canceled',
+  'however many events that second has'
+);
+rollback to s;
+
 select tests.sub_event('evt_1', 'deleted', '2026-01-12', 'canceled', null,
   '{"ended_at": 1768176000}');
 select tests.sub_event('evt_2', 'updated', '2026-01-13', 'canceled', null,
@@ -417,6 +428,15 @@ select tests.sub_event('evt_3', 'updated', '2026-01-15', 'past_due');
 select is(
   (select past_due_since from billing.subscriptions), '2026-01-12 00:00+00'::timestamptz,
   'a series may begin in the very second in which the subscription was active'
+);
+rollback to s;
+
+select tests.deliver('evt_live', 'customer.subscription.updated', '2026-01-12',
+  tests.subscription('ann', 'past_due', '2026-01-10'), null, '{"livemode": true}');
+select tests.sub_event('evt_1', 'updated', '2026-01-13', 'past_due');
+select is(
+  (select past_due_since from billing.subscriptions), '2026-01-13 00:00+00'::timestamptz,
+  'E5: what was set aside does not begin a series'
 );
 rollback to s;
 

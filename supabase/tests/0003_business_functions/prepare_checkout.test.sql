@@ -1,7 +1,7 @@
 -- billing.prepare_checkout(): who may subscribe to what; twice or at once, one checkout.
 begin;
 \ir ../helpers.psql
-select plan(63);
+select plan(64);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -203,6 +203,13 @@ rollback to opened;
 
 -- ---- a member: something else -----------------------------------------------
 
+insert into billing.checkout_sessions
+  (account_id, price_id, success_url, cancel_url, status, completed_at)
+values
+  (md5('ann')::uuid, md5('plus_yearly')::uuid, 'https://a.example', 'https://a.example',
+    'complete', '2025-01-01'),
+  (md5('ann')::uuid, md5('plus_yearly')::uuid, 'https://a.example', 'https://a.example',
+    'failed', null);
 select tests.sign_in('ann');
 select isnt(
   tests.checkout('basic_monthly'),
@@ -214,10 +221,13 @@ select results_eq(
     select prices.key, status, url
     from billing.checkout_sessions
     join billing.prices on prices.id = price_id
-    order by prices.key
+    order by prices.key, status
   $$,
-  $$ values ('basic_monthly', 'creating', null), ('plus_monthly', 'expired', null) $$,
-  'B9: the one before is closed, so that only one can be paid'
+  $$
+    values ('basic_monthly', 'creating', null), ('plus_monthly', 'expired', null),
+      ('plus_yearly', 'complete', null), ('plus_yearly', 'failed', null)
+  $$,
+  'B9: the one before is closed, so that only one can be paid; those that are over stay as they are'
 );
 select tests.be_owner();
 select results_eq(
@@ -385,6 +395,16 @@ select tests.be_owner();
 select is(
   (select params #> '{subscription_data,trial_period_days}' from tests.commands), null,
   'G4: but not for who has had a trial'
+);
+rollback to trials;
+
+select tests.sub('canceled', '{"trial_start": null, "trial_end": null, "ended_at": 1767000000}');
+select tests.sign_in('ann');
+select tests.checkout();
+select tests.be_owner();
+select is(
+  (select params #> '{subscription_data,trial_period_days}' from tests.commands), '14',
+  'G4: who has subscribed before without one may still have it'
 );
 rollback to trials;
 

@@ -5,9 +5,10 @@ select plan(16);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
+select billing_private.ensure_account(md5('ann')::uuid);
+insert into billing.customers (account_id, stripe_customer_id)
+values (md5('ann')::uuid, 'cus_not_the_one');
 select tests.account('ann');
-insert into billing.customers (account_id, stripe_customer_id, created_at)
-values (md5('ann')::uuid, 'cus_ann_2', '2025-01-01');
 select billing_private.ensure_account(md5('bob')::uuid);
 
 -- ---- a member ---------------------------------------------------------------

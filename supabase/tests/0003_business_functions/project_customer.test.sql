@@ -1,7 +1,7 @@
 -- billing_private.project_customer(): what is kept of Stripe's customers, and what their end means.
 begin;
 \ir ../helpers.psql
-select plan(18);
+select plan(20);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -123,6 +123,18 @@ select is(
   'E2: what Stripe says about the end, when it comes, is exact'
 );
 
+select tests.account('dora');
+insert into billing.customers (account_id, stripe_customer_id)
+values (md5('dora')::uuid, 'cus_dora_2');
+select tests.deliver('evt_dora', 'customer.deleted', '2026-01-14',
+  '{"id": "cus_dora", "object": "customer"}');
+select is(
+  (select stripe_customer_id from billing.customers
+    where account_id = md5('dora')::uuid and is_primary),
+  'cus_dora_2',
+  'E1: of an account with two customers the other one takes the place of the deleted one'
+);
+
 select tests.deliver('evt_9', 'customer.created', '2026-01-14', jsonb_build_object(
   'id', 'cus_ann_2', 'object', 'customer',
   'metadata', jsonb_build_object('account_id', md5('ann')::uuid)));
@@ -157,6 +169,17 @@ select is(
     where stripe_customer_id = 'cus_bob'),
   null,
   'E10: a card that was taken off is nobody''s default'
+);
+
+select tests.deliver('evt_13', 'payment_method.attached', '2026-01-10',
+  '{"id": "pm_c", "object": "payment_method", "type": "card", "customer": "cus_bob"}');
+select tests.deliver('evt_14', 'customer.updated', '2026-01-12', '{"id": "cus_bob",
+  "object": "customer", "invoice_settings": {"default_payment_method": "pm_c"}}');
+select is(
+  (select stripe_default_payment_method_id from billing.customers
+    where stripe_customer_id = 'cus_bob'),
+  'pm_c',
+  'a card that is attached can be'
 );
 
 -- ---- a member, a stranger ---------------------------------------------------

@@ -34,10 +34,10 @@ select results_eq(
   'of a card its brand, last four digits and expiry are kept'
 );
 select tests.method('automatically_updated', '2026-01-11',
-  '{"card": {"brand": "visa", "last4": "1881", "exp_month": 1, "exp_year": 2034}}');
+  '{"card": {"brand": "amex", "last4": "1881", "exp_month": 1, "exp_year": 2034}}');
 select results_eq(
-  $$ select card_last4, card_exp_month, card_exp_year from billing.payment_methods $$,
-  $$ values ('1881', 1, 2034) $$,
+  $$ select card_brand, card_last4, card_exp_month, card_exp_year from billing.payment_methods $$,
+  $$ values ('amex', '1881', 1, 2034) $$,
   'a card its bank has replaced is followed'
 );
 select is(

@@ -1,7 +1,7 @@
 -- billing_private.project_product(): plans follow their Stripe products; unknown ones wait.
 begin;
 \ir ../helpers.psql
-select plan(21);
+select plan(22);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -131,6 +131,9 @@ select is_empty(
   $$ select * from billing.plan_offers where price_key = 'silver_monthly' $$,
   'C3: and is not on offer'
 );
+select tests.deliver('evt_p2', 'price.created', '2026-01-03', '{
+  "id": "price_bronze", "object": "price", "product": "prod_bronze", "currency": "usd",
+  "unit_amount": 300, "active": true, "recurring": {"interval": "month", "interval_count": 1}}');
 select tests.deliver('evt_s', 'product.created', '2026-01-03',
   '{"id": "prod_silver", "object": "product", "name": "Silver", "active": true}');
 select is(
@@ -142,6 +145,10 @@ select is(
   ),
   'Silver',
   'C3: the product, when it comes, takes its prices'
+);
+select is(
+  (select plan_id from billing.prices where stripe_price_id = 'price_bronze'), null,
+  'C3: and nobody else''s'
 );
 
 -- ---- a visitor --------------------------------------------------------------

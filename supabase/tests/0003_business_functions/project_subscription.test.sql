@@ -2,7 +2,7 @@
 begin;
 \ir ../helpers.psql
 \ir convergence.psql
-select plan(47);
+select plan(48);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -468,22 +468,46 @@ rollback to s;
 
 -- ---- the service: the customer is gone --------------------------------------
 
+select tests.account('bob');
+select tests.subscribe('bob');
 select tests.sub('{}');
-select tests.deliver('evt_d', 'customer.deleted', '2026-01-12',
-  '{"id": "cus_ann", "object": "customer"}');
-select results_eq(
-  $$ select status, ended_at, canceled_at from billing.subscriptions $$,
-  $$
-    values ('canceled', '2026-01-12 00:00+00'::timestamptz, '2026-01-12 00:00+00'::timestamptz)
-  $$,
-  'E2: the deletion of a customer ends her subscriptions'
+update billing.subscriptions
+set pending_price_id = md5('basic_monthly')::uuid,
+    pending_change_at = '2026-02-10'
+where stripe_subscription_id = 'sub_ann';
+select is(
+  tests.deliver('evt_d', 'customer.deleted', '2026-01-12',
+    '{"id": "cus_ann", "object": "customer"}'),
+  'applied',
+  'E2: the deletion of a customer is applied'
 );
-select is_empty($$ select * from billing.entitlements $$, 'E2: and her access');
+select results_eq(
+  $$
+    select stripe_subscription_id, status, ended_at, canceled_at, pending_price_id
+    from billing.subscriptions
+    order by 1
+  $$,
+  $$
+    values
+      ('sub_ann', 'canceled', '2026-01-12 00:00+00'::timestamptz,
+        '2026-01-12 00:00+00'::timestamptz, null::uuid),
+      ('sub_bob', 'active', null, null, null)
+  $$,
+  'E2: it ends her subscriptions, with what they waited for, and nobody else''s'
+);
+select is_empty(
+  $$ select * from billing.entitlements where account_id = md5('ann')::uuid $$,
+  'E2: and her access'
+);
 
 select tests.deliver('evt_l', 'customer.subscription.updated', '2026-01-11',
   tests.subscription('ann', 'past_due', '2026-01-10'));
 select results_eq(
-  $$ select status, ended_at, past_due_since from billing.subscriptions $$,
+  $$
+    select status, ended_at, past_due_since
+    from billing.subscriptions
+    where stripe_subscription_id = 'sub_ann'
+  $$,
   $$ values ('canceled', '2026-01-12 00:00+00'::timestamptz, null::timestamptz) $$,
   'E2: a late event about such a subscription does not bring it back'
 );
