@@ -1,7 +1,7 @@
 -- billing.cancel_subscription(): the end, with the period or at once; asked twice it is asked once.
 begin;
 \ir ../helpers.psql
-select plan(50);
+select plan(51);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -287,6 +287,20 @@ select results_eq(
   $$ select path from tests.asked $$,
   $$ values ('/v1/subscriptions/sub_ann'), ('/bob''s {id}') $$,
   'one that Stripe did not make needs no letting go'
+);
+rollback to s;
+
+select tests.sign_in('ann');
+select billing.change_plan('basic_monthly', true);
+select tests.be_owner();
+select billing.complete_command(id, lease, 503, '{}') from billing.claim_commands();
+select tests.sign_in('ann');
+select billing.cancel_subscription();
+select tests.be_owner();
+select results_eq(
+  $$ select kind from tests.asked $$,
+  $$ values ('create_schedule'), ('release_schedule'), ('update_subscription') $$,
+  'one that Stripe may have made before it failed to answer is asked for again, to be let go'
 );
 rollback to s;
 

@@ -1,7 +1,7 @@
 -- What follows from Stripe's answers: each kind of command, refusals, and events that are faster.
 begin;
 \ir ../helpers.psql
-select plan(57);
+select plan(58);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -218,6 +218,17 @@ select results_eq(
   $$ select status, url, stripe_subscription_id from billing.checkout_sessions $$,
   $$ values ('complete', null, 'sub_ann') $$,
   'a completed checkout is not opened again by it'
+);
+rollback to checkout;
+
+select billing_private.claim_commands(1, null);
+select tests.deliver('evt_cs', 'checkout.session.completed', '2026-01-15 08:05',
+  tests.session('cs_1', 'complete', '{"subscription": "sub_ann"}'));
+select tests.answer_claimed('{"error": {"type": "idempotency_error"}}', 400);
+select results_eq(
+  $$ select status, failure from billing.checkout_sessions $$,
+  $$ values ('complete', null::jsonb) $$,
+  'nor taken for failed by a refusal'
 );
 rollback to checkout;
 

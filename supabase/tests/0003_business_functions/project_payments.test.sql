@@ -230,11 +230,13 @@ rollback to link;
 
 select is(
   tests.play(array[
+    tests.event('evt_0', 'payment_intent.created', '2026-01-10', tests.intent('processing')),
     tests.event('evt_1', 'payment_intent.succeeded', '2026-01-11', tests.intent('succeeded')),
     tests.event('evt_2', 'invoice_payment.paid', '2026-01-11', '{"id": "inpay_1",
       "object": "invoice_payment", "invoice": "in_1", "currency": "usd",
       "amount_requested": 1000, "payment": {"payment_intent": "pi_1"}}')]) -> 'payments',
   tests.play(array[
+    tests.event('evt_0', 'payment_intent.created', '2026-01-10', tests.intent('processing')),
     tests.event('evt_1', 'payment_intent.succeeded', '2026-01-11',
       tests.intent('succeeded', '{"invoice": "in_1"}'))]) -> 'payments',
   'D7: an intent that names its invoice, as up to acacia, gives the same payment'

@@ -470,7 +470,10 @@ rollback to s;
 
 select tests.account('bob');
 select tests.subscribe('bob');
-select tests.sub('{}');
+select tests.sub('{}', 'past_due');
+select tests.deliver('evt_old', 'customer.subscription.deleted', '2026-01-01',
+  tests.subscription('ann', 'canceled', '2025-01-01', 'price_plus_monthly',
+    '{"id": "sub_before", "ended_at": 1767225600, "canceled_at": 1767225600}'));
 update billing.subscriptions
 set pending_price_id = md5('basic_monthly')::uuid,
     pending_change_at = '2026-02-10'
@@ -483,17 +486,19 @@ select is(
 );
 select results_eq(
   $$
-    select stripe_subscription_id, status, ended_at, canceled_at, pending_price_id
+    select stripe_subscription_id, status, ended_at, canceled_at, past_due_since,
+      pending_price_id
     from billing.subscriptions
     order by 1
   $$,
   $$
     values
       ('sub_ann', 'canceled', '2026-01-12 00:00+00'::timestamptz,
-        '2026-01-12 00:00+00'::timestamptz, null::uuid),
-      ('sub_bob', 'active', null, null, null)
+        '2026-01-12 00:00+00'::timestamptz, null::timestamptz, null::uuid),
+      ('sub_before', 'canceled', '2026-01-01 00:00+00', '2026-01-01 00:00+00', null, null),
+      ('sub_bob', 'active', null, null, null, null)
   $$,
-  'E2: it ends her subscriptions, with what they waited for, and nobody else''s'
+  'E2: it ends what she still has, with what that waited for, and nobody else''s'
 );
 select is_empty(
   $$ select * from billing.entitlements where account_id = md5('ann')::uuid $$,

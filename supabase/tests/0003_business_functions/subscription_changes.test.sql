@@ -1,7 +1,7 @@
 -- The history of subscriptions: what happened, from what to what, for how much, who and why.
 begin;
 \ir ../helpers.psql
-select plan(33);
+select plan(34);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -93,6 +93,24 @@ select results_eq(
       ('status', null, 2::bigint, null::bigint)
   $$,
   'C1: learning the price completes the start, and is no change of price'
+);
+rollback to s;
+
+select billing_private.start_manual_subscription(
+  md5('bob')::uuid, md5('basic_monthly')::uuid, 1, null);
+select tests.sub('2026-01-10', 'active');
+select results_eq(
+  $$
+    select account_id, prices.key, amount_minor
+    from billing.subscription_changes as changes
+    join billing.prices on prices.id = changes.to_price_id
+    order by amount_minor
+  $$,
+  $$
+    values (md5('bob')::uuid, 'basic_monthly', 500::bigint),
+      (md5('ann')::uuid, 'plus_monthly', 1000::bigint)
+  $$,
+  'each start tells of its own subscription'
 );
 rollback to s;
 

@@ -581,7 +581,10 @@ const moveHouse: Scene = (stage, cast) => {
 
 const changeCard: Scene = (stage, cast) => {
   const old = cast.method;
-  cast.method = attachMethod(stage, cast.reader);
+  // Without another one, the customer's last snapshot goes on naming it.
+  if (old["customer"] === null || stage.random.chance(0.7))
+    cast.method = attachMethod(stage, cast.reader);
+  if (old["customer"] === null) return;
   stage.breathe();
   const detached = Object.assign(old, { customer: null });
   const isNamed = stage.random.chance(0.5);
