@@ -31,6 +31,51 @@ export function failed(text: string): void {
   console.error(`${red("✗")} ${text}`);
 }
 
+export interface Progress {
+  /** How far it is; `note` is said beside the bar, in a word or two. */
+  at(done: number, note?: string): void;
+  /** Leaves the last state on its line. */
+  end(): void;
+}
+
+/**
+ * A bar that is drawn again in its place. Where nobody watches, a line is written for every tenth instead.
+ * `total` null: nobody knows yet how much there is, so only what is done is counted.
+ */
+export function progress(label: string, total: number | null): Progress {
+  const write = (text: string) => void process.stdout.write(text);
+  let said = -1;
+  let last = "";
+
+  function at(done: number, note = ""): void {
+    last = progressLine(label, done, total, note);
+    if (process.stdout.isTTY) {
+      write(`\r${last.slice(0, process.stdout.columns)}\u001b[K`);
+      return;
+    }
+    const tenth = total === null ? Math.floor(done / 1000) : Math.floor((10 * done) / total);
+    if (tenth > said) write(`${last}\n`);
+    said = Math.max(said, tenth);
+  }
+
+  return { at, end: () => void (process.stdout.isTTY && last !== "" && write("\n")) };
+}
+
+export function progressLine(
+  label: string,
+  done: number,
+  total: number | null,
+  note: string,
+): string {
+  const said = note === "" ? "" : `  ${note}`;
+  if (total === null) return `${label}  ${done}${said}`;
+  const share = total === 0 ? 1 : Math.min(done / total, 1);
+  const filled = Math.floor(share * 30);
+  const bar = "█".repeat(filled) + "░".repeat(30 - filled);
+  const percent = `${Math.floor(share * 100)}`.padStart(3);
+  return `${label}  ${bar} ${percent} %  ${done} of ${total}${said}`;
+}
+
 /** An expected failure: the message is all the user needs, so no stack is shown. */
 export class UserError extends Error {}
 
