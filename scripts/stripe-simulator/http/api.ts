@@ -109,7 +109,8 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
     };
     const respond = (status: number, body: string, more: Record<string, string> = {}) => ({
       status,
-      headers: { ...headers, ...more },
+      // The simulator's own time, as readers judge by it how old an answer is.
+      headers: { date: new Date(simulation.now() * 1000).toUTCString(), ...headers, ...more },
       body,
     });
 

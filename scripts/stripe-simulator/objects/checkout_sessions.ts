@@ -12,6 +12,7 @@ import {
   metadata,
   natural,
   oneOf,
+  range,
   required,
   text,
   type Params,
@@ -351,6 +352,7 @@ export const checkoutRoutes = [
       subscription: text,
       payment_intent: text,
       status: oneOf("complete", "expired", "open"),
+      created: range,
     },
     ({ store }, params) =>
       page(
@@ -359,6 +361,7 @@ export const checkoutRoutes = [
           .all()
           .filter(
             (session) =>
+              (params.created === undefined || params.created(session.created)) &&
               (params.customer === undefined || session.customer === params.customer) &&
               (params.subscription === undefined || session.subscription === params.subscription) &&
               (params.payment_intent === undefined ||

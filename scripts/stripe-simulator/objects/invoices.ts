@@ -79,6 +79,7 @@ export const invoiceRoutes = [
       subscription: text,
       status: oneOf("draft", "open", "paid", "uncollectible", "void"),
       created: range,
+      due_date: range,
       collection_method: oneOf("charge_automatically", "send_invoice"),
     },
     ({ store }, params) =>
@@ -93,6 +94,8 @@ export const invoiceRoutes = [
                 invoice.parent?.subscription_details?.subscription === params.subscription) &&
               (params.status === undefined || invoice.status === params.status) &&
               (params.created === undefined || params.created(invoice.created)) &&
+              (params.due_date === undefined ||
+                (invoice.due_date !== null && params.due_date(invoice.due_date))) &&
               (params.collection_method === undefined ||
                 invoice.collection_method === params.collection_method),
           ),
@@ -213,14 +216,15 @@ export const invoiceRoutes = [
 
   route(
     "GET /v1/invoiceitems",
-    { ...pagination, customer: text, invoice: text, pending: flag },
+    { ...pagination, customer: text, invoice: text, pending: flag, created: range },
     ({ store }, params) =>
       page(
         "/v1/invoiceitems",
         store.invoiceItems
           .all()
           .filter(
-            ({ customer, invoice }) =>
+            ({ customer, invoice, date }) =>
+              (params.created === undefined || params.created(date)) &&
               (params.customer === undefined || customer === params.customer) &&
               (params.invoice === undefined || invoice === params.invoice) &&
               (params.pending === undefined || params.pending === (invoice === null)),
@@ -228,4 +232,6 @@ export const invoiceRoutes = [
         params,
       ),
   ),
+
+  route("GET /v1/invoiceitems/:id", {}, ({ store }, _params, id) => store.invoiceItems.require(id)),
 ];

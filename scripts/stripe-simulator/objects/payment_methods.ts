@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type Stripe from "stripe";
 import { invalidRequest, noSuch, StripeApiError } from "../errors.ts";
-import { flag, hash, metadata, oneOf, required, text, unsettable } from "../http/params.ts";
+import { flag, hash, metadata, oneOf, range, required, text, unsettable } from "../http/params.ts";
 import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { findTestCard, isCardToken, type TestCard } from "./test_cards.ts";
@@ -46,6 +46,14 @@ export function createPaymentMethod(
   return store.paymentMethods.add(method);
 }
 
+/** The payment method of this id, or a new one made from Stripe's token (`pm_card_visa`). */
+export function paymentMethodNamed(simulation: Simulation, idOrToken: string) {
+  const card = isCardToken(idOrToken) ? findTestCard(idOrToken) : undefined;
+  return card === undefined
+    ? simulation.store.paymentMethods.require(idOrToken, "payment_method")
+    : createPaymentMethod(simulation, card);
+}
+
 /** Attaches a payment method, or a new one made from Stripe's token (`pm_card_visa`), to a customer. */
 export function attachPaymentMethod(
   simulation: Simulation,
@@ -53,11 +61,7 @@ export function attachPaymentMethod(
   customer: Stripe.Customer,
 ): Stripe.PaymentMethod {
   const { store, emit } = simulation;
-  const card = isCardToken(idOrToken) ? findTestCard(idOrToken) : undefined;
-  const method =
-    card === undefined
-      ? store.paymentMethods.require(idOrToken, "payment_method")
-      : createPaymentMethod(simulation, card);
+  const method = paymentMethodNamed(simulation, idOrToken);
   if (method.customer === customer.id) return method;
   if (method.customer !== null) {
     throw invalidRequest(
@@ -243,12 +247,31 @@ export const setupIntentRoutes = [
       intent.metadata = changedMetadata({}, params.metadata);
       intent.usage = params.usage ?? "off_session";
       if (params.payment_method !== undefined) {
-        intent.payment_method = simulation.store.paymentMethods.require(params.payment_method).id;
+        intent.payment_method = paymentMethodNamed(simulation, params.payment_method).id;
         intent.status = "requires_confirmation";
       }
       if (params.confirm === true) confirmSetupIntent(simulation, intent);
       return intent;
     },
+  ),
+
+  route(
+    "GET /v1/setup_intents",
+    { ...pagination, customer: text, payment_method: text, created: range },
+    ({ store }, params) =>
+      page(
+        "/v1/setup_intents",
+        store.setupIntents
+          .all()
+          .filter(
+            (intent) =>
+              (params.customer === undefined || intent.customer === params.customer) &&
+              (params.payment_method === undefined ||
+                intent.payment_method === params.payment_method) &&
+              (params.created === undefined || params.created(intent.created)),
+          ),
+        params,
+      ),
   ),
 
   route("GET /v1/setup_intents/:id", {}, ({ store }, _params, id) =>
@@ -260,7 +283,9 @@ export const setupIntentRoutes = [
     { payment_method: text },
     (simulation, params, id) => {
       const intent = simulation.store.setupIntents.require(id);
-      if (params.payment_method !== undefined) intent.payment_method = params.payment_method;
+      if (params.payment_method !== undefined) {
+        intent.payment_method = paymentMethodNamed(simulation, params.payment_method).id;
+      }
       confirmSetupIntent(simulation, intent);
       return intent;
     },

@@ -367,6 +367,7 @@ export const paymentRoutes = [
       ...pagination,
       invoice: text,
       status: oneOf("open", "paid", "canceled"),
+      created: range,
       payment: hash({ type: oneOf("payment_intent"), payment_intent: text }),
     },
     ({ store }, params) =>
@@ -375,7 +376,8 @@ export const paymentRoutes = [
         store.invoicePayments
           .all()
           .filter(
-            ({ invoice, status, payment }) =>
+            ({ invoice, status, payment, created }) =>
+              (params.created === undefined || params.created(created)) &&
               (params.invoice === undefined || invoice === params.invoice) &&
               (params.status === undefined || status === params.status) &&
               (params.payment?.payment_intent === undefined ||
@@ -419,14 +421,15 @@ export const paymentRoutes = [
 
   route(
     "GET /v1/refunds",
-    { ...pagination, charge: text, payment_intent: text },
+    { ...pagination, charge: text, payment_intent: text, created: range },
     ({ store }, params) =>
       page(
         "/v1/refunds",
         store.refunds
           .all()
           .filter(
-            ({ charge, payment_intent }) =>
+            ({ charge, payment_intent, created }) =>
+              (params.created === undefined || params.created(created)) &&
               (params.charge === undefined || charge === params.charge) &&
               (params.payment_intent === undefined || payment_intent === params.payment_intent),
           ),

@@ -9,6 +9,7 @@ import {
   metadata,
   natural,
   oneOf,
+  range,
   required,
   text,
   unsettable,
@@ -197,6 +198,7 @@ export const priceRoutes = [
     {
       ...pagination,
       active: flag,
+      created: range,
       currency: text,
       lookup_keys: list(text),
       product: text,
@@ -210,6 +212,7 @@ export const priceRoutes = [
           .filter(
             (price) =>
               (params.active === undefined || price.active === params.active) &&
+              (params.created === undefined || params.created(price.created)) &&
               (params.currency === undefined || price.currency === params.currency) &&
               (params.product === undefined || price.product === params.product) &&
               (params.type === undefined || price.type === params.type) &&

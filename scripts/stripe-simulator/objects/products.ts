@@ -8,6 +8,7 @@ import {
   metadata,
   natural,
   oneOf,
+  range,
   required,
   text,
   unsettable,
@@ -113,18 +114,22 @@ export const productRoutes = [
     },
   ),
 
-  route("GET /v1/products", { ...pagination, active: flag, ids: list(text) }, ({ store }, params) =>
-    page(
-      "/v1/products",
-      store.products
-        .all()
-        .filter(
-          ({ id, active }) =>
-            (params.active === undefined || active === params.active) &&
-            (params.ids === undefined || params.ids.includes(id)),
-        ),
-      params,
-    ),
+  route(
+    "GET /v1/products",
+    { ...pagination, active: flag, ids: list(text), created: range },
+    ({ store }, params) =>
+      page(
+        "/v1/products",
+        store.products
+          .all()
+          .filter(
+            ({ id, active, created }) =>
+              (params.active === undefined || active === params.active) &&
+              (params.ids === undefined || params.ids.includes(id)) &&
+              (params.created === undefined || params.created(created)),
+          ),
+        params,
+      ),
   ),
 
   route("GET /v1/products/:id", {}, ({ store }, _params, id) => store.products.require(id)),

@@ -13,6 +13,7 @@ import {
   momentOr,
   natural,
   oneOf,
+  range,
   required,
   text,
   type Params,
@@ -256,6 +257,10 @@ export function advanceSchedule(
   release(simulation, schedule);
 }
 
+function inRange(wanted: ((moment: number) => boolean) | undefined, moment: number | null) {
+  return wanted === undefined || (moment !== null && wanted(moment));
+}
+
 function requireActive({ store }: Simulation, id: string): Stripe.SubscriptionSchedule {
   const schedule = store.schedules.require(id);
   if (schedule.status !== "active" && schedule.status !== "not_started") {
@@ -290,13 +295,28 @@ export const scheduleRoutes = [
 
   route(
     "GET /v1/subscription_schedules",
-    { ...pagination, customer: text, scheduled: flag },
+    {
+      ...pagination,
+      customer: text,
+      scheduled: flag,
+      created: range,
+      canceled_at: range,
+      completed_at: range,
+      released_at: range,
+    },
     ({ store }, params) =>
       page(
         "/v1/subscription_schedules",
         store.schedules
           .all()
-          .filter(({ customer }) => params.customer === undefined || customer === params.customer),
+          .filter(
+            (schedule) =>
+              (params.customer === undefined || schedule.customer === params.customer) &&
+              (params.scheduled !== true || schedule.status === "not_started") &&
+              (["created", "canceled_at", "completed_at", "released_at"] as const).every((field) =>
+                inRange(params[field], schedule[field]),
+              ),
+          ),
         params,
       ),
   ),
