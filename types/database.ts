@@ -1262,6 +1262,16 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      ingest_stripe_events: {
+        Args: { payloads: string[] };
+        Returns: Database["billing"]["CompositeTypes"]["ingest_result"][];
+        SetofOptions: {
+          from: "*";
+          to: "ingest_result";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       list_plans: {
         Args: { currency?: string; store?: string };
         Returns: {

@@ -26,7 +26,7 @@
 --   8  projectors: payment intent, charge, refund, payment method
 --   9  projector: checkout session
 --   10  applying an event
---   11  billing.ingest_stripe_event()
+--   11  billing.ingest_stripe_event() and ingest_stripe_events()
 --   12  billing.report_rejected_webhook()
 --   13  history of subscriptions
 --   14  billing.plan_offers and list_plans()
@@ -413,6 +413,22 @@ comment on function billing_private.accept_snapshot(billing_private.stripe_event
 
 -- Locks are taken in this order, by everybody: catalog, customer, account, payment; then rows.
 
+create function billing_private.is_catalog_object(p_object_type text)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return coalesce(p_object_type in ('product', 'price'), false);
+end;
+$$;
+
+comment on function billing_private.is_catalog_object(text) is
+  'True for objects of Stripe that others refer to: whoever writes one holds the catalog''s lock '
+  'alone.';
+
+
 create function billing_private.lock_catalog(p_object_type text)
 returns void
 language plpgsql
@@ -424,7 +440,7 @@ declare
 begin
   -- A subscription and its price that come at once would each miss what the other has not
   -- committed.
-  if p_object_type in ('product', 'price') then
+  if billing_private.is_catalog_object(p_object_type) then
     perform pg_advisory_xact_lock(v_key);
   else
     perform pg_advisory_xact_lock_shared(v_key);
@@ -447,7 +463,8 @@ declare
   v_key constant bigint := hashtextextended('billing.catalog', 0);
 begin
   return case
-    when p_object_type in ('product', 'price') then pg_try_advisory_xact_lock(v_key)
+    when billing_private.is_catalog_object(p_object_type)
+      then pg_try_advisory_xact_lock(v_key)
     else pg_try_advisory_xact_lock_shared(v_key)
   end;
 end;
@@ -1927,7 +1944,7 @@ comment on function billing_private.apply_event(text) is
 
 
 -- -----------------------------------------------------------------------------
--- 11  billing.ingest_stripe_event()
+-- 11  billing.ingest_stripe_event() and ingest_stripe_events()
 -- -----------------------------------------------------------------------------
 
 create type billing.ingest_result as (
@@ -2049,6 +2066,157 @@ billing_admin.event_backlog. Only a failure to store is an error, so that Stripe
 
 Errors
   EVENT_INVALID  400  not JSON, or not an event$$;
+
+
+create function billing_private.envelope_or_null(p_payload text)
+returns billing_private.stripe_events
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return billing_private.read_envelope(p_payload);
+exception when sqlstate 'PT400' then
+  return null;
+end;
+$$;
+
+comment on function billing_private.envelope_or_null(text) is
+  'read_envelope() for one of many: null for what is not an event.';
+
+
+create function billing_private.lock_for_events(p_events billing_private.stripe_events[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- The strongest lock on the catalog that any of them needs: taken again later, it is there.
+  perform billing_private.lock_catalog(object_type)
+  from unnest(p_events)
+  order by billing_private.is_catalog_object(object_type) desc
+  limit 1;
+
+  perform billing_private.lock_customer(lock_key)
+  from (
+    select distinct coalesce(stripe_customer_id, object_id, event_id) as lock_key
+    from unnest(p_events)
+    order by lock_key
+  ) as keys;
+end;
+$$;
+
+comment on function billing_private.lock_for_events(billing_private.stripe_events[]) is
+  'Takes the locks of many events at once, in an order that is the same for everybody.';
+
+
+-- Of many events each may want an account that somebody else holds who wants one of these: who is
+-- in no hurry gives way. The event is tried again like one that failed.
+create function billing_private.apply_events(p_event_ids text[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+set lock_timeout = '200ms'
+as $$
+begin
+  perform billing_private.apply_event(event_id)
+  from unnest(p_event_ids) with ordinality as given (event_id, position)
+  order by given.position;
+end;
+$$;
+
+comment on function billing_private.apply_events(text[]) is
+  'Applies stored events one after the other, each for itself: one that fails stops no other.';
+
+
+create function billing_private.ingest_stripe_events(p_payloads text[])
+returns setof billing.ingest_result
+language plpgsql
+volatile
+security definer -- the inbox is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_limit constant integer := 1000;
+  v_events billing_private.stripe_events[];
+  v_new_ids text[];
+begin
+  if cardinality(p_payloads) > v_limit then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'payloads', 'problem', format('must not be more than %s', v_limit)));
+  end if;
+
+  select array_agg(billing_private.envelope_or_null(payload) order by position) into v_events
+  from unnest(p_payloads) with ordinality as given (payload, position);
+
+  -- In the order of their ids: two batches that share events do not wait for each other in a
+  -- circle.
+  with stored as (
+    insert into billing_private.stripe_events (
+      event_id, type, object_id, object_type, stripe_customer_id, connected_account_id, api_version,
+      livemode, occurred_at, payload, request_id
+    )
+    select
+      event_id, type, object_id, object_type, stripe_customer_id, connected_account_id, api_version,
+      livemode, occurred_at, payload, request_id
+    from unnest(v_events)
+    where event_id is not null
+    order by event_id
+    on conflict (event_id) do nothing
+    returning event_id
+  )
+  select array_agg(event_id) into v_new_ids from stored;
+
+  perform billing_private.lock_for_events(array(
+    select event
+    from unnest(v_events) as event
+    where event.event_id = any (v_new_ids)
+  ));
+  -- As they happened, so that the history tells it so; the final state needs no order.
+  perform billing_private.apply_events(array(
+    select event_id
+    from unnest(v_events) with ordinality as given
+    where event_id = any (v_new_ids)
+    group by event_id
+    order by min(occurred_at), min(given.ordinality)
+  ));
+
+  return query
+  select
+    given.event_id,
+    coalesce(stripe_events.status, 'invalid'),
+    coalesce(
+      not given.event_id = any (coalesce(v_new_ids, '{}'))
+        or row_number() over (partition by given.event_id order by given.ordinality) > 1,
+      false)
+  from unnest(v_events) with ordinality as given
+  left join billing_private.stripe_events on stripe_events.event_id = given.event_id
+  order by given.ordinality;
+end;
+$$;
+
+
+create function billing.ingest_stripe_events(payloads text[])
+returns setof billing.ingest_result
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.ingest_stripe_events(payloads);
+end;
+
+comment on function billing.ingest_stripe_events(text[]) is
+$$Stores and applies many Stripe events in one transaction: the same as
+billing.ingest_stripe_event() for each, in less time. For service_role.
+
+payloads: at most 1,000 events as Stripe rendered them, in any order. Returns one row for each, in
+the order given. One that is not an event has the status invalid and no id; one that cannot be
+applied is kept and tried again. Neither stops the others.
+
+Errors
+  VALIDATION_FAILED  400  more than 1,000 events$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -4549,6 +4717,7 @@ revoke all on function
   billing_private.undo_change,
   billing_private.newest_of_second,
   billing_private.accept_snapshot,
+  billing_private.is_catalog_object,
   billing_private.lock_catalog,
   billing_private.try_lock_catalog,
   billing_private.lock_customer,
@@ -4587,6 +4756,11 @@ revoke all on function
   billing_private.read_envelope,
   billing_private.ingest_stripe_event,
   billing.ingest_stripe_event,
+  billing_private.envelope_or_null,
+  billing_private.lock_for_events,
+  billing_private.apply_events,
+  billing_private.ingest_stripe_events,
+  billing.ingest_stripe_events,
   billing_private.report_rejected_webhook,
   billing.report_rejected_webhook,
   billing_private.record_subscription_changes,
@@ -4678,6 +4852,8 @@ to authenticated, service_role;
 grant execute on function
   billing.ingest_stripe_event,
   billing_private.ingest_stripe_event,
+  billing.ingest_stripe_events,
+  billing_private.ingest_stripe_events,
   billing.report_rejected_webhook,
   billing_private.report_rejected_webhook,
   billing.claim_commands,

@@ -174,10 +174,12 @@ select set_eq(
     'billing.claim_commands(integer,uuid)',
     'billing.complete_command(uuid,uuid,integer,jsonb,integer)',
     'billing.ingest_stripe_event(text)',
+    'billing.ingest_stripe_events(text[])',
     'billing.report_rejected_webhook(text)',
     'billing_private.claim_commands(integer,uuid)',
     'billing_private.complete_command(uuid,uuid,integer,jsonb,integer)',
     'billing_private.ingest_stripe_event(text)',
+    'billing_private.ingest_stripe_events(text[])',
     'billing_private.report_rejected_webhook(text)'
   ],
   'exactly these functions are for the Edge Functions alone'
@@ -244,6 +246,7 @@ select set_eq(
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
     'billing_private.ingest_stripe_event(text)',
+    'billing_private.ingest_stripe_events(text[])',
     'billing_private.is_admin()',
     'billing_private.my_account_ids()',
     'billing_private.my_subscription(uuid)',

@@ -13,6 +13,7 @@ import {
   featuresOf,
   idOf,
   ingest,
+  ingestMany,
   setClock,
   type IngestAnswer,
 } from "../support/readers.ts";
@@ -186,6 +187,54 @@ describe("the events of sixty customers on eight connections", () => {
       await values(`is_primary from billing.customers where account_id = '${idOf("twins")}'
         order by is_primary`),
     ).toEqual([false, true]);
+  });
+});
+
+describe("batches of events on eight connections, beside single deliveries", () => {
+  it("A13, B1: end as in-order delivery does, and nobody waits in a circle", async () => {
+    const orderly = await addReader(owner, "batch_orderly");
+    for (const event of lifeOf("batch_orderly")) await ingest(services[0]!, event);
+    const expected = await stateOf("batch_orderly", orderly);
+
+    const names = Array.from({ length: 24 }, (_, number) => `batch${number}`);
+    const accounts = await Promise.all(names.map((name) => addReader(owner, name)));
+    const random = createRandom(24);
+    const events = names.flatMap((name, number): EventFields[] => [
+      ...lifeOf(name),
+      // Each also has a second customer, of the next one's account.
+      {
+        id: `evt_${name}_second`,
+        type: "customer.created",
+        created: start,
+        object: customer(`cus_${name}_second`, {
+          metadata: { account_id: accounts[(number + 1) % accounts.length]! },
+        }),
+      },
+      // A batch that writes the catalog holds it alone.
+      ...(number % 8 === 0 ? [priceEvent(`price_${name}`, "prod_plus")] : []),
+    ]);
+    const waiting = random.shuffled([...events, ...events]);
+    await Promise.all(
+      services.map(async (service, number) => {
+        while (waiting.length > 0) {
+          const taken = waiting.splice(0, number < 6 ? 40 : 1);
+          if (number < 6) await ingestMany(service, taken);
+          else await ingest(service, taken[0]!);
+        }
+      }),
+    );
+    // Who gave way to others has its turn now.
+    await owner.query(`update billing_private.stripe_events set next_attempt_at = billing_private.now()
+      where status = 'failed' and last_error ->> 'message' = 'canceling statement due to lock timeout'`);
+    await owner.query("select billing_private.task_retry_events()");
+
+    for (const [number, name] of names.entries()) {
+      expect(await stateOf(name, accounts[number]!), name).toEqual(expected);
+    }
+    expect(await driftOf(owner)).toEqual([]);
+    await owner.query(
+      `update billing_private.stripe_events set attempts = 1 where status = 'applied'`,
+    );
   });
 });
 

@@ -66,6 +66,15 @@ export async function ingest(service: Client, event: EventFields): Promise<Inges
   return rows[0]!;
 }
 
+/** Delivers many at once, as a back-fill does. */
+export async function ingestMany(service: Client, events: EventFields[]): Promise<IngestAnswer[]> {
+  const { rows } = await service.query<IngestAnswer>(
+    "select * from billing.ingest_stripe_events($1)",
+    [events.map(eventBody)],
+  );
+  return rows;
+}
+
 /** Keys of what the account has now. */
 export async function featuresOf(owner: Client, accountId: string): Promise<string[]> {
   const { rows } = await owner.query<{ key: string }>(
