@@ -97,6 +97,84 @@ export type Database = {
           },
         ];
       };
+      credit_notes: {
+        Row: {
+          account_id: string | null;
+          after_payment_minor: number;
+          amount_minor: number;
+          before_payment_minor: number;
+          created_at: string;
+          currency: string;
+          effective_at: string | null;
+          id: string;
+          issued_at: string | null;
+          memo: string | null;
+          number: string | null;
+          out_of_band_minor: number;
+          pdf_url: string | null;
+          reason: string | null;
+          status: string | null;
+          stripe_credit_note_id: string;
+          stripe_customer_id: string | null;
+          stripe_invoice_id: string | null;
+          stripe_refund_ids: string[];
+          voided_at: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          after_payment_minor?: number;
+          amount_minor: number;
+          before_payment_minor?: number;
+          created_at?: string;
+          currency: string;
+          effective_at?: string | null;
+          id?: string;
+          issued_at?: string | null;
+          memo?: string | null;
+          number?: string | null;
+          out_of_band_minor?: number;
+          pdf_url?: string | null;
+          reason?: string | null;
+          status?: string | null;
+          stripe_credit_note_id: string;
+          stripe_customer_id?: string | null;
+          stripe_invoice_id?: string | null;
+          stripe_refund_ids?: string[];
+          voided_at?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          after_payment_minor?: number;
+          amount_minor?: number;
+          before_payment_minor?: number;
+          created_at?: string;
+          currency?: string;
+          effective_at?: string | null;
+          id?: string;
+          issued_at?: string | null;
+          memo?: string | null;
+          number?: string | null;
+          out_of_band_minor?: number;
+          pdf_url?: string | null;
+          reason?: string | null;
+          status?: string | null;
+          stripe_credit_note_id?: string;
+          stripe_customer_id?: string | null;
+          stripe_invoice_id?: string | null;
+          stripe_refund_ids?: string[];
+          voided_at?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "credit_notes_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
       customers: {
         Row: {
           account_id: string | null;
@@ -141,6 +219,75 @@ export type Database = {
         Relationships: [
           {
             foreignKeyName: "customers_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      disputes: {
+        Row: {
+          account_id: string | null;
+          amount_minor: number;
+          created_at: string;
+          currency: string;
+          disputed_at: string | null;
+          evidence_due_at: string | null;
+          has_evidence: boolean;
+          id: string;
+          is_refundable: boolean;
+          is_withdrawn: boolean;
+          network_reason_code: string | null;
+          reason: string | null;
+          status: string | null;
+          stripe_charge_id: string | null;
+          stripe_dispute_id: string;
+          stripe_payment_key: string | null;
+          updated_at: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          amount_minor: number;
+          created_at?: string;
+          currency: string;
+          disputed_at?: string | null;
+          evidence_due_at?: string | null;
+          has_evidence?: boolean;
+          id?: string;
+          is_refundable?: boolean;
+          is_withdrawn?: boolean;
+          network_reason_code?: string | null;
+          reason?: string | null;
+          status?: string | null;
+          stripe_charge_id?: string | null;
+          stripe_dispute_id: string;
+          stripe_payment_key?: string | null;
+          updated_at?: string;
+        };
+        Update: {
+          account_id?: string | null;
+          amount_minor?: number;
+          created_at?: string;
+          currency?: string;
+          disputed_at?: string | null;
+          evidence_due_at?: string | null;
+          has_evidence?: boolean;
+          id?: string;
+          is_refundable?: boolean;
+          is_withdrawn?: boolean;
+          network_reason_code?: string | null;
+          reason?: string | null;
+          status?: string | null;
+          stripe_charge_id?: string | null;
+          stripe_dispute_id?: string;
+          stripe_payment_key?: string | null;
+          updated_at?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "disputes_account_id_fkey";
             columns: ["account_id"];
             isOneToOne: false;
             referencedRelation: "accounts";

@@ -40,11 +40,14 @@
 --   22  billing.invoice_lines
 --   23  billing.payments
 --   24  billing.refunds
---   25  billing.payment_methods
---   26  billing.checkout_sessions
---   27  billing.entitlement_grants
---   28  billing.entitlements
---   29  billing_private.entitlement_history
+--   25  billing.disputes
+--   26  billing_private.early_fraud_warnings
+--   27  billing.credit_notes
+--   28  billing.payment_methods
+--   29  billing.checkout_sessions
+--   30  billing.entitlement_grants
+--   31  billing.entitlements
+--   32  billing_private.entitlement_history
 -- =============================================================================
 
 
@@ -1373,7 +1376,162 @@ grant select on billing.refunds to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing.payment_methods
+-- 25  billing.disputes
+-- -----------------------------------------------------------------------------
+
+create table billing.disputes (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  stripe_payment_key text,
+  status text,
+  reason text,
+  network_reason_code text,
+  amount_minor bigint not null,
+  currency text not null,
+  is_withdrawn boolean not null default false,
+  is_refundable boolean not null default false,
+  evidence_due_at timestamptz,
+  has_evidence boolean not null default false,
+  disputed_at timestamptz,
+  stripe_dispute_id text not null,
+  stripe_charge_id text,
+  created_at timestamptz not null default billing_private.now(),
+  updated_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_dispute_id)
+);
+
+comment on table billing.disputes is
+  'Payments whose payer asked the bank for the money back. Amounts in the currency''s smallest '
+  'unit.';
+comment on column billing.disputes.status is
+  'warning_needs_response, warning_under_review, warning_closed (inquiries, no money moves), '
+  'needs_response, under_review, lost, won, appeal_needs_response, appeal_under_review, prevented; '
+  'open vocabulary. A lost dispute may be appealed.';
+comment on column billing.disputes.is_withdrawn is
+  'The money is out of our Stripe balance; back to false once it was reinstated.';
+comment on column billing.disputes.is_refundable is
+  'The payment may still be refunded, which ends an inquiry.';
+comment on column billing.disputes.evidence_due_at is
+  'Until when the bank accepts evidence.';
+comment on column billing.disputes.updated_at is
+  'When Stripe said what the row says.';
+
+create index disputes_account_id_idx on billing.disputes (account_id);
+create index disputes_stripe_payment_key_idx on billing.disputes (stripe_payment_key);
+
+alter table billing.disputes enable row level security;
+
+create policy select_member on billing.disputes
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.disputes from public, anon, authenticated, service_role;
+grant select on billing.disputes to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 26  billing_private.early_fraud_warnings
+-- -----------------------------------------------------------------------------
+
+-- Private: whoever is suspected is not told.
+create table billing_private.early_fraud_warnings (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  stripe_payment_key text,
+  fraud_type text,
+  is_actionable boolean not null default false,
+  warned_at timestamptz,
+  stripe_early_fraud_warning_id text not null,
+  stripe_charge_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_early_fraud_warning_id)
+);
+
+comment on table billing_private.early_fraud_warnings is
+  'Payments an issuer suspects. Most become disputes; a refund before that prevents it.';
+comment on column billing_private.early_fraud_warnings.fraud_type is
+  'What the issuer suspects (made_with_stolen_card, …); open vocabulary.';
+comment on column billing_private.early_fraud_warnings.is_actionable is
+  'The payment is neither refunded nor disputed yet.';
+
+create index early_fraud_warnings_account_id_idx
+  on billing_private.early_fraud_warnings (account_id);
+create index early_fraud_warnings_stripe_payment_key_idx
+  on billing_private.early_fraud_warnings (stripe_payment_key);
+
+alter table billing_private.early_fraud_warnings enable row level security;
+
+create policy select_nobody on billing_private.early_fraud_warnings
+  for select to public using (false);
+
+revoke all on billing_private.early_fraud_warnings from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 27  billing.credit_notes
+-- -----------------------------------------------------------------------------
+
+create table billing.credit_notes (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  number text,
+  status text,
+  reason text,
+  memo text,
+  currency text not null,
+  amount_minor bigint not null,
+  before_payment_minor bigint not null default 0,
+  after_payment_minor bigint not null default 0,
+  out_of_band_minor bigint not null default 0,
+  issued_at timestamptz,
+  effective_at timestamptz,
+  voided_at timestamptz,
+  pdf_url text,
+  stripe_credit_note_id text not null,
+  stripe_invoice_id text,
+  stripe_customer_id text,
+  stripe_refund_ids text[] not null default '{}',
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_credit_note_id)
+);
+
+comment on table billing.credit_notes is
+  'What was taken off an invoice after it was finalized. Amounts in the currency''s smallest unit.';
+comment on column billing.credit_notes.status is
+  'issued or void; open vocabulary.';
+comment on column billing.credit_notes.amount_minor is
+  'The whole, with tax: what was credited before and after payment together.';
+comment on column billing.credit_notes.before_payment_minor is
+  'The part that made an open invoice smaller.';
+comment on column billing.credit_notes.after_payment_minor is
+  'The part given back of what was paid: as refund, as balance, or out of band.';
+comment on column billing.credit_notes.out_of_band_minor is
+  'The part of after_payment_minor that was given back outside Stripe.';
+
+create index credit_notes_account_id_idx on billing.credit_notes (account_id);
+create index credit_notes_stripe_invoice_id_idx on billing.credit_notes (stripe_invoice_id);
+create index credit_notes_stripe_customer_id_idx on billing.credit_notes (stripe_customer_id);
+
+alter table billing.credit_notes enable row level security;
+
+create policy select_member on billing.credit_notes
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.credit_notes from public, anon, authenticated, service_role;
+grant select on billing.credit_notes to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 28  billing.payment_methods
 -- -----------------------------------------------------------------------------
 
 create table billing.payment_methods (
@@ -1415,7 +1573,7 @@ grant select on billing.payment_methods to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 26  billing.checkout_sessions
+-- 29  billing.checkout_sessions
 -- -----------------------------------------------------------------------------
 
 create table billing.checkout_sessions (
@@ -1467,7 +1625,7 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.entitlement_grants
+-- 30  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -1508,7 +1666,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.entitlements
+-- 31  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -1554,7 +1712,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing_private.entitlement_history
+-- 32  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (

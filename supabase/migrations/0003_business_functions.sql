@@ -24,22 +24,23 @@
 --   6  projector: subscription
 --   7  projector: invoice
 --   8  projectors: payment intent, charge, refund, payment method
---   9  projector: checkout session
---   10  applying an event
---   11  billing.ingest_stripe_event() and ingest_stripe_events()
---   12  billing.report_rejected_webhook()
---   13  history of subscriptions
---   14  billing.plan_offers and list_plans()
---   15  billing.my_subscription()
---   16  commands
---   17  billing.prepare_checkout()
---   18  billing.prepare_portal()
---   19  billing.claim_commands() and complete_command()
---   20  rules of the lifecycle
---   21  billing.cancel_subscription() and undo_cancel()
---   22  billing.change_plan()
---   23  manual subscriptions
---   24  who may call what
+--   9  projectors: dispute, early fraud warning, credit note
+--   10  projector: checkout session
+--   11  applying an event
+--   12  billing.ingest_stripe_event() and ingest_stripe_events()
+--   13  billing.report_rejected_webhook()
+--   14  history of subscriptions
+--   15  billing.plan_offers and list_plans()
+--   16  billing.my_subscription()
+--   17  commands
+--   18  billing.prepare_checkout()
+--   19  billing.prepare_portal()
+--   20  billing.claim_commands() and complete_command()
+--   21  rules of the lifecycle
+--   22  billing.cancel_subscription() and undo_cancel()
+--   23  billing.change_plan()
+--   24  manual subscriptions
+--   25  who may call what
 -- =============================================================================
 
 
@@ -187,6 +188,7 @@ begin
       when 'checkout.session' then coalesce(v_status in ('complete', 'expired'), false)
       when 'payment_intent' then coalesce(v_status in ('succeeded', 'canceled'), false)
       when 'refund' then coalesce(v_status in ('failed', 'canceled'), false)
+      when 'credit_note' then coalesce(v_status = 'void', false)
       else false
     end;
 end;
@@ -210,6 +212,13 @@ begin
     when 'charge' then array_position(array['pending'], p_object ->> 'status')
     when 'refund' then array_position(array['pending', 'requires_action'], p_object ->> 'status')
     when 'checkout.session' then array_position(array['open'], p_object ->> 'status')
+    -- An inquiry may become a dispute, and what is lost or won is open to appeal: none is final.
+    when 'dispute' then array_position(
+      array['warning_needs_response', 'warning_under_review', 'warning_closed', 'needs_response',
+        'under_review'],
+      p_object ->> 'status')
+    when 'radar.early_fraud_warning' then
+      case when p_object -> 'actionable' = 'true' then 1 end
   end, 9);
 end;
 $$;
@@ -516,8 +525,8 @@ end;
 $$;
 
 comment on function billing_private.lock_payment(text) is
-  'Held until the transaction ends by whoever binds a payment''s refunds, which name no customer: '
-  'who comes second finds what the first has written.';
+  'Held until the transaction ends by whoever binds a payment''s refunds and disputes, which name '
+  'no customer: who comes second finds what the first has written.';
 
 
 create function billing_private.account_of_customer(p_stripe_customer_id text)
@@ -638,6 +647,10 @@ begin
   set account_id = p_account_id
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
 
+  update billing.credit_notes
+  set account_id = p_account_id
+  where stripe_customer_id = p_stripe_customer_id and account_id is null;
+
   with bound as (
     update billing.payments
     set account_id = p_account_id
@@ -645,7 +658,7 @@ begin
     returning stripe_payment_key
   )
   select array_agg(stripe_payment_key order by stripe_payment_key) into v_payment_keys from bound;
-  perform billing_private.bind_refunds(payment_key)
+  perform billing_private.bind_payment_rows(payment_key)
   from unnest(v_payment_keys) as payment_key;
 
   with bound as (
@@ -1459,7 +1472,7 @@ begin
       stripe_payment_method_id = excluded.stripe_payment_method_id,
       created_at = excluded.created_at;
 
-  perform billing_private.bind_refunds(p_object ->> 'id');
+  perform billing_private.bind_payment_rows(p_object ->> 'id');
 end;
 $$;
 
@@ -1539,7 +1552,7 @@ begin
       stripe_charge_id = excluded.stripe_charge_id,
       stripe_invoice_id = coalesce(stored.stripe_invoice_id, excluded.stripe_invoice_id);
 
-  perform billing_private.bind_refunds(coalesce(v_intent_id, p_object ->> 'id'));
+  perform billing_private.bind_payment_rows(coalesce(v_intent_id, p_object ->> 'id'));
 end;
 $$;
 
@@ -1582,7 +1595,7 @@ comment on function billing_private.project_invoice_payment(jsonb, billing_priva
   'Links a payment to the invoice it pays.';
 
 
-create function billing_private.bind_refunds(p_stripe_payment_key text)
+create function billing_private.bind_payment_rows(p_stripe_payment_key text)
 returns void
 language plpgsql
 volatile
@@ -1598,11 +1611,27 @@ begin
     and refunds.stripe_payment_key = p_stripe_payment_key
     and refunds.account_id is null
     and payments.account_id is not null;
+
+  update billing.disputes
+  set account_id = payments.account_id
+  from billing.payments
+  where payments.stripe_payment_key = p_stripe_payment_key
+    and disputes.stripe_payment_key = p_stripe_payment_key
+    and disputes.account_id is null
+    and payments.account_id is not null;
+
+  update billing_private.early_fraud_warnings
+  set account_id = payments.account_id
+  from billing.payments
+  where payments.stripe_payment_key = p_stripe_payment_key
+    and early_fraud_warnings.stripe_payment_key = p_stripe_payment_key
+    and early_fraud_warnings.account_id is null
+    and payments.account_id is not null;
 end;
 $$;
 
-comment on function billing_private.bind_refunds(text) is
-  'Gives refunds that came before their payment its account.';
+comment on function billing_private.bind_payment_rows(text) is
+  'Gives refunds, disputes and warnings that came before their payment its account.';
 
 
 create function billing_private.project_refund(
@@ -1640,7 +1669,7 @@ begin
       reason = excluded.reason,
       failure_reason = excluded.failure_reason;
 
-  perform billing_private.bind_refunds(v_payment_key);
+  perform billing_private.bind_payment_rows(v_payment_key);
 end;
 $$;
 
@@ -1696,7 +1725,213 @@ comment on function billing_private.project_payment_method(jsonb, billing_privat
 
 
 -- -----------------------------------------------------------------------------
--- 9  projector: checkout session
+-- 9  projectors: dispute, early fraud warning, credit note
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_dispute(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_charge_id text := billing_private.stripe_id(p_object -> 'charge');
+  v_payment_key text := coalesce(
+    billing_private.stripe_id(p_object -> 'payment_intent'), v_charge_id);
+begin
+  perform billing_private.lock_payment(v_payment_key);
+
+  insert into billing.disputes as stored (
+    stripe_payment_key, status, reason, network_reason_code, amount_minor, currency, is_withdrawn,
+    is_refundable, evidence_due_at, has_evidence, disputed_at, stripe_dispute_id, stripe_charge_id,
+    updated_at
+  )
+  values (
+    v_payment_key, p_object ->> 'status', p_object ->> 'reason', p_object ->> 'network_reason_code',
+    coalesce(billing_private.stripe_integer(p_object -> 'amount'), 0),
+    coalesce(p_object ->> 'currency', 'xxx'),
+    billing_private.is_withdrawn(p_object),
+    coalesce(p_object -> 'is_charge_refundable' = 'true', false),
+    billing_private.stripe_time(p_object #> '{evidence_details,due_by}'),
+    coalesce(p_object #> '{evidence_details,has_evidence}' = 'true', false),
+    coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at),
+    p_object ->> 'id', v_charge_id, p_event.occurred_at
+  )
+  on conflict (stripe_dispute_id) do update
+  set stripe_payment_key = excluded.stripe_payment_key,
+      status = excluded.status,
+      reason = excluded.reason,
+      network_reason_code = excluded.network_reason_code,
+      amount_minor = excluded.amount_minor,
+      currency = excluded.currency,
+      is_withdrawn = excluded.is_withdrawn,
+      is_refundable = excluded.is_refundable,
+      evidence_due_at = excluded.evidence_due_at,
+      has_evidence = excluded.has_evidence,
+      disputed_at = excluded.disputed_at,
+      stripe_charge_id = excluded.stripe_charge_id,
+      updated_at = excluded.updated_at;
+
+  perform billing_private.bind_payment_rows(v_payment_key);
+end;
+$$;
+
+comment on function billing_private.project_dispute(jsonb, billing_private.stripe_events) is
+  'Mirrors a dispute or inquiry. It names no customer: its account is its payment''s.';
+
+
+create function billing_private.is_withdrawn(p_object jsonb)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- One entry takes the money, a second brings it back.
+  return coalesce(
+    (
+      select sum(billing_private.stripe_integer(entry -> 'amount')) < 0
+      from jsonb_path_query(p_object, '$.balance_transactions[*]') as entry
+    ),
+    false);
+end;
+$$;
+
+comment on function billing_private.is_withdrawn(jsonb) is
+  'Whether a dispute''s money is out of our Stripe balance, by its balance transactions.';
+
+
+create function billing_private.project_early_fraud_warning(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_charge_id text := billing_private.stripe_id(p_object -> 'charge');
+  v_payment_key text := coalesce(
+    billing_private.stripe_id(p_object -> 'payment_intent'), v_charge_id);
+begin
+  perform billing_private.lock_payment(v_payment_key);
+
+  insert into billing_private.early_fraud_warnings (
+    stripe_payment_key, fraud_type, is_actionable, warned_at, stripe_early_fraud_warning_id,
+    stripe_charge_id
+  )
+  values (
+    v_payment_key, p_object ->> 'fraud_type', coalesce(p_object -> 'actionable' = 'true', false),
+    coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at),
+    p_object ->> 'id', v_charge_id
+  )
+  on conflict (stripe_early_fraud_warning_id) do update
+  set stripe_payment_key = excluded.stripe_payment_key,
+      fraud_type = excluded.fraud_type,
+      is_actionable = excluded.is_actionable,
+      warned_at = excluded.warned_at,
+      stripe_charge_id = excluded.stripe_charge_id;
+
+  perform billing_private.bind_payment_rows(v_payment_key);
+end;
+$$;
+
+comment on function billing_private.project_early_fraud_warning(
+  jsonb, billing_private.stripe_events
+) is
+  'Mirrors an issuer''s warning of fraud. It names no customer: its account is its payment''s.';
+
+
+create function billing_private.project_credit_note(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
+  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+  v_amount bigint := coalesce(billing_private.stripe_integer(p_object -> 'amount'), 0);
+begin
+  insert into billing.credit_notes as stored (
+    account_id, number, status, reason, memo, currency, amount_minor, before_payment_minor,
+    after_payment_minor, out_of_band_minor, issued_at, effective_at, voided_at, pdf_url,
+    stripe_credit_note_id, stripe_invoice_id, stripe_customer_id, stripe_refund_ids
+  )
+  values (
+    v_account_id, p_object ->> 'number', p_object ->> 'status', p_object ->> 'reason',
+    p_object ->> 'memo', coalesce(p_object ->> 'currency', 'xxx'), v_amount,
+    -- Before a note could be both (basil), its type said which it was.
+    coalesce(
+      billing_private.stripe_integer(p_object -> 'pre_payment_amount'),
+      case p_object ->> 'type' when 'pre_payment' then v_amount else 0 end),
+    coalesce(
+      billing_private.stripe_integer(p_object -> 'post_payment_amount'),
+      case p_object ->> 'type' when 'post_payment' then v_amount else 0 end),
+    coalesce(billing_private.stripe_integer(p_object -> 'out_of_band_amount'), 0),
+    coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at),
+    billing_private.stripe_time(p_object -> 'effective_at'),
+    billing_private.stripe_time(p_object -> 'voided_at'),
+    p_object ->> 'pdf', p_object ->> 'id', billing_private.stripe_id(p_object -> 'invoice'),
+    v_customer_id, billing_private.refunds_of_credit_note(p_object)
+  )
+  on conflict (stripe_credit_note_id) do update
+  set account_id = coalesce(stored.account_id, excluded.account_id),
+      number = excluded.number,
+      status = excluded.status,
+      reason = excluded.reason,
+      memo = excluded.memo,
+      currency = excluded.currency,
+      amount_minor = excluded.amount_minor,
+      before_payment_minor = excluded.before_payment_minor,
+      after_payment_minor = excluded.after_payment_minor,
+      out_of_band_minor = excluded.out_of_band_minor,
+      issued_at = excluded.issued_at,
+      effective_at = excluded.effective_at,
+      voided_at = excluded.voided_at,
+      pdf_url = excluded.pdf_url,
+      stripe_invoice_id = excluded.stripe_invoice_id,
+      stripe_customer_id = excluded.stripe_customer_id,
+      stripe_refund_ids = excluded.stripe_refund_ids;
+end;
+$$;
+
+comment on function billing_private.project_credit_note(jsonb, billing_private.stripe_events) is
+  'Mirrors a credit note.';
+
+
+create function billing_private.refunds_of_credit_note(p_object jsonb)
+returns text[]
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- A list since basil (2025-03-31), one refund before.
+  return array(
+    select billing_private.stripe_id(entry -> 'refund')
+    from jsonb_path_query(p_object, '$.refunds[*]') as entry
+    where billing_private.stripe_id(entry -> 'refund') is not null
+    union
+    select billing_private.stripe_id(p_object -> 'refund')
+    where billing_private.stripe_id(p_object -> 'refund') is not null
+    order by 1);
+end;
+$$;
+
+comment on function billing_private.refunds_of_credit_note(jsonb) is
+  'The ids of the refunds a credit note stands for, from any API version, sorted.';
+
+
+-- -----------------------------------------------------------------------------
+-- 10  projector: checkout session
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_checkout_session(
@@ -1769,7 +2004,7 @@ comment on function billing_private.project_checkout_session(
 
 
 -- -----------------------------------------------------------------------------
--- 10  applying an event
+-- 11  applying an event
 -- -----------------------------------------------------------------------------
 
 create function billing_private.refusal_of(p_event billing_private.stripe_events)
@@ -1944,7 +2179,7 @@ comment on function billing_private.apply_event(text) is
 
 
 -- -----------------------------------------------------------------------------
--- 11  billing.ingest_stripe_event() and ingest_stripe_events()
+-- 12  billing.ingest_stripe_event() and ingest_stripe_events()
 -- -----------------------------------------------------------------------------
 
 create type billing.ingest_result as (
@@ -2220,7 +2455,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 12  billing.report_rejected_webhook()
+-- 13  billing.report_rejected_webhook()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.report_rejected_webhook(p_reason text)
@@ -2260,7 +2495,7 @@ reason: the error code the request was answered with.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 13  history of subscriptions
+-- 14  history of subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.record_subscription_changes()
@@ -2393,7 +2628,7 @@ create trigger t050_history_of_inserts
 
 
 -- -----------------------------------------------------------------------------
--- 14  billing.plan_offers and list_plans()
+-- 15  billing.plan_offers and list_plans()
 -- -----------------------------------------------------------------------------
 
 create view billing.plan_offers with (security_invoker = true) as
@@ -2465,7 +2700,7 @@ store: only this store's plans; currency: only prices in it (ISO 4217).$$;
 
 
 -- -----------------------------------------------------------------------------
--- 15  billing.my_subscription()
+-- 16  billing.my_subscription()
 -- -----------------------------------------------------------------------------
 
 create type billing.subscription_summary as (
@@ -2629,7 +2864,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 16  commands
+-- 17  commands
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_command(
@@ -2827,7 +3062,7 @@ comment on function billing_private.retire_checkouts(uuid, uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 17  billing.prepare_checkout()
+-- 18  billing.prepare_checkout()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_url(
@@ -3103,7 +3338,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 18  billing.prepare_portal()
+-- 19  billing.prepare_portal()
 -- -----------------------------------------------------------------------------
 
 create type billing.portal_request as (
@@ -3179,7 +3414,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing.claim_commands() and complete_command()
+-- 20  billing.claim_commands() and complete_command()
 -- -----------------------------------------------------------------------------
 
 create type billing.claimed_command as (
@@ -3570,7 +3805,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 20  rules of the lifecycle
+-- 21  rules of the lifecycle
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_transition(
@@ -3748,7 +3983,7 @@ comment on function billing_private.is_to_end(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing.cancel_subscription() and undo_cancel()
+-- 22  billing.cancel_subscription() and undo_cancel()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.cancel_subscription(
@@ -3958,7 +4193,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.change_plan()
+-- 23  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.is_upgrade(
@@ -4429,7 +4664,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 23  manual subscriptions
+-- 24  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.period_at(
@@ -4703,7 +4938,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 24  who may call what
+-- 25  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -4745,9 +4980,14 @@ revoke all on function
   billing_private.project_payment_intent,
   billing_private.project_charge,
   billing_private.project_invoice_payment,
-  billing_private.bind_refunds,
+  billing_private.bind_payment_rows,
   billing_private.project_refund,
   billing_private.project_payment_method,
+  billing_private.project_dispute,
+  billing_private.is_withdrawn,
+  billing_private.project_early_fraud_warning,
+  billing_private.project_credit_note,
+  billing_private.refunds_of_credit_note,
   billing_private.project_checkout_session,
   billing_private.refusal_of,
   billing_private.date_back,

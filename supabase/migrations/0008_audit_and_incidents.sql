@@ -266,6 +266,8 @@ begin
       ('billing.invoice_lines', '{id}'),
       ('billing.payments', '{id}'),
       ('billing.refunds', '{id}'),
+      ('billing.disputes', '{id}'),
+      ('billing.credit_notes', '{id}'),
       ('billing.payment_methods', '{id}'),
       ('billing.checkout_sessions', '{id}'),
       ('billing.entitlement_grants', '{id}'),

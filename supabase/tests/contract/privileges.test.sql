@@ -87,8 +87,10 @@ select set_eq(
   array[
     'billing.accounts',
     'billing.checkout_sessions',
+    'billing.credit_notes',
     'billing.current_entitlements',
     'billing.customers',
+    'billing.disputes',
     'billing.entitlement_grants',
     'billing.entitlements',
     'billing.error_codes',

@@ -49,6 +49,16 @@ const storedRows = `
   select 'refunds', stripe_refund_id, to_jsonb(refunds) - '{id,created_at}'::text[]
   from billing.refunds
   union all
+  select 'disputes', stripe_dispute_id, to_jsonb(disputes) - '{id,created_at}'::text[]
+  from billing.disputes
+  union all
+  select 'early_fraud_warnings', stripe_early_fraud_warning_id,
+    to_jsonb(early_fraud_warnings) - '{id,created_at}'::text[]
+  from billing_private.early_fraud_warnings
+  union all
+  select 'credit_notes', stripe_credit_note_id, to_jsonb(credit_notes) - '{id,created_at}'::text[]
+  from billing.credit_notes
+  union all
   select 'checkout_sessions', stripe_session_id,
     to_jsonb(checkout_sessions) - '{price_id,created_at}'::text[]
   from billing.checkout_sessions
