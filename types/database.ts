@@ -1371,10 +1371,12 @@ export type Database = {
       complete_command: {
         Args: {
           command_id: string;
+          elapsed_seconds?: number;
           http_status: number;
           lease: string;
           response: Json;
           retry_after_seconds?: number;
+          stripe_date?: string;
         };
         Returns: Database["billing"]["CompositeTypes"]["command_outcome"];
         SetofOptions: {

@@ -17,13 +17,14 @@
 --   1  billing_private.stripe_events
 --   2  billing_private.stripe_objects
 --   3  billing_private.event_handlers
---   4  billing_private.webhook_rejections
---   5  billing_private.commands
---   6  billing_private.tasks
---   7  billing_private.task_runs
---   8  billing_private.health_checks
---   9  billing_private.entitlement_corrections
---   10  billing_private.admin_actions
+--   4  billing_private.stripe_resources
+--   5  billing_private.webhook_rejections
+--   6  billing_private.commands
+--   7  billing_private.tasks
+--   8  billing_private.task_runs
+--   9  billing_private.health_checks
+--   10  billing_private.entitlement_corrections
+--   11  billing_private.admin_actions
 -- =============================================================================
 
 
@@ -31,10 +32,17 @@
 -- 1  billing_private.stripe_events
 -- -----------------------------------------------------------------------------
 
+create sequence billing_private.stripe_events_sequence_seq;
+
+revoke all on sequence billing_private.stripe_events_sequence_seq
+from public, anon, authenticated, service_role;
+
 -- The payload is text: jsonb refuses \u0000, and the exact characters are the evidence.
 create table billing_private.stripe_events (
   event_id text not null,
   source text not null default 'webhook',
+  sequence bigint not null default nextval('billing_private.stripe_events_sequence_seq'),
+  builds_on text,
   type text not null,
   object_id text,
   object_type text,
@@ -54,7 +62,9 @@ create table billing_private.stripe_events (
   finished_at timestamptz,
 
   primary key (event_id),
-  constraint stripe_events_source_is_known check (source in ('webhook', 'command')),
+  constraint stripe_events_source_is_known check (
+    source in ('webhook', 'command', 'reread')
+  ),
   constraint stripe_events_status_is_known check (
     status in ('pending', 'applied', 'ignored', 'failed', 'dead', 'discarded')
   )
@@ -62,8 +72,17 @@ create table billing_private.stripe_events (
 
 comment on table billing_private.stripe_events is
   'Inbox: every verified Stripe event, and every object Stripe returned to a command, as it came.';
+comment on column billing_private.stripe_events.source is
+  'webhook; command (Stripe''s answer to a change we asked for); reread (Stripe''s answer to a '
+  'question).';
+comment on column billing_private.stripe_events.sequence is
+  'When it came, as a number; of a re-read, taken before the question was asked: it knows of all '
+  'that has a lower one.';
+comment on column billing_private.stripe_events.builds_on is
+  'Of an answer: the snapshot that was projected when the command was claimed, before the call.';
 comment on column billing_private.stripe_events.occurred_at is
-  'Stripe''s created, in whole seconds: many events share one.';
+  'Stripe''s created, in whole seconds: many events share one. Of an answer: Stripe''s clock when '
+  'it was asked.';
 comment on column billing_private.stripe_events.status is
   'pending (stored), applied, ignored (status_reason says why), failed (will be retried), dead '
   '(given up), discarded (by an admin; status_reason says why).';
@@ -84,7 +103,7 @@ create table billing_private.stripe_objects (
   event_id text not null,
   occurred_at timestamptz not null,
   is_final boolean not null default false,
-  reread_requested_at timestamptz,
+  is_ambiguous boolean not null default false,
 
   primary key (object_id),
   constraint stripe_objects_event_id_fkey foreign key (event_id)
@@ -96,8 +115,8 @@ comment on table billing_private.stripe_objects is
 comment on column billing_private.stripe_objects.is_final is
   'The snapshot is in a state nothing leads out of (canceled, paid, void, deleted, …): only '
   'another final one replaces it.';
-comment on column billing_private.stripe_objects.reread_requested_at is
-  'Set when snapshots of one second contradict each other and only Stripe can tell which is newer.';
+comment on column billing_private.stripe_objects.is_ambiguous is
+  'Snapshots of one second contradict each other: Stripe is being asked which is newer.';
 
 create index stripe_objects_event_id_idx on billing_private.stripe_objects (event_id);
 
@@ -202,7 +221,54 @@ revoke all on billing_private.event_handlers from public, anon, authenticated, s
 
 
 -- -----------------------------------------------------------------------------
--- 4  billing_private.webhook_rejections
+-- 4  billing_private.stripe_resources
+-- -----------------------------------------------------------------------------
+
+create table billing_private.stripe_resources (
+  object_type text not null,
+  retrieve_path text not null,
+  params jsonb not null default '{}',
+  snapshot_type text not null,
+  deletion_type text,
+
+  primary key (object_type),
+  constraint stripe_resources_retrieve_path_has_an_id check (retrieve_path like '%{id}%')
+);
+
+comment on table billing_private.stripe_resources is
+  'How each kind of object is read at Stripe.';
+comment on column billing_private.stripe_resources.params is
+  'Of the request: what Stripe leaves out unless it is asked to expand it.';
+comment on column billing_private.stripe_resources.snapshot_type is
+  'The event type under which what was read enters the inbox.';
+comment on column billing_private.stripe_resources.deletion_type is
+  'The same where Stripe says that there is no such object any more; null for what it never '
+  'forgets.';
+
+insert into billing_private.stripe_resources (
+  object_type, retrieve_path, params, snapshot_type, deletion_type
+) values
+  ('charge', '/v1/charges/{id}', '{}', 'charge.updated', null),
+  ('checkout.session', '/v1/checkout/sessions/{id}', '{}', 'checkout.session.completed', null),
+  ('customer', '/v1/customers/{id}', '{}', 'customer.updated', 'customer.deleted'),
+  ('invoice', '/v1/invoices/{id}', '{}', 'invoice.updated', 'invoice.deleted'),
+  ('invoice_payment', '/v1/invoice_payments/{id}', '{}', 'invoice_payment.paid', null),
+  ('payment_intent', '/v1/payment_intents/{id}', '{}', 'payment_intent.processing', null),
+  ('payment_method', '/v1/payment_methods/{id}', '{}', 'payment_method.updated', null),
+  ('price', '/v1/prices/{id}', '{"expand": ["tiers"]}', 'price.updated', 'price.deleted'),
+  ('product', '/v1/products/{id}', '{}', 'product.updated', 'product.deleted'),
+  ('refund', '/v1/refunds/{id}', '{}', 'refund.updated', null),
+  ('subscription', '/v1/subscriptions/{id}', '{}', 'customer.subscription.updated', null);
+
+alter table billing_private.stripe_resources enable row level security;
+create policy select_nobody on billing_private.stripe_resources
+  for select to public using (false);
+
+revoke all on billing_private.stripe_resources from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 5  billing_private.webhook_rejections
 -- -----------------------------------------------------------------------------
 
 -- Counted, not listed: whoever can reach the endpoint can cause these rows.
@@ -228,14 +294,14 @@ revoke all on billing_private.webhook_rejections from public, anon, authenticate
 
 
 -- -----------------------------------------------------------------------------
--- 5  billing_private.commands
+-- 6  billing_private.commands
 -- -----------------------------------------------------------------------------
 
 create table billing_private.commands (
   id uuid not null default gen_random_uuid(),
   position bigint generated always as identity,
   kind text not null,
-  account_id uuid not null references billing.accounts (id) on delete restrict,
+  account_id uuid references billing.accounts (id) on delete restrict,
   subscription_id uuid references billing.subscriptions (id) on delete restrict,
   subject_id uuid,
   method text not null default 'POST',
@@ -243,6 +309,7 @@ create table billing_private.commands (
   params jsonb not null default '{}',
   target_object_id text,
   target_event_id text,
+  sequence bigint,
   status text not null default 'pending',
   attempts integer not null default 0,
   next_attempt_at timestamptz not null default billing_private.now(),
@@ -268,14 +335,18 @@ create table billing_private.commands (
 comment on table billing_private.commands is
   'Outbox: calls to Stripe, written in the transaction that wants them. The id is the idempotency '
   'key.';
+comment on column billing_private.commands.account_id is
+  'Null for what the machine asks for itself: that stands in no account''s line.';
 comment on column billing_private.commands.position is
   'Commands of one account run one at a time, in this order.';
 comment on column billing_private.commands.subject_id is
   'The checkout or portal request a waiting user is behind; lets its own function run it at once. '
   'Of a schedule''s commands, the price it leads to.';
 comment on column billing_private.commands.target_object_id is
-  'The Stripe object it changes; target_event_id is its snapshot when the command was claimed, '
-  'before the call.';
+  'The Stripe object it changes or reads; target_event_id is its snapshot when the command was '
+  'claimed, before the call.';
+comment on column billing_private.commands.sequence is
+  'Taken when it was claimed: the place of what it reads among the snapshots of the inbox.';
 
 create index commands_account_id_idx on billing_private.commands (account_id, position);
 create index commands_subscription_id_idx on billing_private.commands (subscription_id);
@@ -287,7 +358,7 @@ revoke all on billing_private.commands from public, anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 6  billing_private.tasks
+-- 7  billing_private.tasks
 -- -----------------------------------------------------------------------------
 
 create table billing_private.tasks (
@@ -325,7 +396,7 @@ revoke all on billing_private.tasks from public, anon, authenticated, service_ro
 
 
 -- -----------------------------------------------------------------------------
--- 7  billing_private.task_runs
+-- 8  billing_private.task_runs
 -- -----------------------------------------------------------------------------
 
 create table billing_private.task_runs (
@@ -355,7 +426,7 @@ revoke all on billing_private.task_runs from public, anon, authenticated, servic
 
 
 -- -----------------------------------------------------------------------------
--- 8  billing_private.health_checks
+-- 9  billing_private.health_checks
 -- -----------------------------------------------------------------------------
 
 create table billing_private.health_checks (
@@ -382,7 +453,7 @@ revoke all on billing_private.health_checks from public, anon, authenticated, se
 
 
 -- -----------------------------------------------------------------------------
--- 9  billing_private.entitlement_corrections
+-- 10  billing_private.entitlement_corrections
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_corrections (
@@ -417,7 +488,7 @@ from public, anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 10  billing_private.admin_actions
+-- 11  billing_private.admin_actions
 -- -----------------------------------------------------------------------------
 
 -- Some corrections change no business table (a replay, a retry), so what the audit says of the

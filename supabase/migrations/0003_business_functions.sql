@@ -269,22 +269,26 @@ stable
 set search_path = ''
 as $$
 begin
-  with snapshots as materialized (
+  with found as materialized (
     select
       stripe_events.event_id,
-      (stripe_events.type like '%.created')::integer as is_creation,
-      (stripe_events.source = 'command')::integer as is_response,
+      stripe_events.source,
+      stripe_events.builds_on,
+      stripe_events.type like '%.created' as is_creation,
+      billing_private.is_final_snapshot(
+        stripe_events.type, parsed.event #> '{data,object}'
+      )::integer as is_final,
+      billing_private.status_rank(parsed.event #> '{data,object}') as rank,
       -- Stripe writes null for what is not there, and leaves it out as well.
       jsonb_strip_nulls(parsed.event #> '{data,object}') as object,
       nullif(nullif(parsed.event #> '{data,previous_attributes}', '{}'), 'null') as previous,
       jsonb_strip_nulls(billing_private.undo_change(
         parsed.event #> '{data,object}',
         nullif(nullif(parsed.event #> '{data,previous_attributes}', '{}'), 'null')
-      )) as origin,
-      billing_private.is_final_snapshot(
-        stripe_events.type, parsed.event #> '{data,object}'
-      )::integer as is_final,
-      billing_private.status_rank(parsed.event #> '{data,object}') as rank
+      )) as state_before,
+      stripe_events.sequence < max(stripe_events.sequence) filter (
+        where stripe_events.source = 'reread'
+      ) over () as is_outdated
     from billing_private.stripe_events
     cross join lateral (
       select billing_private.parse_json(stripe_events.payload) as event
@@ -293,10 +297,35 @@ begin
       and stripe_events.occurred_at = p_occurred_at
       and coalesce(stripe_events.status_reason, 'superseded') = 'superseded'
   ),
+  -- A re-read knows of all that had come when Stripe was asked.
+  snapshots as materialized (
+    select
+      found.*,
+      coalesce(found.state_before, (
+        select base.object from found as base where base.event_id = found.builds_on
+      )) as origin
+    from found
+    where found.is_final = 1
+      or not coalesce(found.is_outdated, false)
+  ),
+  -- One change may be told twice, by its event and by the answer to the command that made it.
+  changes as materialized (
+    select
+      origin,
+      object,
+      greatest(
+        count(*) filter (where source = 'webhook'), count(*) filter (where source <> 'webhook')
+      ) as times
+    from snapshots
+    where previous is not null
+      or is_creation
+      or source <> 'webhook'
+    group by origin, object
+  ),
   judged as (
     select
       snapshots.*,
-      -- Each update leads from one state to another: the last one is come to more often than left,
+      -- Each change leads from one state to another: the last one is come to more often than left,
       -- also where the object goes back and forth. By times and by ways, because Stripe may tell
       -- one change in two events; where these differ, nobody knows.
       (coming.times <= leaving.times or coming.ways <= leaving.ways)::integer as is_left,
@@ -305,27 +334,28 @@ begin
         select
         from snapshots as later
         where later.event_id <> snapshots.event_id
-          and snapshots.object = jsonb_strip_nulls(
-            billing_private.undo_change(snapshots.object, later.previous))
+          and snapshots.object in (
+            jsonb_strip_nulls(billing_private.undo_change(snapshots.object, later.previous)),
+            later.origin
+          )
       )::integer as is_followed
     from snapshots
     cross join lateral (
-      select count(*) as times, count(distinct coalesce(origin, 'null')) as ways
-      from snapshots as coming
-      where coming.object = snapshots.object
-        and (coming.previous is not null or 1 in (coming.is_creation, coming.is_response))
+      select coalesce(sum(changes.times), 0) as times, count(*) as ways
+      from changes
+      where changes.object = snapshots.object
     ) as coming
     cross join lateral (
-      select count(*) as times, count(distinct leaving.object) as ways
-      from snapshots as leaving
-      where leaving.origin = snapshots.object
+      select coalesce(sum(changes.times), 0) as times, count(*) as ways
+      from changes
+      where changes.origin = snapshots.object
     ) as leaving
   ),
   ranked as (
     select
       judged.*,
       dense_rank() over (
-        order by is_final desc, is_creation, is_left, is_followed, rank desc, is_response desc
+        order by is_final desc, is_creation, is_left, is_followed, rank desc
       ) as place
     from judged
   )
@@ -339,8 +369,8 @@ end;
 $$;
 
 comment on function billing_private.newest_of_second(text, timestamptz) is
-$$Which of an object's snapshots of one second is the last: final states, then chains of
-previous_attributes,
+$$Which of an object's snapshots of one second is the last: final states, then what came after the
+last re-read was asked for, then chains of previous_attributes and of answers to commands,
 then the rank of the status. Depends on the set alone. Ambiguous when those rules leave several
 different ones.$$;
 
@@ -387,7 +417,7 @@ begin
     set event_id = p_event.event_id,
         occurred_at = p_event.occurred_at,
         is_final = v_is_final,
-        reread_requested_at = null
+        is_ambiguous = false
     where object_id = p_event.object_id;
     return p_object;
   end if;
@@ -396,11 +426,13 @@ begin
 
   update billing_private.stripe_objects
   set event_id = v_newest.event_id,
-      reread_requested_at = case when v_newest.is_ambiguous then billing_private.now() end
+      is_ambiguous = v_newest.is_ambiguous
   where object_id = p_event.object_id
-    and (event_id, reread_requested_at is not null)
-      is distinct from (v_newest.event_id, v_newest.is_ambiguous);
+    and (event_id, is_ambiguous) is distinct from (v_newest.event_id, v_newest.is_ambiguous);
 
+  if v_newest.is_ambiguous then
+    perform billing_private.request_reread(v_stored.object_type, v_stored.object_id, 'ambiguous');
+  end if;
   if v_newest.event_id = v_stored.event_id then
     return null;
   end if;
@@ -2080,7 +2112,7 @@ declare
 begin
   perform billing_private.lock_catalog(p_event.object_type);
   perform billing_private.lock_customer(coalesce(p_event.stripe_customer_id, p_event.object_id));
-  if p_event.source = 'command' then
+  if p_event.source <> 'webhook' then
     perform billing_private.set_cause(
       'command', replace(p_event.event_id, 'command:', ''), p_event.type);
   else
@@ -2905,6 +2937,40 @@ comment on function billing_private.enqueue_command(
   'which is its idempotency key.';
 
 
+create function billing_private.request_reread(
+  p_object_type text,
+  p_object_id text,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- One that waits will answer this question too; one that is under way may be too early for it.
+  insert into billing_private.commands (
+    kind, method, path, params, target_object_id, cause, request_id
+  )
+  select
+    'reread', 'GET', replace(retrieve_path, '{id}', p_object_id), params, p_object_id,
+    jsonb_build_object('reason', p_reason), billing_private.request_id()
+  from billing_private.stripe_resources
+  where object_type = p_object_type
+    and not exists (
+      select
+      from billing_private.commands
+      where target_object_id = p_object_id
+        and kind = 'reread'
+        and status = 'pending'
+    );
+end;
+$$;
+
+comment on function billing_private.request_reread(text, text, text) is
+  'Asks Stripe how an object is now, unless that question already waits in the outbox.';
+
+
 create function billing_private.enqueue_customer_creation(p_account_id uuid)
 returns void
 language plpgsql
@@ -3477,7 +3543,7 @@ begin
           )
           and 'create_portal' not in (other.kind, commands.kind)
       )
-    order by commands.position
+    order by commands.account_id is null, commands.position
     limit v_batch
     for update skip locked
   )
@@ -3492,7 +3558,8 @@ begin
         select stripe_objects.event_id
         from billing_private.stripe_objects
         where stripe_objects.object_id = commands.target_object_id
-      )
+      ),
+      sequence = nextval('billing_private.stripe_events_sequence_seq')
   from due
   where commands.id = due.id
   returning commands.id, commands.lease, commands.method, commands.path, commands.params;
@@ -3570,7 +3637,9 @@ create function billing_private.complete_command(
   p_lease uuid,
   p_http_status integer,
   p_response jsonb,
-  p_retry_after_seconds integer
+  p_retry_after_seconds integer,
+  p_stripe_date text,
+  p_elapsed_seconds numeric
 )
 returns billing.command_outcome
 language plpgsql
@@ -3582,6 +3651,7 @@ declare
   v_command billing_private.commands;
   v_retry_at timestamptz;
   v_status text;
+  v_asked_at timestamptz := billing_private.asked_at(p_stripe_date, p_elapsed_seconds);
 begin
   select * into v_command
   from billing_private.commands
@@ -3602,7 +3672,9 @@ begin
     v_status := 'dead';
     p_response := '{"error": {"code": "other_livemode",
       "message": "The secret key is of the other Stripe mode than this database."}}';
-  elsif p_http_status between 200 and 299 then
+  elsif p_http_status between 200 and 299
+    or billing_private.is_gone(v_command, p_response)
+  then
     v_status := 'succeeded';
   else
     v_retry_at := billing_private.retry_at(
@@ -3625,7 +3697,7 @@ begin
 
   perform billing_private.set_cause('command', p_command_id::text, v_command.kind);
   if v_status = 'succeeded' then
-    perform billing_private.command_succeeded(v_command, p_response);
+    perform billing_private.command_succeeded(v_command, p_response, v_asked_at);
   elsif v_status = 'dead' then
     perform billing_private.command_refused(v_command, p_response);
   end if;
@@ -3634,9 +3706,63 @@ end;
 $$;
 
 
-create function billing_private.command_succeeded(
+create function billing_private.asked_at(
+  p_stripe_date text,
+  p_elapsed_seconds numeric
+)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- Stripe's clock only: ours may be minutes off. Its Date has whole seconds and is written last.
+  if p_stripe_date ~ '^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$' then
+    return date_trunc('second',
+      p_stripe_date::timestamptz - make_interval(secs => coalesce(p_elapsed_seconds, 0)));
+  end if;
+  return null;
+exception when datetime_field_overflow or invalid_datetime_format then
+  return null;
+end;
+$$;
+
+comment on function billing_private.asked_at(text, numeric) is
+  'When Stripe got a question at the earliest, by Stripe''s clock: the Date of its answer less how '
+  'long the call took; null when the answer has no date.';
+
+
+create function billing_private.is_gone(
   p_command billing_private.commands,
   p_response jsonb
+)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return p_command.kind = 'reread'
+    and coalesce(p_response #>> '{error,code}' = 'resource_missing', false)
+    and exists (
+      select
+      from billing_private.stripe_objects
+      join billing_private.stripe_resources using (object_type)
+      where stripe_objects.object_id = p_command.target_object_id
+        and stripe_resources.deletion_type is not null
+    );
+end;
+$$;
+
+comment on function billing_private.is_gone(billing_private.commands, jsonb) is
+  'True when Stripe says that an object it once told of does not exist, and it is of a kind that '
+  'can be deleted.';
+
+
+create function billing_private.command_succeeded(
+  p_command billing_private.commands,
+  p_response jsonb,
+  p_asked_at timestamptz
 )
 returns void
 language plpgsql
@@ -3651,7 +3777,8 @@ begin
       perform billing_private.lock_catalog('customer');
       perform billing_private.lock_customer(p_response ->> 'id');
       perform billing_private.lock_account(p_command.account_id);
-      perform billing_private.apply_response(p_command, p_response, 'customer.created');
+      perform billing_private.apply_response(
+        p_command, p_response, 'customer.created', p_asked_at);
       perform billing_private.bind_customer(p_response ->> 'id', p_command.account_id);
       select * into v_checkout
       from billing.checkout_sessions
@@ -3661,12 +3788,16 @@ begin
         perform billing_private.enqueue_session_creation(v_checkout);
       end if;
     when 'create_checkout' then
-      perform billing_private.apply_response(p_command, p_response, 'checkout.session.completed');
+      perform billing_private.apply_response(
+        p_command, p_response, 'checkout.session.completed', p_asked_at);
     when 'expire_checkout' then
-      perform billing_private.apply_response(p_command, p_response, 'checkout.session.expired');
+      perform billing_private.apply_response(
+        p_command, p_response, 'checkout.session.expired', p_asked_at);
     when 'update_subscription', 'cancel_subscription', 'undo_cancel', 'change_plan' then
       perform billing_private.apply_response(
-        p_command, p_response, 'customer.subscription.updated');
+        p_command, p_response, 'customer.subscription.updated', p_asked_at);
+    when 'reread' then
+      perform billing_private.apply_reread(p_command, p_response, p_asked_at);
     when 'create_schedule' then
       perform billing_private.enqueue_schedule_phases(p_command, p_response);
     when 'update_schedule' then
@@ -3679,7 +3810,9 @@ begin
 end;
 $$;
 
-comment on function billing_private.command_succeeded(billing_private.commands, jsonb) is
+comment on function billing_private.command_succeeded(
+  billing_private.commands, jsonb, timestamptz
+) is
   'What follows from Stripe''s answer to a command.';
 
 
@@ -3717,10 +3850,13 @@ comment on function billing_private.command_refused(billing_private.commands, js
   'What follows when Stripe refuses a command for good.';
 
 
+-- Stamped by Stripe's clock, and with no less than the snapshot it builds on: whatever Stripe did
+-- after it was asked still counts as newer, whatever it had told before does not.
 create function billing_private.apply_response(
   p_command billing_private.commands,
   p_object jsonb,
-  p_as_type text
+  p_as_type text,
+  p_asked_at timestamptz
 )
 returns void
 language plpgsql
@@ -3728,52 +3864,92 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_stored billing_private.stripe_objects;
   v_event_id text := 'command:' || p_command.id;
+  v_customer_id text := case
+    when p_object ->> 'object' = 'customer' then p_object ->> 'id'
+    else billing_private.stripe_id(p_object -> 'customer')
+  end;
+  v_occurred_at timestamptz := greatest(
+    p_asked_at,
+    billing_private.stripe_time(p_object -> 'created'),
+    (select occurred_at
+    from billing_private.stripe_events
+    where event_id = p_command.target_event_id));
 begin
   perform billing_private.lock_catalog(p_object ->> 'object');
-  perform billing_private.lock_customer(coalesce(
-    billing_private.stripe_id(p_object -> 'customer'), p_object ->> 'id'));
-  select * into v_stored
-  from billing_private.stripe_objects
-  where object_id = p_object ->> 'id';
+  perform billing_private.lock_customer(coalesce(v_customer_id, p_object ->> 'id'));
 
-  -- An event that came in during the call may be newer than the answer; its successors decide.
-  if v_stored.event_id is distinct from p_command.target_event_id then
-    update billing_private.stripe_objects
-    set reread_requested_at = billing_private.now()
-    where object_id = v_stored.object_id
-      and p_command.target_event_id is not null;
-    return;
-  end if;
-
-  -- Stamped with the time of the snapshot it builds on, never with this machine's clock: any event
-  -- Stripe made since then still counts as newer.
   insert into billing_private.stripe_events (
-    event_id, source, type, object_id, object_type, stripe_customer_id, livemode, occurred_at,
-    payload, request_id
+    event_id, source, sequence, builds_on, type, object_id, object_type, stripe_customer_id,
+    livemode, occurred_at, payload, request_id
   )
-  values (
-    v_event_id, 'command', p_as_type, p_object ->> 'id', p_object ->> 'object',
-    billing_private.stripe_id(p_object -> 'customer'),
-    coalesce(p_object -> 'livemode' = 'true', false),
-    coalesce(
-      v_stored.occurred_at, billing_private.stripe_time(p_object -> 'created'),
-      billing_private.now()),
+  select
+    v_event_id,
+    case when p_command.kind = 'reread' then 'reread' else 'command' end,
+    case
+      when p_command.kind = 'reread' then p_command.sequence
+      else nextval('billing_private.stripe_events_sequence_seq')
+    end,
+    p_command.target_event_id,
+    p_as_type, p_object ->> 'id', p_object ->> 'object', v_customer_id,
+    -- Not every object says of which mode it is; that of the answer has been compared.
+    settings.stripe_livemode,
+    coalesce(v_occurred_at, billing_private.now()),
     jsonb_build_object('data', jsonb_build_object('object', p_object)),
     billing_private.request_id()
-  );
-  update billing_private.stripe_objects
-  set event_id = v_event_id,
-      is_final = billing_private.is_final_snapshot(p_as_type, p_object)
-  where object_id = v_stored.object_id;
+  from billing_private.settings;
   perform billing_private.apply_event(v_event_id);
 end;
 $$;
 
-comment on function billing_private.apply_response(billing_private.commands, jsonb, text) is
-  'Applies the object Stripe returned as if an event had brought it, unless an event was faster. '
-  'What cannot be applied is tried again like an event; the call is not made again for it.';
+comment on function billing_private.apply_response(
+  billing_private.commands, jsonb, text, timestamptz
+) is
+  'Puts an object that Stripe returned into the inbox and applies it like an event''s. What cannot '
+  'be applied is tried again like an event; the call is not made again for it.';
+
+
+create function billing_private.apply_reread(
+  p_command billing_private.commands,
+  p_response jsonb,
+  p_asked_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_resource billing_private.stripe_resources;
+  v_object jsonb := p_response;
+begin
+  -- What is gone has no fields left to tell: it is what it was, and deleted.
+  if p_response -> 'deleted' = 'true' or p_response ? 'error' then
+    select billing_private.parse_json(payload) #> '{data,object}' || '{"deleted": true}'
+    into v_object
+    from billing_private.stripe_objects
+    join billing_private.stripe_events using (event_id)
+    where stripe_objects.object_id = p_command.target_object_id;
+    v_object := coalesce(v_object, p_response);
+  end if;
+
+  select * into strict v_resource
+  from billing_private.stripe_resources
+  where object_type = v_object ->> 'object';
+
+  perform billing_private.apply_response(
+    p_command, v_object,
+    case
+      when v_object -> 'deleted' = 'true'
+        then coalesce(v_resource.deletion_type, v_resource.snapshot_type)
+      else v_resource.snapshot_type
+    end,
+    p_asked_at);
+end;
+$$;
+
+comment on function billing_private.apply_reread(billing_private.commands, jsonb, timestamptz) is
+  'Applies what Stripe answered to the question how an object is now.';
 
 
 create function billing.complete_command(
@@ -3781,7 +3957,9 @@ create function billing.complete_command(
   lease uuid,
   http_status integer,
   response jsonb,
-  retry_after_seconds integer default null
+  retry_after_seconds integer default null,
+  stripe_date text default null,
+  elapsed_seconds numeric default null
 )
 returns billing.command_outcome
 language sql
@@ -3789,14 +3967,17 @@ volatile
 set search_path = ''
 begin atomic
   select billing_private.complete_command(
-    command_id, lease, http_status, response, retry_after_seconds);
+    command_id, lease, http_status, response, retry_after_seconds, stripe_date, elapsed_seconds);
 end;
 
-comment on function billing.complete_command(uuid, uuid, integer, jsonb, integer) is
+comment on function billing.complete_command(
+  uuid, uuid, integer, jsonb, integer, text, numeric
+) is
 $$Reports what Stripe answered to a claimed command. For service_role.
 
 http_status: null when no answer came. response: Stripe's body. retry_after_seconds: from
-Retry-After.
+Retry-After. stripe_date: the answer's Date header; elapsed_seconds: how long the call took. From
+them follows which events are newer than the answer.
 A returned object is applied at once, through the same code as an event.
 
 Errors
@@ -5012,6 +5193,7 @@ revoke all on function
   billing_private.my_subscription,
   billing.my_subscription,
   billing_private.enqueue_command,
+  billing_private.request_reread,
   billing_private.enqueue_customer_creation,
   billing_private.has_had_trial,
   billing_private.enqueue_session_creation,
@@ -5031,9 +5213,12 @@ revoke all on function
   billing.claim_commands,
   billing_private.retry_at,
   billing_private.complete_command,
+  billing_private.asked_at,
+  billing_private.is_gone,
   billing_private.command_succeeded,
   billing_private.command_refused,
   billing_private.apply_response,
+  billing_private.apply_reread,
   billing.complete_command,
   billing_private.require_transition,
   billing_private.lock_subscription,

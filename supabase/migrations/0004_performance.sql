@@ -59,9 +59,14 @@ create index commands_dead_idx
   where status = 'dead';
 
 -- critical_issues: contradictions that only Stripe can settle.
-create index stripe_objects_reread_idx
-  on billing_private.stripe_objects (reread_requested_at)
-  where reread_requested_at is not null;
+create index stripe_objects_ambiguous_idx
+  on billing_private.stripe_objects (occurred_at)
+  where is_ambiguous;
+
+-- request_reread: is the question already in the outbox?
+create index commands_target_object_idx
+  on billing_private.commands (target_object_id)
+  where status = 'pending';
 
 
 -- -----------------------------------------------------------------------------

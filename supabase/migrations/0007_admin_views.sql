@@ -153,9 +153,9 @@ begin
   union all
   select
     'warning', 'ambiguous_object', stripe_objects.object_id, null,
-    jsonb_build_object('type', stripe_objects.object_type), stripe_objects.reread_requested_at
+    jsonb_build_object('type', stripe_objects.object_type), stripe_objects.occurred_at
   from billing_private.stripe_objects
-  where stripe_objects.reread_requested_at is not null
+  where stripe_objects.is_ambiguous
   union all
   select
     'warning', 'failing_task', tasks.key, null,

@@ -103,6 +103,7 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
     const key = request.method === "POST" ? request.header("idempotency-key") : undefined;
     const headers: Record<string, string> = {
       "content-type": "application/json",
+      date: new Date(simulation.now() * 1000).toUTCString(),
       "request-id": requestId,
       "stripe-version": request.header("stripe-version") ?? apiVersion,
       ...(key === undefined ? {} : { "idempotency-key": key }),

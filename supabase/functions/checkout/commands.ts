@@ -43,14 +43,15 @@ export async function runCommand(
 ): Promise<CommandResult> {
   const startedAt = now();
   const answer = await callStripe(command, timeoutMs);
-  const status = await complete(command, answer, service);
+  const elapsedMs = now() - startedAt;
+  const status = await complete(command, answer, elapsedMs, service);
   log(status === "succeeded" ? "info" : "warn", "stripe called", {
     command_id: command.id,
     method: command.method,
     path: command.path,
     http_status: answer.http_status,
     stripe_request_id: answer.stripe_request_id,
-    duration_ms: now() - startedAt,
+    duration_ms: elapsedMs,
     command_status: status,
   });
   return { answer, status };
@@ -58,13 +59,22 @@ export async function runCommand(
 
 async function complete(
   { id, lease }: Command,
-  { http_status, response, retry_after_seconds }: StripeAnswer,
+  { http_status, response, retry_after_seconds, stripe_date }: StripeAnswer,
+  elapsedMs: number,
   service: DataApi,
 ): Promise<CommandResult["status"]> {
   try {
     const [outcome] = await service.rpc<{ status: "succeeded" | "pending" | "dead" }>(
       "complete_command",
-      { command_id: id, lease, http_status, response, retry_after_seconds },
+      {
+        command_id: id,
+        lease,
+        http_status,
+        response,
+        retry_after_seconds,
+        stripe_date,
+        elapsed_seconds: elapsedMs / 1000,
+      },
     );
     if (!outcome) throw new Error("complete_command returned nothing");
     return outcome.status;

@@ -13,6 +13,8 @@ export interface StripeAnswer {
   http_status: number | null;
   response: Record<string, unknown>;
   retry_after_seconds: number | null;
+  /** Stripe's clock when it answered. */
+  stripe_date: string | null;
   stripe_request_id: string | null;
 }
 
@@ -39,8 +41,7 @@ export function createStripeCaller(options: StripeOptions): CallStripe {
         idempotencyKey: id,
         timeout: timeoutMs,
       });
-      const { requestId } = object.lastResponse ?? {};
-      return answer(200, object, { requestId });
+      return answer(200, object, object.lastResponse);
     } catch (error) {
       if (!(error instanceof Stripe.errors.StripeError)) {
         return answer(null, { error: { message: messageOf(error) } });
@@ -76,6 +77,7 @@ function answer(
     http_status: status,
     response,
     retry_after_seconds: secondsUntil(meta.headers?.["retry-after"]),
+    stripe_date: meta.headers?.["date"] ?? null,
     stripe_request_id: meta.requestId ?? null,
   };
 }

@@ -104,11 +104,11 @@ select lives_ok(
 
 select row_eq(
   $$
-    select is_final, reread_requested_at
+    select is_final, is_ambiguous
     from billing_private.stripe_objects
     where object_id = 'in_1'
   $$,
-  row(false, null::timestamptz),
+  row(false, false),
   'a snapshot is neither final nor in doubt unless it says so'
 );
 

@@ -75,7 +75,7 @@ declare
   v_claimed billing.claimed_command;
 begin
   select * into strict v_claimed from billing_private.claim_commands(1, null);
-  perform billing_private.complete_command(
+  perform billing.complete_command(
     v_claimed.id, v_claimed.lease, p_http_status, p_response, null);
   return (select kind from billing_private.commands where id = v_claimed.id);
 end;

@@ -148,7 +148,7 @@ select results_eq(
 );
 
 select is(
-  (select reread_requested_at from billing_private.stripe_objects where object_id = 'in_1'), null,
+  (select is_ambiguous from billing_private.stripe_objects where object_id = 'in_1'), false,
   'B2: two events that say the same leave nothing to ask Stripe about'
 );
 

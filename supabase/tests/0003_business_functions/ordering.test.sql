@@ -29,7 +29,7 @@ $$;
 
 create function tests.is_ambiguous(p_object_id text) returns boolean
 language sql as $$
-  select reread_requested_at is not null
+  select is_ambiguous
   from billing_private.stripe_objects
   where object_id = p_object_id;
 $$;

@@ -172,12 +172,12 @@ select set_eq(
   $$,
   array[
     'billing.claim_commands(integer,uuid)',
-    'billing.complete_command(uuid,uuid,integer,jsonb,integer)',
+    'billing.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric)',
     'billing.ingest_stripe_event(text)',
     'billing.ingest_stripe_events(text[])',
     'billing.report_rejected_webhook(text)',
     'billing_private.claim_commands(integer,uuid)',
-    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer)',
+    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric)',
     'billing_private.ingest_stripe_event(text)',
     'billing_private.ingest_stripe_events(text[])',
     'billing_private.report_rejected_webhook(text)'
@@ -240,7 +240,7 @@ select set_eq(
     'billing_private.cancel_subscription(boolean,text,uuid)',
     'billing_private.change_plan(text,boolean,uuid)',
     'billing_private.claim_commands(integer,uuid)',
-    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer)',
+    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric)',
     'billing_private.discard_event(text,text)',
     'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',

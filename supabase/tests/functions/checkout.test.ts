@@ -93,6 +93,8 @@ describe("POST /checkout", () => {
           http_status: 200,
           response: { id: "cus_1", object: "customer" },
           retry_after_seconds: null,
+          stripe_date: null,
+          elapsed_seconds: 0,
         },
       ],
       ["checkout_sessions", { select: "id,status,url,expires_at,failure", id: "eq.checkout-1" }],
@@ -105,6 +107,8 @@ describe("POST /checkout", () => {
           http_status: 200,
           response: { id: "cs_1", object: "checkout.session", url },
           retry_after_seconds: null,
+          stripe_date: null,
+          elapsed_seconds: 0,
         },
       ],
       ["checkout_sessions", { select: "id,status,url,expires_at,failure", id: "eq.checkout-1" }],
@@ -279,6 +283,8 @@ describe("when Stripe does not open the page", () => {
       http_status: null,
       response: { error: { message: expect.any(String) as string } },
       retry_after_seconds: null,
+      stripe_date: null,
+      elapsed_seconds: 0,
     });
   });
 
@@ -317,6 +323,7 @@ describe("when Stripe does not open the page", () => {
         http_status: null,
         response: {},
         retry_after_seconds: null,
+        stripe_date: null,
         stripe_request_id: null,
       };
     };

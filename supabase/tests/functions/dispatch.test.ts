@@ -128,6 +128,7 @@ describe("working the outbox off", () => {
         http_status: null,
         response: {},
         retry_after_seconds: null,
+        stripe_date: null,
         stripe_request_id: null,
       };
     };

@@ -85,7 +85,7 @@ const storedRows = `
   union all
   select 'newest snapshots', object_id,
     jsonb_build_object(
-      'event', event_id, 'is_final', is_final, 'is_ambiguous', reread_requested_at is not null)
+      'event', event_id, 'is_final', is_final, 'is_ambiguous', is_ambiguous)
   from billing_private.stripe_objects`;
 
 /** All rows of copies of lives, by seed; within one life by table and key. */
