@@ -1841,6 +1841,25 @@ export type Database = {
       };
       correct_entitlements: { Args: { account_id?: string; reason: string }; Returns: number };
       discard_event: { Args: { event_id: string; reason: string }; Returns: undefined };
+      discard_events: {
+        Args: {
+          at_most?: number;
+          dry_run?: boolean;
+          error_like?: string;
+          reason: string;
+          since?: string;
+          status?: string;
+          type?: string;
+          until?: string;
+        };
+        Returns: Database["billing_admin"]["CompositeTypes"]["event_outcome"][];
+        SetofOptions: {
+          from: "*";
+          to: "event_outcome";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       grant_entitlement: {
         Args: {
           account_id: string;
@@ -1876,6 +1895,25 @@ export type Database = {
       note_incident: { Args: { incident_id: string; note: string }; Returns: undefined };
       remove_administrator: { Args: { reason: string; user_id: string }; Returns: undefined };
       replay_event: { Args: { event_id: string; reason: string }; Returns: string };
+      replay_events: {
+        Args: {
+          at_most?: number;
+          dry_run?: boolean;
+          error_like?: string;
+          reason: string;
+          since?: string;
+          status?: string;
+          type?: string;
+          until?: string;
+        };
+        Returns: Database["billing_admin"]["CompositeTypes"]["event_outcome"][];
+        SetofOptions: {
+          from: "*";
+          to: "event_outcome";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       resolve_alert: { Args: { alert_id: string; reason: string }; Returns: undefined };
       resolve_incident: { Args: { incident_id: string; resolution: string }; Returns: undefined };
       retry_command: { Args: { command_id: string; reason: string }; Returns: undefined };
@@ -1896,7 +1934,15 @@ export type Database = {
       [_ in never]: never;
     };
     CompositeTypes: {
-      [_ in never]: never;
+      event_outcome: {
+        event_id: string | null;
+        type: string | null;
+        object_id: string | null;
+        received_at: string | null;
+        status_before: string | null;
+        status: string | null;
+        error: string | null;
+      };
     };
   };
 };

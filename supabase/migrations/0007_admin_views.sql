@@ -992,6 +992,238 @@ Errors
   EVENT_NOT_FOUND    404  the backlog holds no such event$$;
 
 
+create type billing_admin.event_outcome as (
+  event_id text,
+  type text,
+  object_id text,
+  received_at timestamptz,
+  status_before text,
+  status text,
+  error text
+);
+
+comment on type billing_admin.event_outcome is
+  'What became of an event that a bulk correction chose; in a dry run, what it is.';
+
+
+create function billing_private.choose_events(
+  p_status text,
+  p_type text,
+  p_since timestamptz,
+  p_until timestamptz,
+  p_error_like text,
+  p_at_most integer
+)
+returns setof billing_private.stripe_events
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if p_at_most not between 1 and 1000 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'at_most', 'problem', 'must be from 1 to 1000'));
+  end if;
+
+  -- Those that somebody is at work on are left to them.
+  return query
+  select *
+  from billing_private.stripe_events
+  where source = 'webhook'
+    and status = any (case when p_status is null
+      then array['pending', 'failed', 'dead'] else array[p_status] end)
+    and (p_type is null or type = p_type)
+    and (p_since is null or received_at >= p_since)
+    and (p_until is null or received_at < p_until)
+    and (p_error_like is null or last_error ->> 'message' like p_error_like)
+  order by received_at, event_id
+  limit coalesce(p_at_most, 100)
+  for update skip locked;
+end;
+$$;
+
+comment on function billing_private.choose_events(
+  text, text, timestamptz, timestamptz, text, integer
+) is
+  'The events a bulk correction is about, oldest first, locked; by default those of the backlog.';
+
+
+create function billing_private.replay_events(
+  p_reason text,
+  p_status text,
+  p_type text,
+  p_since timestamptz,
+  p_until timestamptz,
+  p_error_like text,
+  p_at_most integer,
+  p_dry_run boolean
+)
+returns setof billing_admin.event_outcome
+language plpgsql
+volatile
+security definer -- the inbox is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_events billing_private.stripe_events[];
+begin
+  perform billing_private.require_admin();
+  perform billing_private.require_reason(p_reason);
+  if p_status not in ('pending', 'failed', 'dead', 'applied', 'ignored', 'discarded') then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'status', 'problem', 'is not a status of events'));
+  end if;
+  v_events := array(
+    select events
+    from billing_private.choose_events(
+      p_status, p_type, p_since, p_until, p_error_like, p_at_most) as events
+  );
+
+  if not coalesce(p_dry_run, false) then
+    perform billing_private.begin_admin_action(p_reason, 'replay_events', event_id)
+    from unnest(v_events);
+    update billing_private.stripe_events
+    set attempts = 0
+    where event_id = any (array(select event_id from unnest(v_events)));
+    perform billing_private.lock_for_events(v_events);
+    perform billing_private.apply_events(array(
+      select event_id from unnest(v_events) order by occurred_at, event_id
+    ));
+  end if;
+  return query select * from billing_private.outcomes_of(v_events);
+end;
+$$;
+
+
+create function billing_private.outcomes_of(p_events billing_private.stripe_events[])
+returns setof billing_admin.event_outcome
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    before.event_id, before.type, before.object_id, before.received_at, before.status,
+    stripe_events.status, stripe_events.last_error ->> 'message'
+  from unnest(p_events) as before
+  join billing_private.stripe_events using (event_id)
+  order by before.received_at, before.event_id;
+end;
+$$;
+
+comment on function billing_private.outcomes_of(billing_private.stripe_events[]) is
+  'What events were when they were chosen, and what they are now.';
+
+
+create function billing_admin.replay_events(
+  reason text,
+  status text default null,
+  type text default null,
+  since timestamptz default null,
+  until timestamptz default null,
+  error_like text default null,
+  at_most integer default 100,
+  dry_run boolean default false
+)
+returns setof billing_admin.event_outcome
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select *
+  from billing_private.replay_events(
+    reason, status, type, since, until, error_like, at_most, dry_run);
+end;
+
+comment on function billing_admin.replay_events(
+  text, text, text, timestamptz, timestamptz, text, integer, boolean
+) is
+$$Applies stored Stripe events again, with fresh retries, each for itself: one that fails stops no
+other. Returns each with its status before and after, oldest first.
+
+status: null for all of the backlog (pending, failed, dead). type: an event type. since, until: when
+they were received, until exclusive. error_like: a pattern for LIKE that the error must match.
+at_most: up to 1000. dry_run: only shows which they are.
+Newer state stays, so events that were applied may be replayed as well.
+
+Errors
+  VALIDATION_FAILED  400  no reason, no such status, or at_most out of bounds
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.discard_events(
+  p_reason text,
+  p_status text,
+  p_type text,
+  p_since timestamptz,
+  p_until timestamptz,
+  p_error_like text,
+  p_at_most integer,
+  p_dry_run boolean
+)
+returns setof billing_admin.event_outcome
+language plpgsql
+volatile
+security definer -- the inbox is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_events billing_private.stripe_events[];
+begin
+  perform billing_private.require_admin();
+  perform billing_private.require_reason(p_reason);
+  if p_status not in ('pending', 'failed', 'dead') then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'status', 'problem', 'is not a status of the backlog'));
+  end if;
+  v_events := array(
+    select events
+    from billing_private.choose_events(
+      p_status, p_type, p_since, p_until, p_error_like, p_at_most) as events
+  );
+
+  if not coalesce(p_dry_run, false) then
+    perform billing_private.discard_event(event_id, p_reason) from unnest(v_events);
+  end if;
+  return query select * from billing_private.outcomes_of(v_events);
+end;
+$$;
+
+
+create function billing_admin.discard_events(
+  reason text,
+  status text default null,
+  type text default null,
+  since timestamptz default null,
+  until timestamptz default null,
+  error_like text default null,
+  at_most integer default 100,
+  dry_run boolean default false
+)
+returns setof billing_admin.event_outcome
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select *
+  from billing_private.discard_events(
+    reason, status, type, since, until, error_like, at_most, dry_run);
+end;
+
+comment on function billing_admin.discard_events(
+  text, text, text, timestamptz, timestamptz, text, integer, boolean
+) is
+$$Gives up on events of the backlog for good; their text stays. Returns each with its status before
+and after, oldest first.
+
+Which ones: as for billing_admin.replay_events(), among pending, failed and dead ones.
+
+Errors
+  VALIDATION_FAILED  400  no reason, no status of the backlog, or at_most out of bounds
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
 create function billing_private.retry_command(
   p_command_id uuid,
   p_reason text
@@ -1117,6 +1349,12 @@ revoke all on function
   billing_admin.replay_event,
   billing_private.discard_event,
   billing_admin.discard_event,
+  billing_private.choose_events,
+  billing_private.outcomes_of,
+  billing_private.replay_events,
+  billing_admin.replay_events,
+  billing_private.discard_events,
+  billing_admin.discard_events,
   billing_private.retry_command,
   billing_admin.retry_command,
   billing_private.admin_run_task,
@@ -1169,6 +1407,8 @@ grant execute on function
   billing_private.admin_correct_entitlements,
   billing_private.replay_event,
   billing_private.discard_event,
+  billing_private.replay_events,
+  billing_private.discard_events,
   billing_private.retry_command,
   billing_private.admin_run_task,
   billing_admin.add_administrator,
@@ -1180,6 +1420,8 @@ grant execute on function
   billing_admin.correct_entitlements,
   billing_admin.replay_event,
   billing_admin.discard_event,
+  billing_admin.replay_events,
+  billing_admin.discard_events,
   billing_admin.retry_command,
   billing_admin.run_task
 to authenticated, service_role;

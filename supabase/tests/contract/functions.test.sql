@@ -99,11 +99,15 @@ select set_eq(
     'billing_admin.audit_of_account(uuid)',
     'billing_admin.correct_entitlements(text,uuid)',
     'billing_admin.discard_event(text,text)',
+    'billing_admin.discard_events(text,text,text,'
+      'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_admin.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
     'billing_admin.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
     'billing_admin.note_incident(uuid,text)',
     'billing_admin.remove_administrator(uuid,text)',
     'billing_admin.replay_event(text,text)',
+    'billing_admin.replay_events(text,text,text,'
+      'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_admin.resolve_alert(uuid,text)',
     'billing_admin.resolve_incident(uuid,text)',
     'billing_admin.retry_command(uuid,text)',
@@ -143,6 +147,8 @@ select set_eq(
     'billing_private.cancel_subscription(boolean,text,uuid)',
     'billing_private.change_plan(text,boolean,uuid)',
     'billing_private.discard_event(text,text)',
+    'billing_private.discard_events(text,text,text,'
+      'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
@@ -153,6 +159,8 @@ select set_eq(
     'billing_private.prepare_portal(text,uuid)',
     'billing_private.remove_administrator(uuid,text)',
     'billing_private.replay_event(text,text)',
+    'billing_private.replay_events(text,text,text,'
+      'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.resolve_alert(uuid,text)',
     'billing_private.retry_command(uuid,text)',
     'billing_private.revoke_entitlement(uuid,text)',
@@ -242,6 +250,8 @@ select set_eq(
     'billing_private.claim_commands(integer,uuid)',
     'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric)',
     'billing_private.discard_event(text,text)',
+    'billing_private.discard_events(text,text,text,'
+      'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
@@ -263,6 +273,8 @@ select set_eq(
     'billing_private.refresh_entitlements(uuid[])',
     'billing_private.remove_administrator(uuid,text)',
     'billing_private.replay_event(text,text)',
+    'billing_private.replay_events(text,text,text,'
+      'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.report_rejected_webhook(text)',
     'billing_private.require_admin()',
     'billing_private.resolve_alert(uuid,text)',
