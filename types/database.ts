@@ -1839,6 +1839,10 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      configure_doorbell: {
+        Args: { functions_url: string; reason: string; vault_secret_name: string };
+        Returns: string;
+      };
       correct_entitlements: { Args: { account_id?: string; reason: string }; Returns: number };
       discard_event: { Args: { event_id: string; reason: string }; Returns: undefined };
       discard_events: {

@@ -55,12 +55,7 @@ export function startDoorbell({
 function hasDueCommands(databaseUrl: string): Promise<boolean> {
   return withClient(databaseUrl, async (client) => {
     const { rows } = await client.query<{ due: boolean }>(
-      `select exists (
-         select
-         from billing_private.commands
-         where status = 'pending' and next_attempt_at <= billing_private.now()
-            or status = 'leased' and lease_expires_at <= billing_private.now()
-       ) as due`,
+      "select billing_private.has_due_commands() as due",
     );
     return rows[0]?.due ?? false;
   });

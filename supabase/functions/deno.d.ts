@@ -7,3 +7,6 @@ declare namespace Deno {
     handler: (request: Request) => Promise<Response>,
   ): unknown;
 }
+
+/** What Supabase's runtime adds; a plain Deno has none of it. */
+declare var EdgeRuntime: { waitUntil(work: Promise<unknown>): void } | undefined;

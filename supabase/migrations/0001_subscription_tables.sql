@@ -252,15 +252,26 @@ grant execute on function billing_private.now() to anon, authenticated, service_
 create table billing_private.settings (
   only_row boolean not null default true,
   stripe_livemode boolean not null default false,
+  functions_url text,
+  functions_secret_name text,
 
   primary key (only_row),
-  constraint settings_is_one_row check (only_row)
+  constraint settings_is_one_row check (only_row),
+  constraint settings_doorbell_is_whole check (
+    (functions_url is null) = (functions_secret_name is null)
+  )
 );
 
 comment on table billing_private.settings is
   'Installation-wide settings: exactly one row.';
 comment on column billing_private.settings.stripe_livemode is
   'Which Stripe mode this database belongs to. Events of the other mode are stored, never applied.';
+
+comment on column billing_private.settings.functions_url is
+  'Where the Edge Functions are, for the doorbell; null where another scheduler calls the '
+  'dispatcher.';
+comment on column billing_private.settings.functions_secret_name is
+  'Name in the Vault of a secret key of the project, which opens the dispatcher.';
 
 insert into billing_private.settings default values;
 

@@ -25,6 +25,7 @@
 --   9  billing_private.health_checks
 --   10  billing_private.entitlement_corrections
 --   11  billing_private.admin_actions
+--   12  billing_private.doorbell_rings
 -- =============================================================================
 
 
@@ -517,3 +518,32 @@ alter table billing_private.admin_actions enable row level security;
 create policy select_nobody on billing_private.admin_actions for select to public using (false);
 
 revoke all on billing_private.admin_actions from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 12  billing_private.doorbell_rings
+-- -----------------------------------------------------------------------------
+
+create table billing_private.doorbell_rings (
+  id bigint generated always as identity,
+  request_id bigint,
+  rung_at timestamptz not null default billing_private.now(),
+  answered_at timestamptz,
+  http_status integer,
+  error text,
+
+  primary key (id),
+  constraint doorbell_rings_asked_or_failed check (request_id is not null or error is not null)
+);
+
+comment on table billing_private.doorbell_rings is
+  'Every time the database asked the dispatcher to carry commands to Stripe, and what came of it.';
+comment on column billing_private.doorbell_rings.request_id is
+  'The request''s number in pg_net; null where it could not even be made (error says why).';
+comment on column billing_private.doorbell_rings.answered_at is
+  'When the answer, or its absence, was noted; null while the request is under way.';
+
+alter table billing_private.doorbell_rings enable row level security;
+create policy select_nobody on billing_private.doorbell_rings for select to public using (false);
+
+revoke all on billing_private.doorbell_rings from public, anon, authenticated, service_role;

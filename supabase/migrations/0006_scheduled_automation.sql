@@ -19,11 +19,12 @@
 --   3  task: apply_scheduled_changes
 --   4  task: validate_entitlements
 --   5  task: retry_events
---   6  task: check_health
---   7  task: clean_up
---   8  the registry
---   9  the heartbeat in pg_cron
---   10  who may call what
+--   6  task: ring_dispatcher
+--   7  task: check_health
+--   8  task: clean_up
+--   9  the registry
+--   10  the heartbeat in pg_cron
+--   11  who may call what
 -- =============================================================================
 
 
@@ -290,7 +291,185 @@ comment on function billing_private.task_retry_events() is
 
 
 -- -----------------------------------------------------------------------------
--- 6  task: check_health
+-- 6  task: ring_dispatcher
+-- -----------------------------------------------------------------------------
+
+-- pg_net forgets its requests when the server crashes, and cannot speak to Stripe itself: it rings
+-- the function that does. What is to be done stands in the outbox, so a ring that is lost costs a
+-- minute.
+
+create function billing_private.has_due_commands()
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from billing_private.commands
+    where status in ('pending', 'leased')
+      and case status when 'pending' then next_attempt_at else lease_expires_at end
+        <= billing_private.now()
+      and kind <> 'create_portal'
+  );
+end;
+$$;
+
+comment on function billing_private.has_due_commands() is
+  'True when the dispatcher has something to do; a portal request waits for its own user alone.';
+
+
+create function billing_private.doorbell_problem(p_secret_name text)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return case
+    when to_regprocedure('net.http_post(text, jsonb, jsonb, jsonb, integer)') is null
+      then 'pg_net is not installed'
+    when to_regclass('vault.decrypted_secrets') is null
+      then 'the Vault is not installed'
+    when billing_private.vault_secret(p_secret_name) is null
+      then format('the Vault has no secret named %s', p_secret_name)
+  end;
+end;
+$$;
+
+comment on function billing_private.doorbell_problem(text) is
+  'Why the doorbell cannot ring, or null when it can.';
+
+
+create function billing_private.vault_secret(p_name text)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_secret text;
+begin
+  -- Put together, because the Vault is optional and its absence no mistake.
+  execute format(
+    'select nullif(trim(decrypted_secret), '''') from %s where name = $1',
+    'vault.decrypted_secrets')
+  into v_secret
+  using p_name;
+  return v_secret;
+end;
+$$;
+
+comment on function billing_private.vault_secret(text) is
+  'A secret of the Vault, which has to be installed; null when there is none of that name.';
+
+
+create function billing_private.note_ring_answers()
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if to_regclass('net._http_response') is not null then
+    execute format($net$
+      update billing_private.doorbell_rings
+      set answered_at = billing_private.now(),
+          http_status = responses.status_code,
+          error = case
+            when responses.status_code between 200 and 299 then null
+            else left(coalesce(
+              responses.error_msg, case when responses.timed_out then 'timed out' end,
+              responses.content, 'no answer'), 500)
+          end
+      from %s as responses
+      where responses.id = doorbell_rings.request_id
+        and doorbell_rings.answered_at is null
+    $net$, 'net._http_response');
+  end if;
+
+  -- A crash took the request, or its answer, along.
+  update billing_private.doorbell_rings
+  set answered_at = billing_private.now(),
+      error = 'no answer was recorded'
+  where answered_at is null
+    and rung_at <= billing_private.now() - interval '5 minutes';
+end;
+$$;
+
+comment on function billing_private.note_ring_answers() is
+  'Notes what the dispatcher answered to the rings under way; after five minutes, that it did not.';
+
+
+create function billing_private.ring_dispatcher()
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_most_under_way constant integer := 3;
+  v_settings billing_private.settings;
+  v_problem text;
+  v_request_id bigint;
+begin
+  select * into v_settings from billing_private.settings;
+  if v_settings.functions_url is null
+    or not billing_private.has_due_commands()
+    or (select count(*) from billing_private.doorbell_rings where answered_at is null)
+      >= v_most_under_way
+  then
+    return false;
+  end if;
+
+  v_problem := billing_private.doorbell_problem(v_settings.functions_secret_name);
+  if v_problem is null then
+    -- By name and with a time limit: pg_net's defaults have changed. It makes its requests in
+    -- batches, each as slow as its slowest, so this one asks not to be kept waiting.
+    execute format($net$
+      select %s(
+        url := $1,
+        body := '{"wait": false}',
+        headers := jsonb_build_object('Content-Type', 'application/json', 'apikey', $2::text),
+        timeout_milliseconds := 10000)
+    $net$, 'net.http_post')
+    into v_request_id
+    using
+      v_settings.functions_url || '/checkout/dispatch',
+      billing_private.vault_secret(v_settings.functions_secret_name);
+  end if;
+
+  insert into billing_private.doorbell_rings (request_id, answered_at, error)
+  values (
+    v_request_id, case when v_problem is not null then billing_private.now() end, v_problem);
+  return v_problem is null;
+end;
+$$;
+
+comment on function billing_private.ring_dispatcher() is
+  'Asks the dispatcher, through pg_net, to carry the commands that are due; at most three requests '
+  'are under way at a time. False when there was nothing to ask for, or no way to ask.';
+
+
+create function billing_private.task_ring_dispatcher()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform billing_private.note_ring_answers();
+  return billing_private.ring_dispatcher()::integer;
+end;
+$$;
+
+comment on function billing_private.task_ring_dispatcher() is
+  'Rings the dispatcher when commands are due, where the doorbell is configured.';
+
+
+-- -----------------------------------------------------------------------------
+-- 7  task: check_health
 -- -----------------------------------------------------------------------------
 
 create type billing_private.health_result as (
@@ -328,6 +507,51 @@ $$;
 
 comment on function billing_private.graded(text, numeric, numeric, numeric, text) is
   'A health result by two thresholds.';
+
+
+create function billing_private.doorbell_health()
+returns billing_private.health_result
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_settings billing_private.settings;
+  v_problem text;
+  v_failures bigint;
+  v_error text;
+begin
+  select * into v_settings from billing_private.settings;
+  if v_settings.functions_url is null then
+    return row(
+      'doorbell', 'healthy', 'not configured: another scheduler calls the dispatcher', 0
+    )::billing_private.health_result;
+  end if;
+
+  select count(*), (array_agg(error order by id desc))[1]
+  into v_failures, v_error
+  from billing_private.doorbell_rings
+  where answered_at is not null
+    and id > coalesce(
+      (
+        select max(id)
+        from billing_private.doorbell_rings
+        where http_status between 200 and 299
+      ),
+      0);
+
+  v_problem := billing_private.doorbell_problem(v_settings.functions_secret_name);
+  if v_problem is not null then
+    return row('doorbell', 'unhealthy', v_problem, v_failures)::billing_private.health_result;
+  end if;
+  return billing_private.graded(
+    'doorbell', v_failures, 1, 3,
+    concat_ws(': ', 'rings in a row that the dispatcher did not answer well', v_error));
+end;
+$$;
+
+comment on function billing_private.doorbell_health() is
+  'Whether the doorbell rings, and is heard.';
 
 
 create function billing_private.health()
@@ -374,6 +598,8 @@ begin
     from billing_private.commands
     where status in ('pending', 'leased')
       and kind <> 'create_portal'
+    union all
+    select billing_private.doorbell_health()
     union all
     select billing_private.graded('dead_commands', count(*), 1, 1, 'commands given up this week')
     from billing_private.commands
@@ -428,7 +654,7 @@ comment on function billing_private.task_check_health() is
 
 
 -- -----------------------------------------------------------------------------
--- 7  task: clean_up
+-- 8  task: clean_up
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_clean_up()
@@ -447,6 +673,10 @@ begin
   v_count := v_count + v_rows;
 
   delete from billing_private.webhook_rejections where minute < v_now - interval '30 days';
+  get diagnostics v_rows = row_count;
+  v_count := v_count + v_rows;
+
+  delete from billing_private.doorbell_rings where rung_at < v_now - interval '7 days';
   get diagnostics v_rows = row_count;
   v_count := v_count + v_rows;
 
@@ -477,12 +707,12 @@ end;
 $$;
 
 comment on function billing_private.task_clean_up() is
-  'Removes run logs and refusal counts older than 30 days, and our job''s pg_cron log older than '
-  '7.';
+  'Removes run logs and refusal counts older than 30 days, rings of the doorbell and our job''s '
+  'pg_cron log older than 7.';
 
 
 -- -----------------------------------------------------------------------------
--- 8  the registry
+-- 9  the registry
 -- -----------------------------------------------------------------------------
 
 insert into billing_private.tasks (key, description, function_name, run_every) values
@@ -492,6 +722,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_apply_scheduled_changes', '1 minute'),
   ('retry_events', 'apply failed events again',
     'task_retry_events', '1 minute'),
+  ('ring_dispatcher', 'have commands that are due carried to Stripe',
+    'task_ring_dispatcher', '1 minute'),
   ('check_health', 'judge the state of the system',
     'task_check_health', '5 minutes'),
   ('validate_entitlements', 'compare entitlements with their sources and correct them',
@@ -501,7 +733,7 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
 
 
 -- -----------------------------------------------------------------------------
--- 9  the heartbeat in pg_cron
+-- 10  the heartbeat in pg_cron
 -- -----------------------------------------------------------------------------
 
 create function billing_private.schedule_heartbeat()
@@ -531,7 +763,7 @@ select billing_private.schedule_heartbeat();
 
 
 -- -----------------------------------------------------------------------------
--- 10  who may call what
+-- 11  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -543,7 +775,14 @@ revoke all on function
   billing_private.task_apply_scheduled_changes,
   billing_private.task_validate_entitlements,
   billing_private.task_retry_events,
+  billing_private.has_due_commands,
+  billing_private.doorbell_problem,
+  billing_private.vault_secret,
+  billing_private.note_ring_answers,
+  billing_private.ring_dispatcher,
+  billing_private.task_ring_dispatcher,
   billing_private.graded,
+  billing_private.doorbell_health,
   billing_private.health,
   billing_private.task_check_health,
   billing_private.task_clean_up,

@@ -637,6 +637,71 @@ Errors
   NOT_AN_ADMIN       403  the caller is no administrator$$;
 
 
+create function billing_private.configure_doorbell(
+  p_functions_url text,
+  p_vault_secret_name text,
+  p_reason text
+)
+returns text
+language plpgsql
+volatile
+security definer -- settings are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_url text := rtrim(p_functions_url, '/');
+begin
+  perform billing_private.begin_admin_action(p_reason, 'configure_doorbell', p_functions_url);
+  -- A secret key travels with every ring: in clear text only within one machine or its network.
+  if v_url !~ '^https://[^[:space:]/?#@]+(/[^[:space:]?#]*)?$'
+    and v_url !~ (
+      '^http://([a-z0-9_-]+|127\.0\.0\.1|host\.docker\.internal)'
+      '(:\d+)?(/[^[:space:]?#]*)?$')
+  then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'functions_url', 'problem', 'an https address without a query is needed'));
+  elsif (v_url is null) <> (p_vault_secret_name is null) or p_vault_secret_name !~ '\S' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'vault_secret_name', 'problem', 'the name of a secret in the Vault is needed'));
+  end if;
+
+  update billing_private.settings
+  set functions_url = v_url,
+      functions_secret_name = p_vault_secret_name
+  where only_row;
+  return case
+    when v_url is null then 'off'
+    else coalesce(billing_private.doorbell_problem(p_vault_secret_name), 'ready')
+  end;
+end;
+$$;
+
+
+create function billing_admin.configure_doorbell(
+  functions_url text,
+  vault_secret_name text,
+  reason text
+)
+returns text
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.configure_doorbell(functions_url, vault_secret_name, reason);
+end;
+
+comment on function billing_admin.configure_doorbell(text, text, text) is
+$$Has the heartbeat ring the dispatcher through pg_net when calls to Stripe are due. Returns ready,
+off, or what is still missing (the settings are kept, and it rings once that is there).
+
+functions_url: https://<project>.supabase.co/functions/v1; null switches the doorbell off.
+vault_secret_name: the secret in the Vault that holds one of the project's secret keys.
+
+Errors
+  VALIDATION_FAILED  400  no reason, no https address, an address without a secret's name
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
 -- -----------------------------------------------------------------------------
 -- 9  granting and revoking
 -- -----------------------------------------------------------------------------
@@ -1336,6 +1401,8 @@ revoke all on function
   billing_admin.remove_administrator,
   billing_private.set_stripe_livemode,
   billing_admin.set_stripe_livemode,
+  billing_private.configure_doorbell,
+  billing_admin.configure_doorbell,
   billing_private.require_account,
   billing_private.grant_entitlement,
   billing_admin.grant_entitlement,
@@ -1401,6 +1468,7 @@ grant execute on function
   billing_private.add_administrator,
   billing_private.remove_administrator,
   billing_private.set_stripe_livemode,
+  billing_private.configure_doorbell,
   billing_private.grant_entitlement,
   billing_private.revoke_entitlement,
   billing_private.grant_subscription,
@@ -1414,6 +1482,7 @@ grant execute on function
   billing_admin.add_administrator,
   billing_admin.remove_administrator,
   billing_admin.set_stripe_livemode,
+  billing_admin.configure_doorbell,
   billing_admin.grant_entitlement,
   billing_admin.revoke_entitlement,
   billing_admin.grant_subscription,

@@ -1,6 +1,7 @@
 import { looksLikeJwt, type DataApi } from "../_shared/data_api.ts";
-import { apiError } from "../_shared/errors.ts";
-import { createFunction, readObject, requirePost, type Call } from "../_shared/http.ts";
+import { apiError, isObject } from "../_shared/errors.ts";
+import { createFunction, readObject, readText, requirePost, type Call } from "../_shared/http.ts";
+import { describeError } from "../_shared/log.ts";
 import { isOneOf } from "./keys.ts";
 import { dispatchCommands } from "./dispatch.ts";
 import { openPortal } from "./portal.ts";
@@ -18,6 +19,8 @@ export interface CheckoutDeps {
   publishableKeys: () => string[];
   /** Asked for before anything is claimed, so that a missing key holds no command back. */
   stripe: () => CallStripe;
+  /** Lets the host keep this instance until some work is done, after its answer; undefined where it cannot. */
+  keepAlive?: ((work: Promise<unknown>) => void) | undefined;
   now: () => number;
   sleep: (ms: number) => Promise<void>;
   writeLog: (line: string) => void;
@@ -56,9 +59,31 @@ async function portal(call: Call, deps: CheckoutDeps) {
   return openPortal(await readObject(call.request), user, waitingDeps(call, deps));
 }
 
+/** `{"wait": false}` is answered at once, where the host lets the work go on after the answer. */
 async function dispatch(call: Call, deps: CheckoutDeps) {
   requireSecretKey(call, deps);
-  return dispatchCommands(waitingDeps(call, deps));
+  const { wait } = await readOptions(call.request);
+  const work = dispatchCommands(waitingDeps(call, deps));
+  if (wait !== false || !deps.keepAlive) return work;
+
+  deps.keepAlive(
+    work.then(
+      (counts) => call.log("info", "commands dispatched", { ...counts }),
+      (error: unknown) => call.log("error", "dispatch failed", describeError(error)),
+    ),
+  );
+  return { started: true };
+}
+
+/** A scheduler need not send a body, and what it sends may be anything. */
+async function readOptions(request: Request): Promise<Record<string, unknown>> {
+  const text = await readText(request, 65_536);
+  try {
+    const body: unknown = JSON.parse(text);
+    return isObject(body) ? body : {};
+  } catch {
+    return {};
+  }
 }
 
 function waitingDeps(call: Call, deps: CheckoutDeps): WaitingDeps {

@@ -20,6 +20,7 @@ Deno.serve(
         secretKey: env.stripeSecretKey(),
         apiBase: env.stripeApiBase(),
       })),
+    keepAlive: globalThis.EdgeRuntime?.waitUntil.bind(globalThis.EdgeRuntime),
     now: Date.now,
     sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
     writeLog: console.log,

@@ -12,6 +12,7 @@ select results_eq(
       ('clean_up', '1 hour', true),
       ('expire_subscriptions', '1 minute', true),
       ('retry_events', '1 minute', true),
+      ('ring_dispatcher', '1 minute', true),
       ('scan_security', '1 minute', true),
       ('validate_entitlements', '10 minutes', true)
   $$,

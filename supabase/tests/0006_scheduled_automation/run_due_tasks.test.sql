@@ -5,6 +5,11 @@ begin;
 select plan(38);
 
 select tests.take_tasks();
+-- Seven to look at, whatever else is registered.
+delete from billing_private.tasks
+where key not in (
+  'apply_scheduled_changes', 'check_health', 'clean_up', 'expire_subscriptions', 'retry_events',
+  'scan_security', 'validate_entitlements');
 
 create function pg_temp.next_runs() returns text[]
 language sql as $$

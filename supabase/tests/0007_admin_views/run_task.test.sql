@@ -19,6 +19,8 @@ $$;
 insert into billing_private.tasks (key, description, function_name, run_every)
 values ('breaks', 'breaks', 'task_breaks', '1 minute');
 update billing_private.tasks set is_enabled = false where key = 'check_health';
+create temporary table registered as select count(*) from billing_private.tasks;
+grant select on registered to public;
 
 -- ---- the views --------------------------------------------------------------
 
@@ -36,7 +38,10 @@ select results_eq(
   $$,
   'the view shows what runs how often, and what is switched off'
 );
-select is((select count(*) from billing_admin.tasks), 8::bigint, 'the view shows every task');
+select is(
+  (select count(*) from billing_admin.tasks), (select count from registered),
+  'the view shows every task'
+);
 select is_empty($$ select * from billing_admin.task_runs $$, 'nothing has run yet');
 
 -- ---- by hand ----------------------------------------------------------------

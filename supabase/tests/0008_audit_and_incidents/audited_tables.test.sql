@@ -234,7 +234,8 @@ delete from billing_private.settings where only_row;
 insert into billing_private.settings default values;
 select results_eq(
   $$
-    select operation, row_key, account_id, before, after
+    select
+      operation, row_key, account_id, jsonb_strip_nulls(before), jsonb_strip_nulls(after)
     from billing_private.audit_log
     where table_name = 'billing_private.settings'
     order by id

@@ -97,6 +97,7 @@ select set_eq(
     'billing_admin.add_administrator(uuid,text)',
     'billing_admin.assign_incident(uuid,uuid,text)',
     'billing_admin.audit_of_account(uuid)',
+    'billing_admin.configure_doorbell(text,text,text)',
     'billing_admin.correct_entitlements(text,uuid)',
     'billing_admin.discard_event(text,text)',
     'billing_admin.discard_events(text,text,text,'
@@ -146,6 +147,7 @@ select set_eq(
     'billing_private.admin_tasks()',
     'billing_private.cancel_subscription(boolean,text,uuid)',
     'billing_private.change_plan(text,boolean,uuid)',
+    'billing_private.configure_doorbell(text,text,text)',
     'billing_private.discard_event(text,text)',
     'billing_private.discard_events(text,text,text,'
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
@@ -249,6 +251,7 @@ select set_eq(
     'billing_private.change_plan(text,boolean,uuid)',
     'billing_private.claim_commands(integer,uuid)',
     'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric)',
+    'billing_private.configure_doorbell(text,text,text)',
     'billing_private.discard_event(text,text)',
     'billing_private.discard_events(text,text,text,'
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',

@@ -23,6 +23,7 @@ from (values
   ('error_like', '%'),
   ('event_id', 'evt_in_nobody'),
   ('feature', 'premium'),
+  ('functions_url', 'https://project.example/functions/v1'),
   ('grant_id', (select id::text from billing.entitlement_grants limit 1)),
   ('incident_id', (select id::text from billing_private.incidents limit 1)),
   ('kind', 'note'),
@@ -43,7 +44,8 @@ from (values
   ('type', 'invoice.created'),
   ('until', '2027-01-01'),
   ('user_id', md5('carl')),
-  ('valid_until', '2027-01-01')
+  ('valid_until', '2027-01-01'),
+  ('vault_secret_name', 'billing_secret_key')
 ) as arguments (name, value);
 
 -- Every function of a schema that signed-in users may call, with those values; p_account stands for

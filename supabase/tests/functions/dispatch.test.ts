@@ -11,8 +11,9 @@ const command = (id: string) => ({
   params: { cancel_at_period_end: true, pause_collection: null },
 });
 
-function ring(headers: Record<string, string> = { apikey: keys.secret }): Request {
-  return new Request("http://local/functions/v1/checkout/dispatch", { method: "POST", headers });
+function ring(headers: Record<string, string> = { apikey: keys.secret }, body?: string): Request {
+  const url = "http://local/functions/v1/checkout/dispatch";
+  return new Request(url, { method: "POST", headers, ...(body !== undefined && { body }) });
 }
 
 describe("F2: the dispatch route", () => {
@@ -152,5 +153,66 @@ describe("working the outbox off", () => {
     const { handler } = checkoutFunction({ dataApi, stripe });
     await handler(ring());
     expect(stripe.calls).toMatchObject([{ method: "DELETE", form: "" }]);
+  });
+});
+
+describe("a ring that does not wait", () => {
+  const oneCommand = () =>
+    fakeDataApi({
+      claim_commands: (_args: unknown, nth: number) => (nth === 0 ? [command("1")] : []),
+      complete_command: { status: "succeeded", retry_at: null },
+    });
+  const done = { claimed: 1, succeeded: 1, retrying: 0, failed: 0 };
+
+  function withHost(dataApi: ReturnType<typeof oneCommand>) {
+    const kept: Promise<unknown>[] = [];
+    const stripe = fakeStripe(Response.json({ id: "sub" }));
+    const overrides = { keepAlive: (work: Promise<unknown>) => void kept.push(work) };
+    return { kept, stripe, ...checkoutFunction({ dataApi, stripe, overrides }) };
+  }
+
+  it("is answered before the work is done, which the host is asked to wait for", async () => {
+    const { kept, stripe, handler, log } = withHost(oneCommand());
+    const answer = await read(await handler(ring(undefined, '{"wait": false}')));
+    expect(answer).toMatchObject({ status: 200, body: { data: { started: true } } });
+    expect(kept).toHaveLength(1);
+    await kept[0];
+    expect(stripe.calls).toHaveLength(1);
+    expect(log.entries()).toContainEqual(
+      expect.objectContaining({ message: "commands dispatched", context: done }),
+    );
+  });
+
+  it("is answered well, and the log tells, when the database is down", async () => {
+    const dataApi = fakeDataApi({ claim_commands: new TypeError("fetch failed") });
+    const { kept, handler, log } = withHost(dataApi);
+    const answer = await read(await handler(ring(undefined, '{"wait": false}')));
+    expect(answer.status).toBe(200);
+    await expect(kept[0]).resolves.toBeUndefined();
+    expect(log.entries()).toContainEqual(expect.objectContaining({ message: "dispatch failed" }));
+  });
+
+  it("is kept waiting where the host could not wait for the work", async () => {
+    const stripe = fakeStripe(Response.json({ id: "sub" }));
+    const { handler } = checkoutFunction({ dataApi: oneCommand(), stripe });
+    const answer = await read(await handler(ring(undefined, '{"wait": false}')));
+    expect(answer.body.data).toEqual(done);
+  });
+
+  it.each([["{}"], [""], ["null"], ["wait=false"], ['{"wait": true}'], ['{"wait": "false"}']])(
+    "is not what %j says",
+    async (body) => {
+      const { kept, handler } = withHost(oneCommand());
+      const answer = await read(await handler(ring(undefined, body)));
+      expect(answer.body.data).toEqual(done);
+      expect(kept).toEqual([]);
+    },
+  );
+
+  it("is refused before anything is begun when its key is wrong", async () => {
+    const { kept, stripe, handler } = withHost(oneCommand());
+    const answer = await read(await handler(ring({ apikey: "x" }, '{"wait": false}')));
+    expect(answer.status).toBe(401);
+    expect([...kept, ...stripe.calls]).toEqual([]);
   });
 });
