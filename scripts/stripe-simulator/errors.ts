@@ -1,3 +1,5 @@
+import type Stripe from "stripe";
+
 /** An error as Stripe's API answers it; the server turns it into the JSON body and status. */
 export class StripeApiError extends Error {
   constructor(
@@ -17,8 +19,9 @@ export interface StripeErrorBody {
   advice_code?: string;
   param?: string;
   charge?: string;
-  payment_intent?: unknown;
-  payment_method?: unknown;
+  payment_intent?: Stripe.PaymentIntent | undefined;
+  payment_method?: Stripe.PaymentMethod | undefined;
+  setup_intent?: Stripe.SetupIntent | undefined;
 }
 
 export function invalidRequest(
@@ -28,9 +31,12 @@ export function invalidRequest(
   return new StripeApiError(400, { type: "invalid_request_error", message, ...details });
 }
 
-/** `name` is how Stripe's sentence calls the object: `No such customer: 'cus_1'`. */
+/**
+ * `name` is how Stripe's sentence calls the object: `No such customer: 'cus_1'`. An id in the path is a 404; one that a
+ * parameter refers to makes the request itself wrong, a 400.
+ */
 export function noSuch(name: string, id: string, param = "id"): StripeApiError {
-  return new StripeApiError(404, {
+  return new StripeApiError(param === "id" ? 404 : 400, {
     type: "invalid_request_error",
     code: "resource_missing",
     message: `No such ${name}: '${id}'`,

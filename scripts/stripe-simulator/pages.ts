@@ -12,12 +12,16 @@ import { payInvoice } from "./objects/invoices.ts";
 import { declineMessages } from "./objects/payment_methods.ts";
 import {
   cancelInPortal,
+  confirmInPortal,
+  flowSubscription,
   keepInPortal,
+  pauseInPortal,
   portalSubscription,
   switchCard,
+  switchPriceInPortal,
 } from "./objects/portal_sessions.ts";
 import { findTestCard } from "./objects/test_cards.ts";
-import { idOf, type Simulation } from "./simulation.ts";
+import { change, idOf, type Simulation } from "./simulation.ts";
 
 export interface PagesDeps {
   simulation: Simulation;
@@ -28,6 +32,7 @@ export interface PagesDeps {
 interface PageRequest {
   id: string;
   method: string;
+  url: URL;
   form: URLSearchParams;
 }
 
@@ -43,7 +48,7 @@ export function createPages({ simulation, whenDelivered }: PagesDeps): Section {
       if (ids === null) continue;
       try {
         const form = new URLSearchParams(body);
-        const answer = show(simulation, { id: ids[0] ?? "", method, form });
+        const answer = show(simulation, { id: ids[0] ?? "", method, url, form });
         return method === "POST" ? await whenDelivered(answer) : answer;
       } catch (error) {
         if (!(error instanceof StripeApiError)) throw error;
@@ -73,40 +78,77 @@ function checkoutPage(simulation: Simulation, { id, method, form }: PageRequest)
     );
   }
 
-  const items = lineItemsOf(store, id);
-  const currency = session.currency ?? "usd";
-  const trialDays = store.checkoutPlans.get(id)?.trialPeriodDays ?? null;
-  const rows = items.map(
-    (item) =>
-      `<tr><td>${escape(item.description ?? "")}${item.quantity === 1 ? "" : ` × ${item.quantity}`}</td>` +
-      `<td>${money(item.amount_total, currency)} / ${escape(item.price?.recurring?.interval ?? "")}</td></tr>`,
-  );
-  return html(
-    200,
-    "Subscribe",
-    `<table>${rows.join("")}</table>
-    ${trialDays === null ? "" : `<p>${trialDays} days free.</p>`}
-    <p class="total">Due today <strong>${money(session.amount_total ?? 0, currency)}</strong></p>
-    ${noticeOf(notice)}
-    <form method="post">
-      ${cardButton("4242424242424242", "Pay with 4242 4242 4242 4242", "primary")}
-      ${cardButton("4000000000000341", "Pay with a card that will fail at renewal")}
-      ${cardButton("4000000000000002", "Pay with a card that is declined")}
-    </form>
-    ${session.cancel_url === null ? "" : `<p><a href="${escape(session.cancel_url)}">Cancel</a></p>`}`,
-  );
+  return session.mode === "setup"
+    ? html(200, "Save a card", cardForm(session, notice, "Save"))
+    : html(
+        200,
+        session.mode === "payment" ? "Pay" : "Subscribe",
+        `${orderOf(simulation, session)}${cardForm(session, notice, "Pay with")}`,
+      );
 }
 
-function portalPage(simulation: Simulation, { id, method, form }: PageRequest): HttpAnswer {
-  const { store } = simulation;
-  const session = store.portalSessions.require(id);
-  const customer = store.customers.require(session.customer);
-  let notice = "";
-  if (method === "POST") {
-    notice = declinedAs(() => actInPortal(simulation, session, customer, form));
-    if (notice === "") return redirect(session.url);
-  }
+/** What is bought, and what is due today. */
+function orderOf({ store }: Simulation, session: Stripe.Checkout.Session): string {
+  const currency = session.currency ?? "usd";
+  const trialDays = store.checkoutPlans.get(session.id)?.trialPeriodDays ?? null;
+  const rows = lineItemsOf(store, session.id).map((item) => {
+    const interval = item.price?.recurring?.interval;
+    return (
+      `<tr><td>${escape(item.description ?? "")}${item.quantity === 1 ? "" : ` × ${item.quantity}`}</td>` +
+      `<td>${money(item.amount_total, currency)}${interval === undefined ? "" : ` / ${escape(interval)}`}</td></tr>`
+    );
+  });
+  return `<table>${rows.join("")}</table>
+    ${trialDays === null ? "" : `<p>${trialDays} days free.</p>`}
+    <p class="total">Due today <strong>${money(session.amount_total ?? 0, currency)}</strong></p>`;
+}
 
+function cardForm(session: Stripe.Checkout.Session, notice: string, verb: string): string {
+  return `${noticeOf(notice)}
+    <form method="post">
+      ${cardButton("4242424242424242", `${verb} 4242 4242 4242 4242`, "primary")}
+      ${cardButton("4000000000000341", `${verb} a card that will fail at renewal`)}
+      ${cardButton("4000000000000002", `${verb} a card that is declined`)}
+    </form>
+    ${session.cancel_url === null ? "" : `<p><a href="${escape(session.cancel_url)}">Cancel</a></p>`}`;
+}
+
+function portalPage(simulation: Simulation, request: PageRequest): HttpAnswer {
+  const { store } = simulation;
+  const session = store.portalSessions.require(request.id);
+  const customer = store.customers.require(session.customer);
+  const flow = request.url.searchParams.has("home") ? null : session.flow;
+  let notice = "";
+  if (request.method === "POST") {
+    notice = declinedAs(() => actInPortal(simulation, session, customer, request.form));
+    if (notice === "") return afterPortalAction(session, flow);
+  }
+  return flow === null
+    ? portalHome(simulation, session, customer, notice)
+    : html(200, "Your subscription", noticeOf(notice) + flowPanel(simulation, customer, flow));
+}
+
+/** A finished task leads where its flow says; elsewhere the portal shows what it did. */
+function afterPortalAction(
+  session: Stripe.BillingPortal.Session,
+  flow: Stripe.BillingPortal.Session.Flow | null,
+): HttpAnswer {
+  if (flow === null) return redirect(session.flow === null ? session.url : `${session.url}?home`);
+  const { redirect: leads, hosted_confirmation: confirmation } = flow.after_completion;
+  if (leads !== null) return redirect(leads.return_url);
+  if (confirmation !== null) {
+    return html(200, "Done", `<p>${escape(confirmation.custom_message ?? "Thank you.")}</p>`);
+  }
+  return redirect(`${session.url}?home`);
+}
+
+function portalHome(
+  simulation: Simulation,
+  session: Stripe.BillingPortal.Session,
+  customer: Stripe.Customer,
+  notice: string,
+): HttpAnswer {
+  const { store } = simulation;
   const subscriptions = store.subscriptions
     .all()
     .filter((candidate) => candidate.customer === customer.id && !hasEnded(candidate));
@@ -114,27 +156,82 @@ function portalPage(simulation: Simulation, { id, method, form }: PageRequest): 
     .all()
     .filter((invoice) => invoice.customer === customer.id && invoice.status !== "draft")
     .toReversed();
-  const cardId =
-    idOf(customer.invoice_settings.default_payment_method) ??
-    idOf(subscriptions[0]?.default_payment_method);
-  const card = store.paymentMethods.get(cardId ?? "")?.card;
-
   return html(
     200,
     "Your subscription",
     `${noticeOf(notice)}
     ${subscriptions.map((subscription) => subscriptionPanel(simulation, subscription)).join("") || "<p>No subscription.</p>"}
-    <h2>Card</h2>
+    ${cardPanel(simulation, customer, subscriptions[0])}
+    <h2>Invoices</h2>
+    <table>${invoices.map(invoiceRow).join("")}</table>
+    ${session.return_url === null ? "" : `<p><a href="${escape(session.return_url)}">Return</a></p>`}`,
+  );
+}
+
+function cardPanel(
+  { store }: Simulation,
+  customer: Stripe.Customer,
+  subscription?: Stripe.Subscription,
+): string {
+  const cardId =
+    idOf(customer.invoice_settings.default_payment_method) ??
+    idOf(subscription?.default_payment_method);
+  const card = store.paymentMethods.get(cardId ?? "")?.card;
+  return `<h2>Card</h2>
     <p>${card ? `${escape(card.brand)} ending in ${escape(card.last4)}` : "None saved."}</p>
     <form method="post"><input type="hidden" name="action" value="card">
       ${cardButton("4242424242424242", "Use 4242 4242 4242 4242")}
       ${cardButton("5555555555554444", "Use 5555 5555 5555 4444")}
       ${cardButton("4000000000000341", "Use a card that will fail")}
-    </form>
-    <h2>Invoices</h2>
-    <table>${invoices.map(invoiceRow).join("")}</table>
-    ${session.return_url === null ? "" : `<p><a href="${escape(session.return_url)}">Return</a></p>`}`,
-  );
+    </form>`;
+}
+
+/** The one task a flow is for. */
+function flowPanel(
+  simulation: Simulation,
+  customer: Stripe.Customer,
+  flow: Stripe.BillingPortal.Session.Flow,
+): string {
+  const subscription = simulation.store.subscriptions.get(flowSubscription(flow) ?? "");
+  const button = (action: string, label: string, more = "") =>
+    `<form method="post"><input type="hidden" name="subscription" value="${subscription?.id ?? ""}">
+      ${more}<button class="primary" name="action" value="${action}">${escape(label)}</button></form>`;
+  switch (flow.type) {
+    case "payment_method_update":
+      return cardPanel(simulation, customer);
+    case "subscription_cancel":
+      return button("cancel", "Cancel at the end of the period");
+    case "subscription_pause":
+      return button("pause", "Pause my subscription");
+    case "subscription_update":
+      return otherPrices(simulation, subscription)
+        .map((price) =>
+          button(
+            "update",
+            `${productName(simulation.store, price)}: ${money(price.unit_amount ?? 0, price.currency)} / ${price.recurring?.interval ?? ""}`,
+            `<input type="hidden" name="price" value="${price.id}">`,
+          ),
+        )
+        .join("");
+    case "subscription_update_confirm":
+      return button("confirm", "Confirm the change");
+    default:
+      return `<form method="post"><input name="email" type="email" value="${escape(customer.email ?? "")}">
+        <button class="primary" name="action" value="customer">Save</button></form>`;
+  }
+}
+
+function otherPrices(
+  { store }: Simulation,
+  subscription: Stripe.Subscription | undefined,
+): Stripe.Price[] {
+  const current = subscription?.items.data[0]?.price;
+  return store.prices
+    .all()
+    .filter(
+      ({ id, active, recurring, currency }) =>
+        active && recurring !== null && id !== current?.id && currency === current?.currency,
+    );
 }
 
 function actInPortal(
@@ -151,6 +248,31 @@ function actInPortal(
       break;
     case "keep":
       keepInPortal(simulation, subscription());
+      break;
+    case "pause":
+      pauseInPortal(simulation, subscription());
+      break;
+    case "update": {
+      const quantity = form.get("quantity");
+      switchPriceInPortal(
+        simulation,
+        subscription(),
+        form.get("price") ?? "",
+        quantity === null ? undefined : Number(quantity),
+      );
+      break;
+    }
+    case "confirm":
+      confirmInPortal(
+        simulation,
+        subscription(),
+        session.flow?.subscription_update_confirm?.items ?? [],
+      );
+      break;
+    case "customer":
+      change(simulation, customer, () => {
+        customer.email = form.get("email");
+      });
       break;
     case "card":
       switchCard(simulation, customer, cardNamed(form.get("card")));

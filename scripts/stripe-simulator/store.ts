@@ -54,7 +54,7 @@ export class Collection<T extends { id: string; object: string }> {
   }
 }
 
-/** What a checkout session will subscribe its customer to; Stripe shows it only as line items. */
+/** What a checkout session will sell its customer; Stripe shows it only as line items. */
 export interface CheckoutPlan {
   items: { id: string; price: string; quantity: number }[];
   subscriptionMetadata: { [key: string]: string };
@@ -62,12 +62,20 @@ export interface CheckoutPlan {
   trialEnd: number | null;
   trialPeriodDays: number | null;
   missingPaymentMethod: "cancel" | "create_invoice" | "pause" | null;
+  /** What a one-time payment carries, and whether its card is kept for later. */
+  paymentMetadata: Stripe.Metadata;
+  savesPaymentMethod: "off_session" | "on_session" | null;
 }
 
 /** A paid-for change that waits for its payment (`payment_behavior: pending_if_incomplete`). */
 export interface PendingChange {
   invoice: string;
   apply: () => void;
+}
+
+/** A paused subscription that wakes when its invoice is paid (`resume_on_payment_success`). */
+export interface PendingResume extends PendingChange {
+  expiresAt: number;
 }
 
 export function createStore() {
@@ -103,6 +111,9 @@ export function createStore() {
     /** The subscription a checkout session has started, while its first payment is declined. */
     startedBy: new Map<string, string>(),
     pendingChanges: new Map<string, PendingChange>(),
+    pendingResumes: new Map<string, PendingResume>(),
+    /** Paused subscriptions whose unused time was credited, and is owed again when they resume. */
+    creditedPauses: new Set<string>(),
     /** Announcements that are made once, such as the end of a trial. */
     announced: new Set<string>(),
 

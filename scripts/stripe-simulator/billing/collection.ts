@@ -144,6 +144,7 @@ export function markPaid(
   if (subscription === undefined) return;
   restore(simulation, subscription, invoice);
   applyPendingChange(simulation, subscription, invoice);
+  applyPendingResume(simulation, subscription, invoice);
 }
 
 export function markUncollectible(simulation: Simulation, invoice: Stripe.Invoice): void {
@@ -214,6 +215,28 @@ function applyPendingChange(
   );
 }
 
+function applyPendingResume(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+  invoice: Stripe.Invoice,
+): void {
+  const pending = simulation.store.pendingResumes.get(subscription.id);
+  if (pending === undefined || pending.invoice !== invoice.id) return;
+  simulation.store.pendingResumes.delete(subscription.id);
+  change(simulation, subscription, pending.apply, "customer.subscription.resumed");
+}
+
+/** A resumption whose payment did not come in time: the invoice is voided, the subscription stays paused. */
+export function expirePendingResume(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+): void {
+  const { store } = simulation;
+  const invoice = store.invoices.get(store.pendingResumes.get(subscription.id)?.invoice ?? "");
+  store.pendingResumes.delete(subscription.id);
+  if (invoice?.status === "open") voidInvoice(simulation, invoice);
+}
+
 /** A change whose payment did not come in time is dropped, and its invoice voided. */
 export function expirePendingChange(
   simulation: Simulation,
@@ -246,6 +269,7 @@ function fail(
     counts &&
     subscription !== undefined &&
     subscription.status !== "incomplete" &&
+    subscription.status !== "paused" &&
     !store.pendingChanges.has(subscription.id) &&
     invoice.auto_advance === true;
   const wait = scheduled ? rules.retryAfter[invoice.attempt_count] : undefined;

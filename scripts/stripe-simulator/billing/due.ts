@@ -3,7 +3,12 @@ import type Stripe from "stripe";
 import { advanceSchedule } from "../objects/subscription_schedules.ts";
 import { expireSession } from "../objects/checkout_sessions.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
-import { collect, expireIncomplete, expirePendingChange } from "./collection.ts";
+import {
+  collect,
+  expireIncomplete,
+  expirePendingChange,
+  expirePendingResume,
+} from "./collection.ts";
 import { endSubscription, hasEnded } from "./ending.ts";
 import { buildInvoice, itemLine, subscriptionOf } from "./invoicing.ts";
 import { advanceInvoice, endTrial, nextPeriodEnd, periodOf, renew } from "./lifecycle.ts";
@@ -51,6 +56,13 @@ function endings(simulation: Simulation, subscription: Stripe.Subscription): Due
     works.push({
       at: subscription.pending_update.expires_at,
       run: () => expirePendingChange(simulation, subscription),
+    });
+  }
+  const resume = simulation.store.pendingResumes.get(subscription.id);
+  if (resume !== undefined) {
+    works.push({
+      at: resume.expiresAt,
+      run: () => expirePendingResume(simulation, subscription),
     });
   }
   const canEnd = ["active", "past_due", "trialing", "unpaid", "paused"];

@@ -36,6 +36,7 @@ export function endSubscription(
     reason,
   };
   store.pendingChanges.delete(subscription.id);
+  store.pendingResumes.delete(subscription.id);
   emit("customer.subscription.deleted", subscription);
 
   for (const invoice of store.invoices.all()) {

@@ -1,6 +1,6 @@
 /** Builds invoices and takes them from draft to open. Who pays them is `collection.ts`. */
 import type Stripe from "stripe";
-import { cancelPayment, createPaymentIntent } from "../objects/payments.ts";
+import { cancelPayment, createInvoicePayment } from "../objects/payments.ts";
 import { productName } from "../objects/checkout_line_items.ts";
 import { invalidRequest } from "../errors.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
@@ -25,6 +25,8 @@ export interface NewInvoice {
   /** The window in which pending items were collected; not the period that is paid for. */
   window: Period;
   prorationDate?: number;
+  /** Takes the prorations that wait for the next invoice; true unless said. */
+  withPending?: boolean;
 }
 
 /** The line for one item and period; a metered item is billed for the usage nobody reported: nothing. */
@@ -85,12 +87,12 @@ export function pendingItems(
 export function buildInvoice(
   simulation: Simulation,
   subscription: Stripe.Subscription,
-  { reason, lines, window, prorationDate }: NewInvoice,
+  { reason, lines, window, prorationDate, withPending = true }: NewInvoice,
 ): Stripe.Invoice {
   const { store, newId, now, rules } = simulation;
   const customer = store.customers.require(idOf(subscription.customer) ?? "");
   const id = newId("in");
-  const pending = pendingItems(simulation, subscription);
+  const pending = withPending ? pendingItems(simulation, subscription) : [];
   const allLines = [...pending.map((item) => pendingLine(simulation, item)), ...lines].map((line) =>
     invoiceLine(simulation, subscription, id, line),
   );
@@ -344,7 +346,7 @@ export function finalizeInvoice(simulation: Simulation, invoice: Stripe.Invoice)
       customer.currency ??= invoice.currency;
     });
   }
-  if (invoice.amount_due > 0) createPaymentIntent(simulation, invoice);
+  if (invoice.amount_due > 0) createInvoicePayment(simulation, invoice);
 }
 
 /** Stops automatic collection, as when the subscription ends or its retries are used up. */

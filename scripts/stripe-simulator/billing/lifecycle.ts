@@ -39,12 +39,12 @@ export interface FirstPayment {
   verdict?: Verdict;
 }
 
-export function createSubscription(
+/** A subscription as it begins; it is nowhere kept yet. */
+export function newSubscriptionObject(
   simulation: Simulation,
   params: NewSubscription,
-  firstPayment: FirstPayment,
 ): Stripe.Subscription {
-  const { store, newId, now, emit } = simulation;
+  const { newId, now } = simulation;
   const { customer, trialEnd } = params;
   const id = newId("sub");
   const anchor = trialEnd ?? now();
@@ -53,8 +53,7 @@ export function createSubscription(
     0,
   );
   const sent = params.collectionMethod === "send_invoice";
-
-  const subscription = store.subscriptions.add({
+  return {
     id,
     object: "subscription",
     application: null,
@@ -124,7 +123,18 @@ export function createSubscription(
       },
     },
     trial_start: trialEnd === null ? null : now(),
-  });
+  };
+}
+
+export function createSubscription(
+  simulation: Simulation,
+  params: NewSubscription,
+  firstPayment: FirstPayment,
+): Stripe.Subscription {
+  const { store, now, emit } = simulation;
+  const { trialEnd } = params;
+  const sent = params.collectionMethod === "send_invoice";
+  const subscription = store.subscriptions.add(newSubscriptionObject(simulation, params));
   const invoice = draftInvoice(simulation, subscription, {
     reason: "subscription_create",
     lines: subscription.items.data.map((item) =>
@@ -200,7 +210,8 @@ export function renew(simulation: Simulation, subscription: Stripe.Subscription)
   });
 }
 
-function startPeriods(
+/** Puts items into the periods, counted from the anchor, that hold now. */
+export function startPeriods(
   { now }: Simulation,
   subscription: Stripe.Subscription,
   items: Stripe.SubscriptionItem[],
@@ -223,7 +234,7 @@ interface Billing {
 }
 
 /** Advances the subscription and drafts the invoice of the periods that begin. */
-function bill(
+export function bill(
   simulation: Simulation,
   subscription: Stripe.Subscription,
   { window, advance, reason = "subscription_cycle", immediately = false, announce = [] }: Billing,
@@ -342,33 +353,4 @@ export function restartPeriods({ now }: Simulation, subscription: Stripe.Subscri
     item.current_period_start = now();
     item.current_period_end = addIntervals(now(), recurrence(item.price), 1);
   }
-}
-
-/** paused → active with a new cycle, or on the old one when its period is not over. */
-export function resumeSubscription(
-  simulation: Simulation,
-  subscription: Stripe.Subscription,
-  anchor: "now" | "unchanged",
-): void {
-  const { now } = simulation;
-  const wake = () => {
-    subscription.status = "active";
-    delete subscription.status_details;
-  };
-  const running = subscription.items.data.every((item) => item.current_period_end > now());
-  if (anchor === "unchanged" && running) {
-    change(simulation, subscription, wake, "customer.subscription.resumed");
-    return;
-  }
-  bill(simulation, subscription, {
-    window: { start: now(), end: now() },
-    reason: "subscription_update",
-    immediately: true,
-    announce: ["customer.subscription.resumed"],
-    advance() {
-      wake();
-      if (anchor === "now") restartPeriods(simulation, subscription);
-      else startPeriods(simulation, subscription, subscription.items.data);
-    },
-  });
 }

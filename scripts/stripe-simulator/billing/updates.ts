@@ -7,7 +7,7 @@ import { productName } from "../objects/checkout_line_items.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { amountFor, remainingShare } from "./amounts.ts";
 import { collect, judge, paymentMethodFor, type Verdict } from "./collection.ts";
-import { addPendingItem, buildInvoice, draftInvoice, itemLine, type NewLine } from "./invoicing.ts";
+import { addPendingItem, draftInvoice, itemLine, type NewLine } from "./invoicing.ts";
 import { newItem, periodOf } from "./lifecycle.ts";
 import { addIntervals, sameInterval } from "./periods.ts";
 
@@ -151,12 +151,14 @@ function park(
   collect(simulation, invoice, { attempt: "automatic", customerPresent: false, verdict });
 }
 
-function planUpdate(
+/** What an update would make of the items, changing nothing. */
+export function planUpdate(
   simulation: Simulation,
   subscription: Stripe.Subscription,
   { items: edits, prorationBehavior, prorationDate, restart }: ItemsUpdate,
 ): Plan {
   const { now } = simulation;
+  refuseDateOutsidePeriod(subscription, prorationDate);
   const inTrial = subscription.status === "trialing";
   const prorate = prorationBehavior !== "none" && !inTrial;
   let anchor = subscription.billing_cycle_anchor;
@@ -231,6 +233,15 @@ function planUpdate(
   return { items, prorations, firstPeriods, anchor };
 }
 
+function refuseDateOutsidePeriod(subscription: Stripe.Subscription, date: number): void {
+  const periods = subscription.items.data.map(periodOf);
+  if (periods.some(({ start, end }) => date >= start && date <= end)) return;
+  throw invalidRequest(
+    "Cannot specify a `proration_date` outside of the subscription's current billing period.",
+    { param: "proration_date" },
+  );
+}
+
 /** A new price resets the quantity to 1 unless one is passed, as Stripe does. */
 function editedItem(
   simulation: Simulation,
@@ -254,7 +265,7 @@ function itemAmount(item: Stripe.SubscriptionItem): number {
 }
 
 /** The credit or debit for what is left of an item's full billing period; metered items have none. */
-function prorationLine(
+export function prorationLine(
   simulation: Simulation,
   item: Stripe.SubscriptionItem,
   date: number,
@@ -279,6 +290,17 @@ function prorationLine(
   ];
 }
 
+/** What is left of every item's period, charged for. */
+export function remainderLines(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+  date: number,
+): NewLine[] {
+  return subscription.items.data.flatMap((item) =>
+    prorationLine(simulation, item, date, "Remaining"),
+  );
+}
+
 /** Credits what is left of every item, for a cancellation with `prorate`. */
 export function creditRemainder(simulation: Simulation, subscription: Stripe.Subscription): void {
   for (const item of subscription.items.data) {
@@ -286,30 +308,6 @@ export function creditRemainder(simulation: Simulation, subscription: Stripe.Sub
       addPendingItem(simulation, subscription, line);
     }
   }
-}
-
-/** The invoice an update would lead to: at once, or at the next renewal together with the coming period. */
-export function previewUpdate(
-  simulation: Simulation,
-  subscription: Stripe.Subscription,
-  update: ItemsUpdate,
-): Stripe.Invoice {
-  const plan = planUpdate(simulation, subscription, update);
-  const invoicedNow = update.prorationBehavior === "always_invoice" || plan.firstPeriods.length > 0;
-  const nextEnd = Math.min(...plan.items.map((item) => item.current_period_end));
-  const coming = plan.items
-    .filter((item) => item.current_period_end === nextEnd)
-    .map((item) => {
-      const end = addIntervals(nextEnd, recurrence(item.price), 1);
-      return itemLine(simulation, item, { start: nextEnd, end });
-    });
-  const invoice = buildInvoice(simulation, subscription, {
-    reason: invoicedNow ? "subscription_update" : "upcoming",
-    lines: [...plan.prorations, ...(invoicedNow ? plan.firstPeriods : coming)],
-    window: { start: simulation.now(), end: invoicedNow ? simulation.now() : nextEnd },
-    prorationDate: update.prorationDate,
-  });
-  return { ...invoice, id: `upcoming_${invoice.id}` };
 }
 
 /** Edits that turn the subscription's items into those a schedule's phase asks for. */

@@ -1,10 +1,10 @@
 import type Stripe from "stripe";
 import { amountFor } from "../billing/amounts.ts";
-import { collect } from "../billing/collection.ts";
+import { collect, judge } from "../billing/collection.ts";
 import { hasEnded } from "../billing/ending.ts";
 import { createSubscription } from "../billing/lifecycle.ts";
 import { days } from "../billing/periods.ts";
-import { invalidRequest, notSimulated } from "../errors.ts";
+import { invalidRequest, notSimulated, type StripeApiError } from "../errors.ts";
 import {
   flag,
   hash,
@@ -21,8 +21,15 @@ import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { lineItemsOf } from "./checkout_line_items.ts";
 import { createCustomer } from "./customers.ts";
-import { attachPaymentMethod, createPaymentMethod, createSetupIntent } from "./payment_methods.ts";
-import { subscribablePrice } from "./prices.ts";
+import {
+  attachPaymentMethod,
+  confirmSetupIntent,
+  createPaymentMethod,
+  createSetupIntent,
+} from "./payment_methods.ts";
+import { decline, newPaymentIntent, succeed } from "./payments.ts";
+import { createPrice, subscribablePrice } from "./prices.ts";
+import { createProduct } from "./products.ts";
 import { trialEndOf, trialSettings } from "./subscriptions.ts";
 import type { TestCard } from "./test_cards.ts";
 
@@ -30,8 +37,25 @@ const newSession = {
   mode: oneOf("payment", "setup", "subscription"),
   customer: text,
   customer_email: text,
+  customer_creation: oneOf("always", "if_required"),
   client_reference_id: text,
-  line_items: list(hash({ price: required(text), quantity: natural })),
+  currency: text,
+  line_items: list(
+    hash({
+      price: text,
+      quantity: natural,
+      price_data: hash({
+        currency: required(text),
+        product: text,
+        product_data: hash({ name: required(text), metadata }),
+        unit_amount: natural,
+        recurring: hash({
+          interval: required(oneOf("day", "week", "month", "year")),
+          interval_count: natural,
+        }),
+      }),
+    }),
+  ),
   metadata,
   subscription_data: hash({
     metadata,
@@ -41,6 +65,12 @@ const newSession = {
     trial_settings: trialSettings,
     billing_mode: hash({ type: required(oneOf("flexible")) }),
   }),
+  payment_intent_data: hash({
+    metadata,
+    description: text,
+    setup_future_usage: oneOf("off_session", "on_session"),
+  }),
+  setup_intent_data: hash({ metadata, description: text }),
   success_url: text,
   cancel_url: text,
   expires_at: natural,
@@ -56,50 +86,27 @@ const newSession = {
   ui_mode: oneOf("elements", "embedded_page", "form", "hosted_page"),
 };
 
+type NewSession = Params<typeof newSession>;
+
 const minutes = (count: number) => count * 60;
 
-function create(
-  simulation: Simulation,
-  params: Params<typeof newSession>,
-): Stripe.Checkout.Session {
-  const { store, newId, now, baseUrl } = simulation;
-  if (params.mode !== "subscription") {
-    throw params.mode === undefined
-      ? invalidRequest("Missing required param: mode.", {
-          code: "parameter_missing",
-          param: "mode",
-        })
-      : notSimulated(`checkout sessions of mode ${params.mode}`, "mode");
-  }
+function missing(param: string): StripeApiError {
+  return invalidRequest(`Missing required param: ${param}.`, { code: "parameter_missing", param });
+}
+
+function create(simulation: Simulation, params: NewSession): Stripe.Checkout.Session {
+  const { store, newId, now } = simulation;
+  const { mode } = params;
+  if (mode === undefined) throw missing("mode");
+  refuseForeignSettings(mode, params);
   if (params.ui_mode !== undefined && params.ui_mode !== "hosted_page") {
     throw notSimulated(`ui_mode ${params.ui_mode}`, "ui_mode");
   }
-  if (params.success_url === undefined) {
-    throw invalidRequest("Missing required param: success_url.", {
-      code: "parameter_missing",
-      param: "success_url",
-    });
-  }
+  if (params.success_url === undefined) throw missing("success_url");
   if (params.customer !== undefined && params.customer_email !== undefined) {
     throw invalidRequest("You may only specify one of these parameters: customer, customer_email.");
   }
-  const items = (params.line_items ?? []).map(({ price, quantity }, index) => ({
-    id: newId("li"),
-    price: subscribablePrice(simulation, price, `line_items[${index}][price]`),
-    quantity: quantity ?? 1,
-  }));
-  const first = items[0];
-  if (first === undefined) {
-    throw invalidRequest("You must specify line_items in subscription mode.", {
-      code: "parameter_missing",
-      param: "line_items",
-    });
-  }
-  if (items.some(({ price }) => price.currency !== first.price.currency)) {
-    throw invalidRequest("All prices of a checkout session must have the same currency.");
-  }
-  const customer =
-    params.customer === undefined ? null : store.customers.require(params.customer, "customer");
+  if (params.customer !== undefined) store.customers.require(params.customer, "customer");
   const expiresAt = params.expires_at ?? now() + days(1);
   if (expiresAt < now() + minutes(30) || expiresAt > now() + days(1)) {
     throw invalidRequest(
@@ -107,28 +114,134 @@ function create(
       { param: "expires_at" },
     );
   }
+  const items = mode === "setup" ? [] : readItems(simulation, mode, params.line_items ?? []);
 
   const settings = params.subscription_data;
-  const trial = trialEndOf(simulation, settings ?? {}) !== null;
-  const total = items.reduce((sum, { price, quantity }) => sum + amountFor(price, quantity), 0);
   const id = newId("cs_test");
   store.checkoutPlans.set(id, {
-    items: items.map(({ id: item, price, quantity }) => ({ id: item, price: price.id, quantity })),
+    items: items.map(({ price, quantity }) => ({ id: newId("li"), price: price.id, quantity })),
     subscriptionMetadata: changedMetadata({}, settings?.metadata),
-    description: settings?.description ?? null,
+    description: settings?.description ?? params.payment_intent_data?.description ?? null,
     trialEnd: settings?.trial_end ?? null,
     trialPeriodDays: settings?.trial_period_days ?? null,
     missingPaymentMethod: settings?.trial_settings?.end_behavior.missing_payment_method ?? null,
+    paymentMetadata: changedMetadata({}, params.payment_intent_data?.metadata),
+    savesPaymentMethod: params.payment_intent_data?.setup_future_usage ?? null,
   });
-  return store.sessions.add({
+  const session = store.sessions.add(
+    newSessionObject(simulation, id, mode, { ...params, expires_at: expiresAt }, items),
+  );
+  if (mode === "setup") {
+    const customer = store.customers.get(params.customer ?? "") ?? null;
+    const intent = createSetupIntent(simulation, customer);
+    intent.metadata = changedMetadata({}, params.setup_intent_data?.metadata);
+    intent.description = params.setup_intent_data?.description ?? null;
+    session.setup_intent = intent.id;
+  }
+  return session;
+}
+
+type Mode = "payment" | "setup" | "subscription";
+
+/** Each mode has settings of its own, and refuses the others'. */
+function refuseForeignSettings(mode: Mode, params: NewSession): void {
+  const settings: Record<Mode, (keyof NewSession)[]> = {
+    payment: ["payment_intent_data", "line_items", "allow_promotion_codes", "customer_creation"],
+    setup: ["setup_intent_data", "customer_creation"],
+    subscription: [
+      "subscription_data",
+      "line_items",
+      "allow_promotion_codes",
+      "payment_method_collection",
+    ],
+  };
+  for (const param of new Set(Object.values(settings).flat())) {
+    if (params[param] === undefined || settings[mode].includes(param)) continue;
+    throw invalidRequest(`You can not pass \`${param}\` in \`${mode}\` mode.`, { param });
+  }
+}
+
+interface SessionItem {
+  price: Stripe.Price;
+  quantity: number;
+}
+
+function readItems(
+  simulation: Simulation,
+  mode: "payment" | "subscription",
+  asked: NonNullable<NewSession["line_items"]>,
+): SessionItem[] {
+  const items = asked.map((item, index) => ({
+    price: itemPrice(simulation, mode, item, `line_items[${index}]`),
+    quantity: item.quantity ?? 1,
+  }));
+  const first = items[0];
+  if (first === undefined) {
+    throw invalidRequest(`You must specify line_items in ${mode} mode.`, {
+      code: "parameter_missing",
+      param: "line_items",
+    });
+  }
+  if (items.some(({ price }) => price.currency !== first.price.currency)) {
+    throw invalidRequest("All prices of a checkout session must have the same currency.");
+  }
+  return items;
+}
+
+function itemPrice(
+  simulation: Simulation,
+  mode: "payment" | "subscription",
+  { price, price_data }: NonNullable<NewSession["line_items"]>[number],
+  param: string,
+): Stripe.Price {
+  const id = price ?? (price_data && inlinePrice(simulation, price_data, param).id);
+  if (id === undefined) throw missing(`${param}[price]`);
+  if (mode === "subscription") return subscribablePrice(simulation, id, `${param}[price]`);
+  const found = simulation.store.prices.require(id, `${param}[price]`);
+  if (found.recurring !== null) {
+    throw invalidRequest(
+      "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode or use only one-time prices.",
+      { param: `${param}[price]` },
+    );
+  }
+  return found;
+}
+
+/** A price made on the spot; it is not offered to anybody else. */
+function inlinePrice(
+  simulation: Simulation,
+  data: NonNullable<NonNullable<NewSession["line_items"]>[number]["price_data"]>,
+  param: string,
+): Stripe.Price {
+  const { product_data, ...price } = data;
+  const product =
+    price.product ??
+    (product_data &&
+      createProduct(simulation, { name: product_data.name, metadata: product_data.metadata }).id);
+  if (product === undefined) throw missing(`${param}[price_data][product]`);
+  return createPrice(simulation, { ...price, product });
+}
+
+function newSessionObject(
+  { now, baseUrl }: Simulation,
+  id: string,
+  mode: Mode,
+  params: NewSession & { expires_at: number },
+  items: SessionItem[],
+): Stripe.Checkout.Session {
+  const { trial_period_days = 0, trial_end = 0 } = params.subscription_data ?? {};
+  const trial = trial_period_days > 0 || trial_end > now();
+  const total = items.reduce((sum, { price, quantity }) => sum + amountFor(price, quantity), 0);
+  const due = trial ? 0 : total;
+  return {
     id,
     object: "checkout.session",
     adaptive_pricing: null,
     after_expiration: null,
     allow_promotion_codes: params.allow_promotion_codes ?? null,
     allowed_payment_method_types: null,
-    amount_subtotal: trial ? 0 : total,
-    amount_total: trial ? 0 : total,
+    amount_subtotal: mode === "setup" ? null : due,
+    amount_total: mode === "setup" ? null : due,
     automatic_tax: { enabled: false, liability: null, provider: null, status: null },
     billing_address_collection: params.billing_address_collection ?? null,
     cancel_url: params.cancel_url ?? null,
@@ -138,7 +251,7 @@ function create(
     consent: null,
     consent_collection: null,
     created: now(),
-    currency: first.price.currency,
+    currency: items[0]?.price.currency ?? params.currency?.toLowerCase() ?? null,
     currency_conversion: null,
     custom_fields: [],
     custom_text: {
@@ -147,21 +260,40 @@ function create(
       submit: null,
       terms_of_service_acceptance: null,
     },
-    customer: customer?.id ?? null,
+    customer: params.customer ?? null,
     customer_account: null,
-    customer_creation: customer === null ? "always" : null,
+    customer_creation:
+      params.customer !== undefined
+        ? null
+        : mode === "subscription"
+          ? "always"
+          : (params.customer_creation ?? "if_required"),
     customer_details: null,
     customer_email: params.customer_email ?? null,
     discounts: [],
-    expires_at: expiresAt,
+    expires_at: params.expires_at,
     integration_identifier: null,
     invoice: null,
-    invoice_creation: null,
+    invoice_creation:
+      mode === "payment"
+        ? {
+            enabled: false,
+            invoice_data: {
+              account_tax_ids: null,
+              custom_fields: null,
+              description: null,
+              footer: null,
+              issuer: null,
+              metadata: {},
+              rendering_options: null,
+            },
+          }
+        : null,
     livemode: false,
     locale: params.locale ?? null,
     managed_payments: { enabled: false },
     metadata: changedMetadata({}, params.metadata),
-    mode: "subscription",
+    mode,
     origin_context: null,
     payment_intent: null,
     payment_link: null,
@@ -169,7 +301,7 @@ function create(
     payment_method_configuration_details: null,
     payment_method_options: { card: { request_three_d_secure: "automatic" } },
     payment_method_types: ["card"],
-    payment_status: trial || total === 0 ? "no_payment_required" : "unpaid",
+    payment_status: mode === "setup" || due === 0 ? "no_payment_required" : "unpaid",
     permissions: null,
     phone_number_collection: { enabled: false },
     recovered_from: null,
@@ -185,20 +317,20 @@ function create(
     status: "open",
     submit_type: null,
     subscription: null,
-    success_url: params.success_url,
-    total_details: { amount_discount: 0, amount_shipping: 0, amount_tax: 0 },
+    success_url: params.success_url ?? null,
+    total_details:
+      mode === "setup" ? null : { amount_discount: 0, amount_shipping: 0, amount_tax: 0 },
     ui_mode: "hosted_page",
     url: `${baseUrl()}/c/pay/${id}`,
     wallet_options: null,
-  });
+  };
 }
 
 export type CheckoutOutcome =
   { complete: true; redirectTo: string } | { complete: false; declineCode: string };
 
 /**
- * What the customer's click on "Subscribe" does. A declined card leaves the session open and its subscription
- * incomplete; another card may be tried on the same one.
+ * What the customer's click on the page's button does. A declined card leaves the session open; another may be tried.
  */
 export function payCheckout(
   simulation: Simulation,
@@ -210,11 +342,76 @@ export function payCheckout(
       `This Checkout Session is ${String(session.status)} and can no longer be paid.`,
     );
   }
-  const { store } = simulation;
   const customer = customerOf(simulation, session);
   const method = createPaymentMethod(simulation, card);
-  method.billing_details.email = customer.email;
+  method.billing_details.email = customer?.email ?? session.customer_email;
+  const declineCode =
+    session.mode === "setup"
+      ? saveCard(simulation, session, customer, method)
+      : session.mode === "payment"
+        ? payOnce(simulation, session, customer, method)
+        : paySubscription(simulation, session, customer, method);
+  if (declineCode !== undefined) return { complete: false, declineCode };
+  complete(simulation, session, customer);
+  return { complete: true, redirectTo: successUrl(session) };
+}
 
+/** Sets a card up for later; nothing is charged. The decline code when the card is refused. */
+function saveCard(
+  simulation: Simulation,
+  session: Stripe.Checkout.Session,
+  customer: Stripe.Customer | null,
+  method: Stripe.PaymentMethod,
+): string | undefined {
+  const intent = simulation.store.setupIntents.require(idOf(session.setup_intent) ?? "");
+  intent.customer = customer?.id ?? null;
+  intent.payment_method = method.id;
+  return confirmSetupIntent(simulation, intent);
+}
+
+/** One payment without an invoice. The decline code when the card is refused. */
+function payOnce(
+  simulation: Simulation,
+  session: Stripe.Checkout.Session,
+  customer: Stripe.Customer | null,
+  method: Stripe.PaymentMethod,
+): string | undefined {
+  const plan = simulation.store.checkoutPlans.get(session.id);
+  const amount = session.amount_total ?? 0;
+  if (amount === 0) return undefined;
+  const tried = simulation.store.paymentIntents.get(idOf(session.payment_intent) ?? "");
+  const intent =
+    tried ??
+    newPaymentIntent(simulation, {
+      amount,
+      currency: session.currency ?? "usd",
+      customer: customer?.id ?? null,
+      description: plan?.description ?? null,
+      metadata: { ...plan?.paymentMetadata },
+      setupFutureUsage: plan?.savesPaymentMethod ?? null,
+    });
+  session.payment_intent = intent.id;
+  const verdict = judge(simulation, method, { customerPresent: true });
+  if (!verdict.paid) {
+    decline(simulation, intent, method, verdict.declineCode);
+    return verdict.declineCode;
+  }
+  if (customer !== null && plan?.savesPaymentMethod) {
+    attachPaymentMethod(simulation, method.id, customer);
+  }
+  succeed(simulation, intent, method);
+  return undefined;
+}
+
+/** A declined card leaves the session's subscription incomplete; the next one is tried on the same subscription. */
+function paySubscription(
+  simulation: Simulation,
+  session: Stripe.Checkout.Session,
+  customer: Stripe.Customer | null,
+  method: Stripe.PaymentMethod,
+): string | undefined {
+  const { store } = simulation;
+  if (customer === null) throw new Error(`Session ${session.id} subscribes nobody.`);
   const started = incompleteSubscriptionOf(simulation, session);
   const subscription = started ?? subscribe(simulation, session, customer, method);
   if (started !== undefined) {
@@ -233,15 +430,21 @@ export function payCheckout(
     }
   }
   if (subscription.status === "incomplete") {
-    return { complete: false, declineCode: card.declineCode };
+    return store.cards.get(method.id)?.declineCode ?? "generic_decline";
   }
-  complete(simulation, session, subscription, customer);
-  return { complete: true, redirectTo: successUrl(session) };
+  session.subscription = subscription.id;
+  session.invoice = idOf(subscription.latest_invoice);
+  return undefined;
 }
 
-function customerOf(simulation: Simulation, session: Stripe.Checkout.Session): Stripe.Customer {
+/** The session's customer, made now when it has none and its mode or wish asks for one. */
+function customerOf(
+  simulation: Simulation,
+  session: Stripe.Checkout.Session,
+): Stripe.Customer | null {
   const existing = idOf(session.customer);
   if (existing !== null) return simulation.store.customers.require(existing, "customer");
+  if (session.customer_creation === "if_required") return null;
   const customer = createCustomer(simulation, {
     email: session.customer_email ?? "customer@example.com",
   });
@@ -310,21 +513,18 @@ function subscribe(
 function complete(
   { emit }: Simulation,
   session: Stripe.Checkout.Session,
-  subscription: Stripe.Subscription,
-  customer: Stripe.Customer,
+  customer: Stripe.Customer | null,
 ): void {
   session.status = "complete";
   session.url = null;
-  session.subscription = subscription.id;
-  session.invoice = idOf(subscription.latest_invoice);
   if (session.payment_status === "unpaid") session.payment_status = "paid";
   session.customer_details = {
-    address: customer.address ?? null,
+    address: customer?.address ?? null,
     business_name: null,
-    email: customer.email,
+    email: customer?.email ?? session.customer_email,
     individual_name: null,
-    name: customer.name ?? null,
-    phone: customer.phone ?? null,
+    name: customer?.name ?? null,
+    phone: customer?.phone ?? null,
     tax_exempt: "none",
     tax_ids: [],
   };

@@ -7,24 +7,28 @@ import {
   voidByRequest,
 } from "../billing/collection.ts";
 import { finalizeInvoice } from "../billing/invoicing.ts";
-import { invalidRequest } from "../errors.ts";
+import { invalidRequest, notSimulated, StripeApiError } from "../errors.ts";
 import {
   flag,
   hash,
   list,
   metadata,
+  momentOr,
   natural,
   oneOf,
   range,
   required,
   text,
   unsettable,
+  type Params,
 } from "../http/params.ts";
-import { previewUpdate } from "../billing/updates.ts";
+import { previewCreation, previewUpdate } from "../billing/preview.ts";
 import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { cardDeclined, usablePaymentMethod } from "./payment_methods.ts";
 import { defaultPayment } from "./payments.ts";
+import { subscribablePrice } from "./prices.ts";
+import { scheduleEnd, trialEndOf } from "./subscriptions.ts";
 
 const prorationBehavior = oneOf("always_invoice", "create_prorations", "none");
 
@@ -70,6 +74,103 @@ export function payInvoice(
   });
 }
 
+const previewSpec = {
+  customer: text,
+  subscription: text,
+  preview_mode: oneOf("next", "recurring"),
+  subscription_details: hash({
+    items: list(
+      hash({
+        id: text,
+        price: text,
+        quantity: natural,
+        deleted: flag,
+        clear_usage: flag,
+        metadata,
+      }),
+    ),
+    proration_behavior: prorationBehavior,
+    proration_date: natural,
+    billing_cycle_anchor: hash({ type: required(oneOf("now", "unchanged")) }),
+    billing_mode: hash({ type: required(oneOf("flexible")) }),
+    cancel_at: unsettable(momentOr("min_period_end", "max_period_end")),
+    cancel_at_period_end: flag,
+    cancel_now: flag,
+    metadata,
+    resume_at: oneOf("now"),
+    trial_end: momentOr("now"),
+  }),
+};
+
+function createPreview(simulation: Simulation, params: Params<typeof previewSpec>): Stripe.Invoice {
+  const { store, now } = simulation;
+  const details: Partial<NonNullable<typeof params.subscription_details>> =
+    params.subscription_details ?? {};
+  if (params.subscription === undefined) return previewNew(simulation, params.customer, details);
+
+  const subscription = store.subscriptions.require(params.subscription, "subscription");
+  if (params.customer !== undefined && params.customer !== subscription.customer) {
+    throw invalidRequest("The subscription does not belong to the customer.", {
+      param: "subscription",
+    });
+  }
+  if (typeof details.trial_end === "number") {
+    throw notSimulated("previews that move a trial's end", "subscription_details[trial_end]");
+  }
+  const planned = structuredClone(subscription);
+  scheduleEnd(planned, details, now());
+  return previewUpdate(simulation, subscription, {
+    items: (details.items ?? []).map(({ metadata: _metadata, ...edit }) => edit),
+    prorationBehavior: details.proration_behavior ?? "create_prorations",
+    prorationDate: details.proration_date ?? now(),
+    restart: details.billing_cycle_anchor?.type === "now",
+    endTrial: details.trial_end === "now",
+    cancelNow: details.cancel_now === true,
+    cancelAt: planned.cancel_at,
+    recurringOnly: params.preview_mode === "recurring",
+  });
+}
+
+/** A preview of a subscription that is only being thought of. */
+function previewNew(
+  simulation: Simulation,
+  customer: string | undefined,
+  details: Partial<NonNullable<Params<typeof previewSpec>["subscription_details"]>>,
+): Stripe.Invoice {
+  if (customer === undefined) {
+    throw invalidRequest("You must pass `customer` or `subscription` to preview an invoice.", {
+      code: "parameter_missing",
+      param: "customer",
+    });
+  }
+  const items = (details.items ?? []).map(({ price, quantity }, index) => ({
+    price: subscribablePrice(
+      simulation,
+      price ?? "",
+      `subscription_details[items][${index}][price]`,
+    ),
+    quantity,
+  }));
+  if (items.length === 0) {
+    throw new StripeApiError(404, {
+      type: "invalid_request_error",
+      code: "invoice_upcoming_none",
+      message: `No upcoming invoices for customer: '${customer}'`,
+    });
+  }
+  return previewCreation(simulation, {
+    customer: simulation.store.customers.require(customer, "customer"),
+    items,
+    metadata: {},
+    description: null,
+    trialEnd: trialEndOf(simulation, { trial_end: details.trial_end }),
+    missingPaymentMethod: null,
+    defaultPaymentMethod: null,
+    collectionMethod: "charge_automatically",
+    daysUntilDue: null,
+  });
+}
+
 export const invoiceRoutes = [
   route(
     "GET /v1/invoices",
@@ -106,29 +207,9 @@ export const invoiceRoutes = [
   route(
     "POST /v1/invoices/create_preview",
     {
-      customer: text,
-      subscription: required(text),
-      subscription_details: hash({
-        items: list(hash({ id: text, price: text, quantity: natural, deleted: flag })),
-        proration_behavior: prorationBehavior,
-        proration_date: natural,
-        billing_cycle_anchor: hash({ type: required(oneOf("now", "unchanged")) }),
-      }),
+      ...previewSpec,
     },
-    (simulation, params) => {
-      const subscription = simulation.store.subscriptions.require(
-        params.subscription,
-        "subscription",
-      );
-      const details = params.subscription_details;
-      return previewUpdate(simulation, subscription, {
-        items: details?.items ?? [],
-        prorationBehavior: details?.proration_behavior ?? "create_prorations",
-        prorationDate: details?.proration_date ?? simulation.now(),
-        paymentBehavior: "allow_incomplete",
-        restart: details?.billing_cycle_anchor?.type === "now",
-      });
-    },
+    createPreview,
   ),
 
   route("GET /v1/invoices/:id", {}, ({ store }, _params, id) => store.invoices.require(id)),

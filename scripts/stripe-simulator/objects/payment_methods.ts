@@ -250,7 +250,7 @@ export const setupIntentRoutes = [
         intent.payment_method = paymentMethodNamed(simulation, params.payment_method).id;
         intent.status = "requires_confirmation";
       }
-      if (params.confirm === true) confirmSetupIntent(simulation, intent);
+      if (params.confirm === true) confirmOrThrow(simulation, intent);
       return intent;
     },
   ),
@@ -278,6 +278,19 @@ export const setupIntentRoutes = [
     store.setupIntents.require(id),
   ),
 
+  route("POST /v1/setup_intents/:id/cancel", {}, (simulation, _params, id) => {
+    const intent = simulation.store.setupIntents.require(id);
+    if (intent.status === "succeeded" || intent.status === "canceled") {
+      throw invalidRequest(
+        `You cannot cancel this SetupIntent because it has a status of ${intent.status}.`,
+        { code: "setup_intent_unexpected_state" },
+      );
+    }
+    intent.status = "canceled";
+    simulation.emit("setup_intent.canceled", intent);
+    return intent;
+  }),
+
   route(
     "POST /v1/setup_intents/:id/confirm",
     { payment_method: text },
@@ -286,7 +299,7 @@ export const setupIntentRoutes = [
       if (params.payment_method !== undefined) {
         intent.payment_method = paymentMethodNamed(simulation, params.payment_method).id;
       }
-      confirmSetupIntent(simulation, intent);
+      confirmOrThrow(simulation, intent);
       return intent;
     },
   ),
@@ -330,20 +343,39 @@ export function createSetupIntent(
   return intent;
 }
 
-/** Saves the intent's payment method for its customer. */
-export function confirmSetupIntent(simulation: Simulation, intent: Stripe.SetupIntent): void {
+/**
+ * Saves the intent's payment method for its customer. A card that is refused at once leaves the intent waiting for
+ * another; its decline code is returned.
+ */
+export function confirmSetupIntent(
+  simulation: Simulation,
+  intent: Stripe.SetupIntent,
+): string | undefined {
   const { store, emit } = simulation;
-  const method = idOf(intent.payment_method);
-  if (method === null) {
+  const method = store.paymentMethods.get(idOf(intent.payment_method) ?? "");
+  if (method === undefined) {
     throw invalidRequest(
       "You cannot confirm this SetupIntent because it's missing a payment method.",
     );
   }
-  const customer = idOf(intent.customer);
-  if (customer !== null) {
-    const attached = attachPaymentMethod(simulation, method, store.customers.require(customer));
-    intent.payment_method = attached.id;
+  const card = store.cards.get(method.id);
+  if (card?.behaviour === "declined") {
+    intent.status = "requires_payment_method";
+    intent.payment_method = null;
+    intent.last_setup_error = { ...cardDeclined(card.declineCode).body, payment_method: method };
+    emit("setup_intent.setup_failed", intent);
+    return card.declineCode;
   }
+  const customer = store.customers.get(idOf(intent.customer) ?? "");
+  if (customer !== undefined) attachPaymentMethod(simulation, method.id, customer);
   intent.status = "succeeded";
+  intent.last_setup_error = null;
   emit("setup_intent.succeeded", intent);
+  return undefined;
+}
+
+/** As `confirmSetupIntent`, for the API: a refused card is a 402. */
+function confirmOrThrow(simulation: Simulation, intent: Stripe.SetupIntent): void {
+  const declineCode = confirmSetupIntent(simulation, intent);
+  if (declineCode !== undefined) throw cardDeclined(declineCode, { setup_intent: intent });
 }

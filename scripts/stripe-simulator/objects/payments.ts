@@ -6,16 +6,25 @@ import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { declineMessages } from "./payment_methods.ts";
 
-export function createPaymentIntent(
+export interface NewPaymentIntent {
+  amount: number;
+  currency: string;
+  customer: string | null;
+  description: string | null;
+  metadata: Stripe.Metadata;
+  setupFutureUsage: "off_session" | "on_session" | null;
+}
+
+export function newPaymentIntent(
   { store, newId, now, emit }: Simulation,
-  invoice: Stripe.Invoice,
+  params: NewPaymentIntent,
 ): Stripe.PaymentIntent {
   const id = newId("pi");
   const intent = store.paymentIntents.add({
     id,
     object: "payment_intent",
     allowed_payment_method_types: null,
-    amount: invoice.amount_due,
+    amount: params.amount,
     amount_capturable: 0,
     amount_details: { tip: {} },
     amount_received: 0,
@@ -28,19 +37,16 @@ export function createPaymentIntent(
     client_secret: `${id}_secret_${newId("x").slice(2)}`,
     confirmation_method: "automatic",
     created: now(),
-    currency: invoice.currency,
-    customer: idOf(invoice.customer),
+    currency: params.currency,
+    customer: params.customer,
     customer_account: null,
-    description:
-      invoice.billing_reason === "subscription_create"
-        ? "Subscription creation"
-        : "Subscription update",
+    description: params.description,
     excluded_payment_method_types: null,
     last_payment_error: null,
     latest_charge: null,
     livemode: false,
     managed_payments: null,
-    metadata: {},
+    metadata: params.metadata,
     next_action: null,
     on_behalf_of: null,
     payment_method: null,
@@ -51,7 +57,7 @@ export function createPaymentIntent(
     processing: null,
     receipt_email: null,
     review: null,
-    setup_future_usage: "off_session",
+    setup_future_usage: params.setupFutureUsage,
     shipping: null,
     source: null,
     statement_descriptor: null,
@@ -61,7 +67,26 @@ export function createPaymentIntent(
     transfer_group: null,
   });
   emit("payment_intent.created", intent);
+  return intent;
+}
 
+/** What an open invoice waits to be paid with. */
+export function createInvoicePayment(
+  simulation: Simulation,
+  invoice: Stripe.Invoice,
+): Stripe.PaymentIntent {
+  const { store, newId, now } = simulation;
+  const intent = newPaymentIntent(simulation, {
+    amount: invoice.amount_due,
+    currency: invoice.currency,
+    customer: idOf(invoice.customer),
+    description:
+      invoice.billing_reason === "subscription_create"
+        ? "Subscription creation"
+        : "Subscription update",
+    metadata: {},
+    setupFutureUsage: "off_session",
+  });
   store.invoicePayments.add({
     id: newId("inpay"),
     object: "invoice_payment",
@@ -72,7 +97,7 @@ export function createPaymentIntent(
     invoice: invoice.id,
     is_default: true,
     livemode: false,
-    payment: { type: "payment_intent", payment_intent: id },
+    payment: { type: "payment_intent", payment_intent: intent.id },
     status: "open",
     status_transitions: { canceled_at: null, paid_at: null },
   });

@@ -2,12 +2,8 @@ import type Stripe from "stripe";
 import { collect, judge, paymentMethodFor } from "../billing/collection.ts";
 import { endSubscription, hasEnded } from "../billing/ending.ts";
 import { draftInvoice, pendingItems } from "../billing/invoicing.ts";
-import {
-  createSubscription,
-  endTrial,
-  nextPeriodEnd,
-  resumeSubscription,
-} from "../billing/lifecycle.ts";
+import { createSubscription, endTrial, nextPeriodEnd } from "../billing/lifecycle.ts";
+import { pauseSubscription, resumeSubscription } from "../billing/pausing.ts";
 import { days } from "../billing/periods.ts";
 import { creditRemainder, updateItems, type ItemEdit } from "../billing/updates.ts";
 import { invalidRequest, notSimulated } from "../errors.ts";
@@ -482,16 +478,42 @@ export const subscriptionRoutes = [
       billing_cycle_anchor: hash({ type: required(oneOf("now", "unchanged")) }),
       payment_behavior: oneOf("resume_on_payment_attempt", "resume_on_payment_success"),
       proration_behavior: prorationBehavior,
+      proration_date: natural,
     },
     (simulation, params, id) => {
       const subscription = simulation.store.subscriptions.require(id);
-      if (subscription.status !== "paused") {
-        throw invalidRequest("Only paused subscriptions can be resumed.");
+      resumeSubscription(simulation, subscription, {
+        anchor: params.billing_cycle_anchor?.type ?? "now",
+        onSuccess: params.payment_behavior === "resume_on_payment_success",
+        prorationBehavior: params.proration_behavior ?? "create_prorations",
+        prorationDate: params.proration_date ?? simulation.now(),
+      });
+      return subscription;
+    },
+  ),
+
+  route(
+    "POST /v1/subscriptions/:id/pause",
+    {
+      type: oneOf("subscription"),
+      invoicing_behavior: oneOf("invoice", "pending_invoice_item"),
+      bill_for: hash({
+        outstanding_usage_through: hash({ type: required(oneOf("none", "now")) }),
+        unused_time_from: hash({
+          type: required(oneOf("item_current_period_start", "none", "now")),
+        }),
+      }),
+    },
+    (simulation, params, id) => {
+      const subscription = simulation.store.subscriptions.require(id);
+      const unused = params.bill_for?.unused_time_from?.type ?? "now";
+      if (unused === "item_current_period_start") {
+        throw notSimulated(unused, "bill_for[unused_time_from][type]");
       }
-      if (params.payment_behavior === "resume_on_payment_success") {
-        throw notSimulated("resume_on_payment_success", "payment_behavior");
-      }
-      resumeSubscription(simulation, subscription, params.billing_cycle_anchor?.type ?? "now");
+      pauseSubscription(simulation, subscription, {
+        credits: unused === "now",
+        invoiceNow: params.invoicing_behavior === "invoice",
+      });
       return subscription;
     },
   ),
