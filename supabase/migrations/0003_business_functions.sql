@@ -2165,6 +2165,8 @@ declare
   v_status text;
   v_message text;
   v_context text;
+  v_sqlstate text;
+  v_was_tried integer := 1;
 begin
   select * into strict v_event
   from billing_private.stripe_events
@@ -2179,8 +2181,13 @@ begin
       v_reason := billing_private.project_event(v_event);
       v_status := 'applied';
     exception when others then
-      get stacked diagnostics v_message = message_text, v_context = pg_exception_context;
-      v_status := case when v_event.attempts >= 7 then 'dead' else 'failed' end;
+      get stacked diagnostics
+        v_message = message_text, v_context = pg_exception_context, v_sqlstate = returned_sqlstate;
+      -- Somebody else was in the way: that says nothing about the event, however often it happens.
+      v_was_tried := (v_sqlstate !~ '^40' and v_sqlstate <> '55P03')::integer;
+      v_status := case
+        when v_event.attempts >= 7 and v_was_tried = 1 then 'dead' else 'failed'
+      end;
       v_reason := null;
     end;
   end if;
@@ -2188,11 +2195,12 @@ begin
   update billing_private.stripe_events
   set status = v_status,
       status_reason = v_reason,
-      attempts = v_event.attempts + 1,
+      attempts = v_event.attempts + v_was_tried,
       -- 1 minute, then twice as long each time: eight tries within about two hours.
       next_attempt_at = case
         when v_status = 'failed'
-          then billing_private.now() + interval '1 minute' * (2 ^ v_event.attempts)
+          then billing_private.now()
+            + interval '1 minute' * (2 ^ (v_event.attempts * v_was_tried))
       end,
       last_error = case
         when v_message is not null
@@ -2207,7 +2215,7 @@ $$;
 
 comment on function billing_private.apply_event(text) is
   'Applies a stored event and notes the outcome: applied, ignored, failed (will be retried) or '
-  'dead (after eight tries).';
+  'dead (after eight tries; being in somebody''s way is none).';
 
 
 -- -----------------------------------------------------------------------------

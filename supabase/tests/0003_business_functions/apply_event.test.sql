@@ -1,7 +1,7 @@
 -- billing_private.apply_event(): what cannot be applied is kept, retried with back-off, given up.
 begin;
 \ir ../helpers.psql
-select plan(24);
+select plan(27);
 
 select tests.catalog();
 select tests.set_time('2026-01-10 08:00:00');
@@ -194,18 +194,43 @@ select is(
 create function billing_private.project_busy(jsonb, billing_private.stripe_events) returns void
 language plpgsql as $$
 begin
-  raise exception using errcode = '40P01', message = 'deadlock detected';
+  raise exception using errcode = current_setting('tests.busy'), message = 'busy';
 end;
 $$;
 update billing_private.event_handlers
 set projector = 'project_busy'
 where event_type = 'invoice.sent';
 
+create function tests.meet(p_sqlstate text) returns text
+language plpgsql as $$
+begin
+  perform set_config('tests.busy', p_sqlstate, true);
+  return billing_private.apply_event('evt_5');
+end;
+$$;
+
+select set_config('tests.busy', '40P01', true);
 select is(
   tests.deliver('evt_5', 'invoice.sent', '2026-01-13', tests.invoice('in_2', 'cus_ann')),
   'failed',
   'C5: an event that met a deadlock stays and will be tried again'
 );
+update billing_private.stripe_events set attempts = 7 where event_id = 'evt_5';
+select results_eq(
+  $$ select tests.meet(state) from unnest(array['40P01', '40001', '55P03']) as state $$,
+  $$ values ('failed'), ('failed'), ('failed') $$,
+  'C5: a deadlock, a serialization failure or a lock time-out is never the last try, ...'
+);
+select results_eq(
+  $$
+    select attempts, next_attempt_at - billing_private.now()
+    from tests.inbox
+    where event_id = 'evt_5'
+  $$,
+  $$ values (7, '1 minute'::interval) $$,
+  'C5: ... counts for none, and the next one comes soon'
+);
+select is(tests.meet('23514'), 'dead', 'C5: any other failure does');
 
 select * from finish();
 rollback;
