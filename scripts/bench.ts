@@ -1,26 +1,26 @@
 import { createBenchDatabase } from "./bench/database.ts";
-import { eventTemplates } from "./bench/events.ts";
-import { figures, table, type Figure } from "./bench/report.ts";
+import { lifeTemplates } from "./bench/events.ts";
+import { figures, tables, type Figure } from "./bench/report.ts";
 import { scenarios, type Sample } from "./bench/scenarios.ts";
 import { readArguments } from "./lib/arguments.ts";
 import { heading, note, runScript, UserError } from "./lib/terminal.ts";
 
 const help = `
-Measures what the package costs, as ratios to what plain SQL does in the same minute.
+Measures what the package costs, as ratios to what plain SQL, or another package, does in the same
+minute.
 
-It starts a throw-away system Postgres with default durability, fills it, and runs pgbench in
-interleaved rounds. Figures are medians of the rounds. Whatever else the machine does spoils
+It starts a throw-away system Postgres with default durability, fills it, and measures in interleaved
+rounds: statements by pgbench, events by processes of Node. Figures are medians of the rounds. Whatever else the machine does spoils
 the speeds, and the ratios least.
 
-Usage: npm run bench -- [--only <scenario> …] [--rounds 3] [--seconds 2] [--json]
+Usage: npm run bench -- [<scenario> …] [--rounds 3] [--seconds 2] [--json]
 
-Scenarios:
+Scenarios, all unless some are named:
 ${scenarios({ seconds: 1 })
   .map(({ key, title }) => `  ${key.padEnd(13)}${title}`)
   .join("\n")}
 
 Options:
-  --only       this scenario alone; may be given more than once
   --rounds     how often each is measured
   --seconds    about how long each measurement takes
   --json       the figures as JSON, and nothing else
@@ -30,18 +30,21 @@ Options:
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
 
 runScript(help, async (args) => {
-  const { values } = readArguments(args, {
-    only: { type: "string", multiple: true, default: [] },
-    rounds: { type: "string", default: "3" },
-    seconds: { type: "string", default: "2" },
-    json: { type: "boolean", default: false },
-  });
+  const { values, positionals } = readArguments(
+    args,
+    {
+      rounds: { type: "string", default: "3" },
+      seconds: { type: "string", default: "2" },
+      json: { type: "boolean", default: false },
+    },
+    { more: true },
+  );
   const rounds = positive("--rounds", values.rounds);
-  const wanted = choose(values.only, positive("--seconds", values.seconds));
+  const wanted = choose(positionals, positive("--seconds", values.seconds));
   const say = values.json ? () => {} : note;
 
   say("Starting Postgres and filling it …");
-  const database = await createBenchDatabase(await eventTemplates());
+  const database = await createBenchDatabase(await lifeTemplates());
   const results: Figure[] = [];
   try {
     say(`Measuring on Postgres ${database.version} …`);
@@ -51,8 +54,10 @@ runScript(help, async (args) => {
       const measured = figures(scenario, samples);
       results.push(...measured);
       if (values.json) continue;
-      heading(scenario.title);
-      console.log(table(scenario, measured));
+      for (const { title, text } of tables(scenario, measured)) {
+        heading(title);
+        console.log(text);
+      }
     }
   } finally {
     await database.stop();

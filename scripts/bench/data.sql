@@ -2,8 +2,7 @@
 -- What the benchmark measures on: 100,000 accounts with four entitlements each, 20,000 of them by
 -- subscription; 60,000 customers more, of whom events will tell; and plain tables beside them.
 --
--- Run by a superuser after the migrations and the sample catalog. bench.templates is filled before
--- (events.ts). Triggers are off while rows are made; what they would derive is derived at the end.
+-- Run by a superuser after the migrations and the sample catalog. bench.names is filled before. Triggers are off while rows are made; what they would derive is derived at the end.
 -- =============================================================================
 
 set session_replication_role = replica;
@@ -26,10 +25,10 @@ select bench.account(n) from generate_series(1, 160000) as n;
 insert into billing.customers (account_id, is_primary, stripe_customer_id, email)
 select
   bench.account(n), true,
-  replace(templates.payload::jsonb #>> '{data,object,id}', '{n}', n::text),
+  replace(names.customer_id, '{n}', n::text),
   'reader' || n || '@example.com'
 from generate_series(1, 160000) as n
-join bench.templates on templates.kind = 0 and templates.stage = 'fresh';
+cross join bench.names;
 
 insert into billing.subscriptions (
   id, account_id, status, price_id, quantity, currency, started_at, billing_anchor,
@@ -101,22 +100,12 @@ create policy select_entitled on bench.member_clubs
 
 -- ---- events ---------------------------------------------------------------------
 
-create table bench.events (
-  stage text not null,
-  n bigint not null,
-  payload text not null,
-  primary key (stage, n)
-);
--- Read uncompressed, so that fetching an event costs next to nothing.
-alter table bench.events alter column payload set storage plain;
-
 -- One row as an inbox would keep it: a key, an index, the text.
 create table bench.raw_events (
-  stage text not null,
-  n bigint not null,
+  id bigint generated always as identity,
   payload text not null,
   received_at timestamptz not null default now(),
-  primary key (stage, n)
+  primary key (id)
 );
 create index on bench.raw_events (received_at);
 

@@ -13,12 +13,20 @@ import {
 import { freePort } from "../lib/ports.ts";
 import { UserError } from "../lib/terminal.ts";
 import { migrate, seed, startPostgres } from "../postgres/index.ts";
-import type { EventTemplate } from "./events.ts";
+import { runningCluster } from "../postgres/cluster.ts";
+import { peerPackage, peerSchemas } from "./contenders.ts";
+import type { LifeTemplates } from "./events.ts";
 import { createPgbench, type Pgbench } from "./pgbench.ts";
+import { startWorkers, type Workers } from "./workers.ts";
 
 export interface BenchDatabase {
   version: string;
   pgbench: Pgbench;
+  workers: Workers;
+  templates: LifeTemplates;
+  /** As postgres, and as authenticator in the role service_role. */
+  ownerUrl: string;
+  serviceUrl: string;
   /** As the superuser. */
   withAdmin<T>(work: (client: Client) => Promise<T>): Promise<T>;
   stop(): Promise<void>;
@@ -27,7 +35,7 @@ export interface BenchDatabase {
 /** Not `postgres`, in which pg_cron would run the scheduled jobs in between. */
 const name = "bench";
 
-export async function createBenchDatabase(templates: EventTemplate[]): Promise<BenchDatabase> {
+export async function createBenchDatabase(templates: LifeTemplates): Promise<BenchDatabase> {
   const folder = await throwAwayFolder("bench");
   const port = await freePort();
   const postgres = await startPostgres({
@@ -58,22 +66,49 @@ export async function createBenchDatabase(templates: EventTemplate[]): Promise<B
     await seed(inDatabase(postgres.url, name));
     const asAdmin = <T>(work: (client: Client) => Promise<T>) =>
       withAdmin(inDatabase(adminUrl, name), work);
+    const ownerUrl = inDatabase(postgres.url, name);
+    await installPeer(ownerUrl);
     await asAdmin((client) => fill(client, templates));
-    return { version: postgres.version, pgbench, withAdmin: asAdmin, stop };
+    const workers = startWorkers({ serverPid: runningCluster(folder)?.pid ?? NaN });
+    return {
+      version: postgres.version,
+      pgbench,
+      workers,
+      templates,
+      ownerUrl,
+      serviceUrl: serviceUrl(ownerUrl),
+      withAdmin: asAdmin,
+      stop: async () => {
+        workers.stop();
+        await stop();
+      },
+    };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-async function fill(client: Client, templates: EventTemplate[]): Promise<void> {
+function serviceUrl(ownerUrl: string): string {
+  const url = new URL(ownerUrl);
+  url.username = "authenticator";
+  url.searchParams.set("options", "-c role=service_role -c statement_timeout=0");
+  return url.toString();
+}
+
+async function installPeer(databaseUrl: string): Promise<void> {
+  const logger = { info: () => {}, error: (error: unknown) => console.error(error) };
+  for (const schema of peerSchemas) {
+    await peerPackage().runMigrations({ databaseUrl, schema, logger });
+  }
+}
+
+async function fill(client: Client, { customerId }: LifeTemplates): Promise<void> {
   await client.query(`
     create schema bench;
-    create table bench.templates (kind integer, stage text, payload text);
+    create table bench.names (customer_id text);
+    insert into bench.names values ('${customerId}');
   `);
-  for (const { kind, stage, payload } of templates) {
-    await client.query("insert into bench.templates values ($1, $2, $3)", [kind, stage, payload]);
-  }
   await client.query(readFileSync(new URL("data.sql", import.meta.url), "utf8"));
   await client.query("vacuum analyze");
   await client.query("checkpoint");

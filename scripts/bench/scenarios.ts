@@ -1,15 +1,19 @@
 /** What is measured against what. Only ratios are of use: a machine's speed drifts, and differs from others. */
 
 import { performance } from "node:perf_hooks";
-import { UserError } from "../lib/terminal.ts";
 import type { BenchDatabase } from "./database.ts";
+import { ingest } from "./ingest.ts";
 import type { Load } from "./pgbench.ts";
 
 /** One figure of one round. */
 export interface Sample {
+  /** Samples are compared within their group; a scenario may have several, each a table. */
+  group?: string;
   name: string;
   connections: number;
   perSecond: number;
+  /** What else was measured. */
+  details?: Record<string, number>;
 }
 
 /** Measurements whose figures are compared with one of them, the baseline, within each round. */
@@ -112,63 +116,6 @@ function reads({ key, title, seconds, baseline, statements }: Reads): Scenario {
           });
           samples.push({ name, connections, perSecond });
         }
-      }
-      return samples;
-    },
-  };
-}
-
-/** Customers without a subscription; each is used for one kind of object. */
-const firstCustomer = 100_001;
-const lastCustomer = 160_000;
-
-function ingest(seconds: number): Scenario {
-  let next = firstCustomer;
-  const statement = (stage: string) =>
-    `select billing.ingest_stripe_event((select payload from bench.events where stage = '${stage}' and n = :n))`;
-  const stages = {
-    "as one raw row": `insert into bench.raw_events (stage, n, payload) select stage, n, payload from bench.events where stage = 'fresh' and n = :n`,
-    "fresh object": statement("fresh"),
-    "newer state": statement("newer"),
-    "stale event": statement("stale"),
-    "duplicate event": statement("fresh"),
-  };
-  return {
-    key: "ingest",
-    title: "Ingesting events about customers, subscriptions and invoices",
-    baseline: "as one raw row",
-    async round({ pgbench, withAdmin }) {
-      const samples: Sample[] = [];
-      for (const connections of [1, 4, 8]) {
-        const transactions = Math.round(seconds * (connections === 1 ? 800 : 1_600));
-        const first = next;
-        next += transactions;
-        if (next > lastCustomer) {
-          throw new UserError(
-            "There are no customers left to tell of: ask for less or shorter rounds.",
-          );
-        }
-        await withAdmin(async (client) => {
-          await client.query(
-            `insert into bench.events (stage, n, payload)
-             select stage, n, replace(payload, '{n}', n::text)
-             from generate_series($1::bigint, $2) as n
-             join bench.templates on kind = n % 3`,
-            [first, next - 1],
-          );
-          // Or its cost would fall on whatever is measured first.
-          await client.query("checkpoint");
-        });
-        for (const [name, each] of Object.entries(stages)) {
-          const perSecond = await pgbench.run({
-            statement: each,
-            role: "service_role",
-            connections,
-            length: { transactions, first },
-          });
-          samples.push({ name, connections, perSecond });
-        }
-        await withAdmin((client) => client.query("truncate bench.events, bench.raw_events"));
       }
       return samples;
     },

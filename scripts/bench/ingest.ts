@@ -1,0 +1,114 @@
+/** Taking in Stripe's events, beside the mirror that Supabase publishes, on the same events in the same minute. */
+
+import { UserError } from "../lib/terminal.ts";
+import type { BenchDatabase } from "./database.ts";
+import { contenderNames, type ContenderKey } from "./contenders.ts";
+import type { LifeTemplates } from "./events.ts";
+import type { Sample, Scenario } from "./scenarios.ts";
+
+/** Customers of whom nothing has been told yet; each lives one life. */
+const firstCustomer = 100_001;
+const lastCustomer = 160_000;
+
+const contenders = Object.keys(contenderNames) as ContenderKey[];
+
+let next = firstCustomer;
+
+interface Stream {
+  key: string;
+  title: string;
+  /** What each contender is told of subscriber `n`; all of them are told the same. */
+  events(templates: LifeTemplates, n: number): string[];
+  /** Follows the stream before it, about the same subscribers. */
+  follows: boolean;
+}
+
+const streams: Stream[] = [
+  {
+    key: "mixed",
+    title: "Ingesting subscribers' lives: all kinds of events, in their order",
+    follows: false,
+    events: ({ life, catalog }, n) => [
+      ...life.map((event) => event.replaceAll("{n}", String(n))),
+      // The catalog changes far less often than what is sold from it.
+      ...(n % 10 === 0 ? catalog : []).map((event) => ofCatalog(event, n)),
+    ],
+  },
+  {
+    key: "updates",
+    title: "Ingesting updates of their subscriptions",
+    follows: true,
+    events: ({ updates }, n) => updates.map((event) => event.replaceAll("{n}", String(n))),
+  },
+  {
+    key: "again",
+    title: "The same updates delivered again",
+    follows: true,
+    events: ({ updates }, n) => updates.map((event) => event.replaceAll("{n}", String(n))),
+  },
+];
+
+function ofCatalog(event: string, n: number): string {
+  const created = Math.floor(Date.now() / 1_000) - lastCustomer + n;
+  return event.replaceAll("{n}", String(n)).replace("{t}", String(created));
+}
+
+/** All streams in one scenario per stream would tell lives anew; so one round measures all of them. */
+export function ingest(seconds: number): Scenario {
+  return {
+    key: "ingest",
+    title: "Ingesting Stripe's events",
+    baseline: contenderNames.peer,
+    async round(database) {
+      const samples: Sample[] = [];
+      for (const connections of [1, 4, 8]) {
+        const lives = Math.max(8, Math.round(seconds * (connections === 1 ? 30 : 60)));
+        const first = next;
+        next += lives;
+        if (next > lastCustomer) {
+          throw new UserError("There are no customers left to tell of: ask for less.");
+        }
+        const numbers = Array.from({ length: lives }, (_, index) => first + index);
+        for (const stream of streams) {
+          const told = numbers.map((n) => stream.events(database.templates, n));
+          for (const contender of contenders) {
+            samples.push(await measure(database, stream, contender, connections, told));
+          }
+          await database.withAdmin((client) => client.query("truncate bench.raw_events"));
+        }
+      }
+      return samples;
+    },
+  };
+}
+
+async function measure(
+  { workers, ownerUrl, serviceUrl, withAdmin }: BenchDatabase,
+  stream: Stream,
+  contender: ContenderKey,
+  connections: number,
+  lives: string[][],
+): Promise<Sample> {
+  return withAdmin(async (client) => {
+    // Or the pages written whole after it would fall on whoever comes first.
+    await client.query("checkpoint");
+    const written = async () => {
+      const { rows } = await client.query("select pg_current_wal_insert_lsn() - '0/0' as bytes");
+      return Number(rows[0].bytes);
+    };
+    const before = await written();
+    const result = await workers.run({ contender, ownerUrl, serviceUrl, connections, lives });
+    return {
+      group: stream.title,
+      name: contenderNames[contender],
+      connections,
+      perSecond: result.perSecond,
+      details: {
+        "p99 ms": result.p99,
+        "WAL bytes": ((await written()) - before) / result.events,
+        "server ms": result.serverCpu,
+        "client ms": result.clientCpu,
+      },
+    };
+  });
+}
