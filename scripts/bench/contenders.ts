@@ -46,7 +46,10 @@ export async function createContender(
   return {
     batch: call.batch,
     async take(payloads) {
-      await pool.query({ name: key, text: call.text, values: call.values(payloads) });
+      const values = call.values(payloads);
+      const { rows } = await pool.query({ name: key, text: call.text, values });
+      const failed = rows.find(({ status }) => status === "failed");
+      if (failed !== undefined) throw new Error(`${failed.event_id} could not be applied.`);
     },
     stop: () => pool.end(),
   };

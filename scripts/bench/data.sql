@@ -2,7 +2,8 @@
 -- What the benchmark measures on: 100,000 accounts with four entitlements each, 20,000 of them by
 -- subscription; 60,000 customers more, of whom events will tell; and plain tables beside them.
 --
--- Run by a superuser after the migrations and the sample catalog. bench.names is filled before. Triggers are off while rows are made; what they would derive is derived at the end.
+-- Run by a superuser after the migrations and the sample catalog, when bench.names is filled. Triggers
+-- are off while rows are made; what they would derive is derived at the end.
 -- =============================================================================
 
 set session_replication_role = replica;

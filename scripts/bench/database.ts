@@ -96,11 +96,22 @@ function serviceUrl(ownerUrl: string): string {
   return url.toString();
 }
 
+/** Its migrations work under one name of the schema alone: the second set of tables is a copy. */
 async function installPeer(databaseUrl: string): Promise<void> {
   const logger = { info: () => {}, error: (error: unknown) => console.error(error) };
-  for (const schema of peerSchemas) {
-    await peerPackage().runMigrations({ databaseUrl, schema, logger });
-  }
+  const [schema, copy] = peerSchemas;
+  await peerPackage().runMigrations({ databaseUrl, schema, logger });
+  await withAdmin(databaseUrl, async (client) => {
+    await client.query(`create schema ${copy} authorization postgres`);
+    const { rows } = await client.query<{ name: string }>(
+      "select tablename as name from pg_tables where schemaname = $1",
+      [schema],
+    );
+    await client.query("set role postgres");
+    for (const { name } of rows) {
+      await client.query(`create table ${copy}.${name} (like ${schema}.${name} including all)`);
+    }
+  });
 }
 
 async function fill(client: Client, { customerId }: LifeTemplates): Promise<void> {

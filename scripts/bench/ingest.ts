@@ -19,15 +19,13 @@ interface Stream {
   title: string;
   /** What each contender is told of subscriber `n`; all of them are told the same. */
   events(templates: LifeTemplates, n: number): string[];
-  /** Follows the stream before it, about the same subscribers. */
-  follows: boolean;
 }
 
+/** Each goes on where the one before it ended. */
 const streams: Stream[] = [
   {
     key: "mixed",
     title: "Ingesting subscribers' lives: all kinds of events, in their order",
-    follows: false,
     events: ({ life, catalog }, n) => [
       ...life.map((event) => event.replaceAll("{n}", String(n))),
       // The catalog changes far less often than what is sold from it.
@@ -37,13 +35,11 @@ const streams: Stream[] = [
   {
     key: "updates",
     title: "Ingesting updates of their subscriptions",
-    follows: true,
     events: ({ updates }, n) => updates.map((event) => event.replaceAll("{n}", String(n))),
   },
   {
     key: "again",
     title: "The same updates delivered again",
-    follows: true,
     events: ({ updates }, n) => updates.map((event) => event.replaceAll("{n}", String(n))),
   },
 ];
@@ -53,7 +49,6 @@ function ofCatalog(event: string, n: number): string {
   return event.replaceAll("{n}", String(n)).replace("{t}", String(created));
 }
 
-/** All streams in one scenario per stream would tell lives anew; so one round measures all of them. */
 export function ingest(seconds: number): Scenario {
   return {
     key: "ingest",
@@ -64,18 +59,20 @@ export function ingest(seconds: number): Scenario {
       for (const connections of [1, 4, 8]) {
         const lives = Math.max(8, Math.round(seconds * (connections === 1 ? 30 : 60)));
         const first = next;
-        next += lives;
+        next += 2 * lives;
         if (next > lastCustomer) {
           throw new UserError("There are no customers left to tell of: ask for less.");
         }
         const numbers = Array.from({ length: lives }, (_, index) => first + index);
         for (const stream of streams) {
-          const told = numbers.map((n) => stream.events(database.templates, n));
           for (const contender of contenders) {
+            // One by one and in batches, the same tables are written: others of the same kind for each.
+            const others = contender === "batched" ? lives : 0;
+            const told = numbers.map((n) => stream.events(database.templates, n + others));
             samples.push(await measure(database, stream, contender, connections, told));
           }
-          await database.withAdmin((client) => client.query("truncate bench.raw_events"));
         }
+        await database.withAdmin((client) => client.query("truncate bench.raw_events"));
       }
       return samples;
     },
@@ -90,8 +87,6 @@ async function measure(
   lives: string[][],
 ): Promise<Sample> {
   return withAdmin(async (client) => {
-    // Or the pages written whole after it would fall on whoever comes first.
-    await client.query("checkpoint");
     const written = async () => {
       const { rows } = await client.query("select pg_current_wal_insert_lsn() - '0/0' as bytes");
       return Number(rows[0].bytes);
