@@ -140,6 +140,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'Ask an administrator to add you with billing_admin.add_administrator().'),
   ('PAYLOAD_TOO_LARGE', 413, 'the request body is too large',
     'Stripe events are far smaller than the limit; check what is being sent.'),
+  ('PAYMENT_DECLINED', 402, 'the payment was declined',
+    'Ask for another payment method; details carry Stripe''s reason.'),
   ('PAYMENT_REQUIRED', 402, 'an unpaid invoice has to be settled first',
     'Send the customer to the billing portal to pay the open invoice.'),
   ('PRICE_NOT_FOUND', 404, 'there is no such price on offer',
@@ -965,6 +967,7 @@ create table billing.subscriptions (
   collection_method text,
   pause_collection jsonb,
   pending_price_id uuid references billing.prices (id) on delete restrict,
+  pending_quantity bigint,
   pending_change_at timestamptz,
   stripe_subscription_id text,
   stripe_customer_id text,
@@ -988,6 +991,9 @@ create table billing.subscriptions (
   ),
   constraint subscriptions_pending_change_has_a_date check (
     (pending_price_id is null) = (pending_change_at is null)
+  ),
+  constraint subscriptions_pending_quantity_is_of_a_change check (
+    pending_quantity is null or pending_price_id is not null
   )
 );
 
@@ -1008,7 +1014,9 @@ comment on column billing.subscriptions.past_due_since is
 comment on column billing.subscriptions.canceled_at is
   'When cancellation was asked for; the end is ended_at.';
 comment on column billing.subscriptions.pending_price_id is
-  'The price that takes over at pending_change_at.';
+  'The price that takes over at pending_change_at; the running one where only the seats change.';
+comment on column billing.subscriptions.pending_quantity is
+  'The seats from then on; null for as many as there are.';
 
 create index subscriptions_account_id_idx on billing.subscriptions (account_id);
 create index subscriptions_price_id_idx on billing.subscriptions (price_id);

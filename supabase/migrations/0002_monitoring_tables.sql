@@ -311,6 +311,7 @@ create table billing_private.commands (
   target_object_id text,
   target_event_id text,
   sequence bigint,
+  wish jsonb,
   status text not null default 'pending',
   attempts integer not null default 0,
   next_attempt_at timestamptz not null default billing_private.now(),
@@ -341,8 +342,10 @@ comment on column billing_private.commands.account_id is
 comment on column billing_private.commands.position is
   'Commands of one account run one at a time, in this order.';
 comment on column billing_private.commands.subject_id is
-  'The checkout or portal request a waiting user is behind; lets its own function run it at once. '
-  'Of a schedule''s commands, the price it leads to.';
+  'The checkout or portal request a waiting user is behind; lets its own function run it at once.';
+comment on column billing_private.commands.wish is
+  'The price_id and quantity that a change of plan leads to, for the calls that follow and for the'
+  ' next wish; null when it was taken back.';
 comment on column billing_private.commands.target_object_id is
   'The Stripe object it changes or reads; target_event_id is its snapshot when the command was '
   'claimed, before the call.';

@@ -821,6 +821,7 @@ begin
       canceled_at = coalesce(subscriptions.canceled_at, customers.deleted_at),
       past_due_since = null,
       pending_price_id = null,
+      pending_quantity = null,
       pending_change_at = null,
       updated_at = greatest(subscriptions.updated_at, customers.deleted_at)
   from billing.customers
@@ -1089,15 +1090,16 @@ begin
       quantity = base.quantity,
       current_period_start = base.current_period_start,
       current_period_end = base.current_period_end,
-      pending_price_id = nullif(pending_price_id, base.price_id),
-      pending_change_at = case
-        when pending_price_id is distinct from base.price_id then pending_change_at
-      end
+      pending_price_id = case when waits then stored.pending_price_id end,
+      pending_quantity = case when waits then stored.pending_quantity end,
+      pending_change_at = case when waits then stored.pending_change_at end
   from unnest(p_subscription_ids) as followed (id)
   cross join lateral billing_private.base_item(followed.id) as base
+  join billing.subscriptions as stored on stored.id = followed.id
+  cross join lateral billing_private.change_waits(stored, base) as waits
   where subscriptions.id = followed.id
     and (
-      subscriptions.pending_price_id = base.price_id
+      subscriptions.pending_price_id is not null and not waits
       or (subscriptions.price_id, subscriptions.quantity, subscriptions.current_period_start,
           subscriptions.current_period_end)
         is distinct from
@@ -1108,7 +1110,28 @@ $$;
 
 comment on function billing_private.follow_base_item(uuid[]) is
   'What subscriptions take from their base items: price, quantity and period. A change that waited'
-  ' for that price is in force then.';
+  ' for just that is in force then.';
+
+
+create function billing_private.change_waits(
+  p_subscription billing.subscriptions,
+  p_base billing.subscription_items
+)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return p_subscription.pending_price_id is distinct from p_base.price_id
+    or coalesce(p_subscription.pending_quantity <> p_base.quantity, false);
+end;
+$$;
+
+comment on function billing_private.change_waits(
+  billing.subscriptions, billing.subscription_items
+) is
+  'False once the base item has the price and the seats that a subscription waits for.';
 
 
 create function billing_private.past_due_since(
@@ -1219,7 +1242,7 @@ begin
     account_id, status, price_id, quantity, current_period_start, current_period_end, currency,
     started_at, billing_anchor, trial_start, trial_end, past_due_since, cancel_at,
     cancel_at_period_end, canceled_at, cancellation_reason, ended_at, collection_method,
-    pause_collection, pending_price_id, pending_change_at, stripe_customer_id,
+    pause_collection, pending_price_id, pending_quantity, pending_change_at, stripe_customer_id,
     stripe_latest_invoice_id, stripe_default_payment_method_id, stripe_schedule_id, metadata,
     updated_at
   ) = row(
@@ -1229,9 +1252,16 @@ begin
     excluded.past_due_since, excluded.cancel_at, excluded.cancel_at_period_end,
     excluded.canceled_at, excluded.cancellation_reason, excluded.ended_at,
     excluded.collection_method, excluded.pause_collection,
-    case when not v_is_over then nullif(stored.pending_price_id, v_base.price_id) end,
     case
-      when not v_is_over and stored.pending_price_id is distinct from v_base.price_id
+      when not v_is_over and billing_private.change_waits(stored, v_base)
+        then stored.pending_price_id
+    end,
+    case
+      when not v_is_over and billing_private.change_waits(stored, v_base)
+        then stored.pending_quantity
+    end,
+    case
+      when not v_is_over and billing_private.change_waits(stored, v_base)
         then stored.pending_change_at
     end,
     excluded.stripe_customer_id, excluded.stripe_latest_invoice_id,
@@ -2641,12 +2671,14 @@ begin
     return next 'cancel_undone';
   end if;
   if p_after.pending_price_id is not null
-    and p_after.pending_price_id is distinct from p_before.pending_price_id
+    and (p_after.pending_price_id, p_after.pending_quantity)
+      is distinct from (p_before.pending_price_id, p_before.pending_quantity)
   then
     return next 'change_scheduled';
   end if;
   if p_before.pending_price_id is not null and p_after.pending_price_id is null
-    and p_after.price_id is not distinct from p_before.price_id and p_after.ended_at is null
+    and p_after.price_id is not distinct from p_before.price_id
+    and p_after.quantity is not distinct from p_before.quantity and p_after.ended_at is null
   then
     return next 'change_undone';
   end if;
@@ -2764,15 +2796,18 @@ create type billing.subscription_summary as (
   ends_at timestamptz,
   access_until timestamptz,
   pending_price_key text,
+  pending_quantity bigint,
   pending_change_at timestamptz,
   pending_command text,
+  refusal jsonb,
   open_invoice_url text
 );
 
 comment on type billing.subscription_summary is
   'An account''s subscription as a client shows it. ends_at: the scheduled end, null while it '
-  'renews. pending_command: what Stripe has been asked and not answered yet. Amounts in the '
-  'smallest unit.';
+  'renews. pending_command: what Stripe has been asked and not answered yet. refusal: why Stripe '
+  'would not do what it was asked last, as {"code", "command", "stripe_code", "decline_code", '
+  '"stripe_message"}; null after the next wish. Amounts in the smallest unit.';
 
 
 create function billing_private.current_subscription(p_account_id uuid)
@@ -2805,6 +2840,65 @@ comment on function billing_private.current_subscription(uuid) is
   'tier, then the newest.';
 
 
+create function billing_private.last_wish(p_subscription_id uuid)
+returns billing_private.commands
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_command billing_private.commands;
+begin
+  select * into v_command
+  from billing_private.commands
+  where subscription_id = p_subscription_id
+    and kind in (
+      'update_subscription', 'cancel_subscription', 'undo_cancel', 'change_plan',
+      'create_schedule', 'update_schedule', 'release_schedule'
+    )
+    and status <> 'canceled'
+  order by position desc
+  limit 1;
+  return v_command;
+end;
+$$;
+
+comment on function billing_private.last_wish(uuid) is
+  'The last thing Stripe was asked about a subscription because somebody wanted it so.';
+
+
+create function billing_private.told_refusal(p_command billing_private.commands)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_error jsonb := p_command.last_error -> 'error';
+  v_is_decline boolean := coalesce(
+    p_command.last_error -> 'http_status' = '402' or v_error ->> 'type' = 'card_error', false);
+begin
+  return jsonb_build_object(
+    'code', case when v_is_decline then 'PAYMENT_DECLINED' else 'STRIPE_REQUEST_FAILED' end,
+    'command', p_command.kind,
+    'stripe_code', coalesce(v_error ->> 'code', v_error ->> 'type'),
+    -- Whoever stole a card is not told that the bank knows
+    -- (https://docs.stripe.com/declines/codes).
+    'decline_code', case
+      when v_error ->> 'decline_code' in (
+        'fraudulent', 'lost_card', 'merchant_blacklist', 'pickup_card', 'restricted_card',
+        'stolen_card'
+      ) then 'generic_decline'
+      else v_error ->> 'decline_code'
+    end,
+    'stripe_message', coalesce(v_error ->> 'message', 'Stripe did not answer'));
+end;
+$$;
+
+comment on function billing_private.told_refusal(billing_private.commands) is
+  'What a user is told of a command that Stripe refused for good; code is of the error catalog.';
+
+
 create function billing_private.summarize_subscription(p_subscription_id uuid)
 returns setof billing.subscription_summary
 language plpgsql
@@ -2831,15 +2925,9 @@ begin
       where entitlements.account_id = subscriptions.account_id
         and subscription_items.subscription_id = subscriptions.id
     ),
-    pending_prices.key, subscriptions.pending_change_at,
-    (
-      select commands.kind
-      from billing_private.commands
-      where commands.subscription_id = subscriptions.id
-        and commands.status in ('pending', 'leased')
-      order by commands.position desc
-      limit 1
-    ),
+    pending_prices.key, subscriptions.pending_quantity, subscriptions.pending_change_at,
+    case when asked.status in ('pending', 'leased') then asked.kind end,
+    case when asked.status = 'dead' then billing_private.told_refusal(asked) end,
     invoices.hosted_invoice_url
   from billing.subscriptions
   left join billing.prices on prices.id = subscriptions.price_id
@@ -2849,6 +2937,7 @@ begin
   left join billing.invoices
     on invoices.stripe_invoice_id = subscriptions.stripe_latest_invoice_id
     and invoices.status = 'open'
+  left join lateral billing_private.last_wish(subscriptions.id) as asked on true
   where subscriptions.id = p_subscription_id;
 end;
 $$;
@@ -3535,6 +3624,10 @@ begin
         select checkout_sessions.account_id
         from billing.checkout_sessions
         where checkout_sessions.id = p_subject_id
+        union all
+        select subscriptions.account_id
+        from billing.subscriptions
+        where subscriptions.id = p_subject_id
       ))
       -- A portal's address is of use only to the user who waits for it: it stands in no line, and
       -- nobody else takes it.
@@ -3590,8 +3683,8 @@ end;
 comment on function billing.claim_commands(integer, uuid) is
 $$Leases calls to Stripe that are due, at most one per account, oldest first. For service_role.
 
-batch: at most this many (1 to 100). subject_id: only the account behind this checkout or portal
-request.
+batch: at most this many (1 to 100). subject_id: only the account behind this checkout, portal
+request or subscription.
 A lease that runs out is given to the next caller; Stripe's idempotency key keeps the effect
 single.$$;
 
@@ -4120,17 +4213,17 @@ begin
   set status = 'canceled',
       finished_at = billing_private.now()
   where subscription_id = p_subscription.id
-    and kind in ('create_schedule', 'update_schedule')
+    and kind in ('create_schedule', 'update_schedule', 'change_plan')
     and status = 'pending'
     and attempts = 0;
 
   -- A schedule that is being made will lead nowhere, and is let go when its id is known.
   update billing_private.commands
-  set subject_id = null
+  set wish = null
   where subscription_id = p_subscription.id
     and kind = 'create_schedule'
     and status in ('pending', 'leased')
-    and subject_id is not null
+    and wish is not null
   returning id into v_making_id;
 
   if v_making_id is not null then
@@ -4146,8 +4239,9 @@ end;
 $$;
 
 comment on function billing_private.withdraw_change(billing.subscriptions) is
-  'Takes back the change a Stripe subscription waits for, however far it has come: while a '
-  'schedule is attached, Stripe refuses direct changes.';
+  'Takes back the changes a Stripe subscription waits for, however far they have come, but for one'
+  ' at once that Stripe may have made already. While a schedule is attached, Stripe refuses direct '
+  'changes.';
 
 
 create function billing_private.is_to_end(p_subscription billing.subscriptions)
@@ -4205,6 +4299,7 @@ begin
         canceled_at = coalesce(canceled_at, v_now),
         cancellation_reason = coalesce(p_reason, 'cancellation_requested'),
         pending_price_id = null,
+        pending_quantity = null,
         pending_change_at = null,
         updated_at = v_now
     where id = v_subscription.id
@@ -4216,6 +4311,7 @@ begin
         cancellation_reason = coalesce(p_reason, 'cancellation_requested'),
         ended_at = v_now,
         pending_price_id = null,
+        pending_quantity = null,
         pending_change_at = null,
         updated_at = v_now
     where id = v_subscription.id;
@@ -4385,9 +4481,18 @@ Errors
 -- 23  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
+create type billing_private.terms as (
+  price_id uuid,
+  quantity bigint
+);
+
+comment on type billing_private.terms is
+  'What a subscription is for: a price, and its seats (null where it is metered).';
+
+
 create function billing_private.is_upgrade(
-  p_from_price_id uuid,
-  p_to_price_id uuid
+  p_from billing_private.terms,
+  p_to billing_private.terms
 )
 returns boolean
 language plpgsql
@@ -4401,25 +4506,25 @@ begin
   select coalesce(plans.tier_rank, 0) as rank, prices.* into v_from
   from billing.prices
   left join billing.plans on plans.id = prices.plan_id
-  where prices.id = p_from_price_id;
+  where prices.id = p_from.price_id;
 
   select coalesce(plans.tier_rank, 0) as rank, prices.* into v_to
   from billing.prices
   left join billing.plans on plans.id = prices.plan_id
-  where prices.id = p_to_price_id;
+  where prices.id = p_to.price_id;
 
   -- Within a tier a longer or dearer period is the upgrade: it starts a new, larger invoice.
   return (v_to.rank, billing_private.interval_of(v_to.billing_interval, v_to.interval_count),
-      coalesce(v_to.unit_amount_minor, 0))
+      coalesce(v_to.unit_amount_minor * p_to.quantity, 0), coalesce(p_to.quantity, 0))
     > (coalesce(v_from.rank, 0),
       coalesce(billing_private.interval_of(v_from.billing_interval, v_from.interval_count), '0'),
-      coalesce(v_from.unit_amount_minor, 0));
+      coalesce(v_from.unit_amount_minor * p_from.quantity, 0), coalesce(p_from.quantity, 0));
 end;
 $$;
 
-comment on function billing_private.is_upgrade(uuid, uuid) is
-  'True when moving from one price to the other gives more: a higher tier, then a longer period, '
-  'then a higher amount.';
+comment on function billing_private.is_upgrade(billing_private.terms, billing_private.terms) is
+  'True when moving from one to the other gives more: a higher tier, then a longer period, then a '
+  'higher amount, then more seats.';
 
 
 create function billing_private.interval_of(
@@ -4445,10 +4550,27 @@ comment on function billing_private.interval_of(text, integer) is
   'A price''s period as an interval; null for a one-time price.';
 
 
+create type billing_private.plan_change as (
+  price billing.prices,
+  quantity bigint,
+  new_quantity bigint,
+  at_period_end boolean,
+  is_back boolean,
+  is_asked boolean,
+  proration_date timestamptz
+);
+
+comment on type billing_private.plan_change is
+  'A change of plan somebody wants. new_quantity: the seats where they were named, else null; '
+  'is_back: it leads back to what runs; is_asked: it is under way already.';
+
+
 create function billing_private.change_plan(
   p_price_key text,
   p_at_period_end boolean,
-  p_account_id uuid
+  p_account_id uuid,
+  p_quantity bigint,
+  p_proration_date timestamptz
 )
 returns setof billing.subscription_summary
 language plpgsql
@@ -4459,34 +4581,149 @@ as $$
 declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
     billing_private.resolve_account(p_account_id));
-  v_price billing.prices := billing_private.offered_price(p_price_key);
-  v_is_upgrade boolean := billing_private.is_upgrade(v_subscription.price_id, v_price.id);
-  v_at_period_end boolean := coalesce(p_at_period_end, not v_is_upgrade);
-  v_waiting_price_id uuid := billing_private.waiting_price(v_subscription);
+  v_change billing_private.plan_change := billing_private.judge_change(
+    v_subscription, p_price_key, p_quantity, p_at_period_end);
 begin
   perform billing_private.set_cause('user', auth.uid()::text, 'change plan');
-  perform billing_private.require_changeable(v_subscription, v_price, v_at_period_end);
+  perform billing_private.require_recent(p_proration_date);
+  v_change.proration_date := date_trunc('second', p_proration_date);
 
-  if v_price.id = v_waiting_price_id and v_at_period_end then
-    return query select * from billing_private.summarize_subscription(v_subscription.id);
-    return; -- twice changes nothing more
-  elsif v_price.id = v_subscription.price_id and v_waiting_price_id is null then
-    perform billing_private.fail('ALREADY_ON_THIS_PRICE', jsonb_build_object(
-      'price_key', p_price_key));
-  elsif v_subscription.provider = 'manual' and v_is_upgrade and not billing_private.is_admin() then
-    -- Nobody would pay for it.
-    perform billing_private.fail('NOT_AN_ADMIN', jsonb_build_object(
-      'problem', 'a subscription without Stripe is upgraded by whoever grants it'));
-  end if;
-
-  if v_subscription.provider = 'stripe' then
-    perform billing_private.change_stripe_plan(v_subscription, v_price, v_at_period_end);
+  if v_change.is_asked then
+    null; -- twice changes nothing more
+  elsif v_subscription.provider = 'stripe' then
+    perform billing_private.change_stripe_plan(v_subscription, v_change);
   else
-    perform billing_private.change_manual_plan(v_subscription, v_price, v_at_period_end);
+    perform billing_private.change_manual_plan(v_subscription, v_change);
   end if;
   return query select * from billing_private.summarize_subscription(v_subscription.id);
 end;
 $$;
+
+
+create function billing_private.judge_change(
+  p_subscription billing.subscriptions,
+  p_price_key text,
+  p_quantity bigint,
+  p_at_period_end boolean
+)
+returns billing_private.plan_change
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_running billing_private.terms := billing_private.running_terms(p_subscription);
+  v_asked billing_private.terms := billing_private.asked_terms(p_subscription);
+  v_waiting billing_private.terms := billing_private.waiting_terms(p_subscription);
+  v_wanted billing_private.terms;
+  v_is_upgrade boolean;
+  v_change billing_private.plan_change;
+begin
+  v_change.price := billing_private.wanted_price(v_running, p_price_key, p_quantity);
+  v_change.new_quantity := billing_private.valid_quantity(v_change.price, p_quantity);
+  v_change.quantity := billing_private.seats_at(
+    v_change.price, coalesce(p_quantity, v_running.quantity));
+  v_wanted := row((v_change.price).id, v_change.quantity);
+  v_is_upgrade := billing_private.is_upgrade(v_running, v_wanted);
+  v_change.is_back := v_wanted is not distinct from v_running;
+  v_change.at_period_end := not v_change.is_back and coalesce(p_at_period_end, not v_is_upgrade);
+
+  perform billing_private.require_changeable(
+    p_subscription, v_change.price, v_change.at_period_end);
+  v_change.is_asked := case
+    when v_change.at_period_end then v_wanted is not distinct from v_waiting
+    else v_wanted is not distinct from v_asked and v_waiting is null
+  end;
+
+  if v_change.is_back and not v_change.is_asked and v_waiting is null and v_asked is null then
+    perform billing_private.fail('ALREADY_ON_THIS_PRICE', jsonb_build_object(
+      'price_key', (v_change.price).key, 'quantity', v_change.quantity));
+  elsif p_subscription.provider = 'manual' and v_is_upgrade and not billing_private.is_admin() then
+    -- Nobody would pay for it.
+    perform billing_private.fail('NOT_AN_ADMIN', jsonb_build_object(
+      'problem', 'a subscription without Stripe is upgraded by whoever grants it'));
+  end if;
+  return v_change;
+end;
+$$;
+
+comment on function billing_private.judge_change(billing.subscriptions, text, bigint, boolean) is
+  'What a wished change of plan comes to: now or at period end, back, under way already; or the '
+  'refusal of one that cannot be.';
+
+
+create function billing_private.wanted_price(
+  p_running billing_private.terms,
+  p_price_key text,
+  p_quantity bigint
+)
+returns billing.prices
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+begin
+  -- Who only wants other seats keeps a price that is no longer on offer.
+  if p_price_key is null and p_quantity is not null and p_running.price_id is not null then
+    select * into strict v_price from billing.prices where id = p_running.price_id;
+    return v_price;
+  end if;
+  return billing_private.offered_price(p_price_key);
+end;
+$$;
+
+comment on function billing_private.wanted_price(billing_private.terms, text, bigint) is
+  'The price a change leads to: the one named, else the running one where seats are named '
+  '(PRICE_NOT_FOUND, 404).';
+
+
+create function billing_private.valid_quantity(
+  p_price billing.prices,
+  p_quantity bigint
+)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_quantity not between 1 and 999999 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'quantity', 'problem', 'must be from 1 to 999999'));
+  elsif p_quantity is not null and p_price.usage_type = 'metered' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'quantity', 'problem', 'a metered price has no seats'));
+  end if;
+  return p_quantity;
+end;
+$$;
+
+comment on function billing_private.valid_quantity(billing.prices, bigint) is
+  'The seats somebody names for a price, or null (VALIDATION_FAILED, 400, for a number that cannot '
+  'be).';
+
+
+create function billing_private.require_recent(p_proration_date timestamptz)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  -- Whoever could choose it freely would choose the end of the period, and pay nothing.
+  if p_proration_date not between v_now - interval '1 hour' and v_now + interval '1 minute' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'proration_date', 'problem', 'must come from a preview of the last hour'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_recent(timestamptz) is
+  'Refuses a proration date that no preview of the last hour has shown (VALIDATION_FAILED, 400).';
 
 
 create function billing_private.require_changeable(
@@ -4526,8 +4763,81 @@ comment on function billing_private.require_changeable(
   '422).';
 
 
-create function billing_private.waiting_price(p_subscription billing.subscriptions)
-returns uuid
+create function billing_private.terms_of(
+  p_wish jsonb,
+  p_subscription billing.subscriptions
+)
+returns billing_private.terms
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_terms billing_private.terms;
+begin
+  if p_wish is null then
+    return null;
+  end if;
+  select id, billing_private.seats_at(
+    prices, coalesce((p_wish ->> 'quantity')::bigint, p_subscription.quantity))
+  into strict v_terms
+  from billing.prices
+  where id = (p_wish ->> 'price_id')::uuid;
+  return v_terms;
+end;
+$$;
+
+comment on function billing_private.terms_of(jsonb, billing.subscriptions) is
+  'What a wish about a subscription leads to; null for none.';
+
+
+create function billing_private.running_terms(p_subscription billing.subscriptions)
+returns billing_private.terms
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_sent_wish jsonb := (
+    select wish
+    from billing_private.commands
+    where subscription_id = p_subscription.id
+      and kind = 'change_plan'
+      and (status = 'leased' or status = 'pending' and attempts > 0)
+    order by position desc
+    limit 1
+  );
+begin
+  if v_sent_wish is null then
+    return row(p_subscription.price_id, p_subscription.quantity);
+  end if;
+  return billing_private.terms_of(v_sent_wish, p_subscription);
+end;
+$$;
+
+comment on function billing_private.running_terms(billing.subscriptions) is
+  'What a subscription is for, counting a change that Stripe may have made already and has not '
+  'answered; what it was not told can be left out.';
+
+
+create function billing_private.asked_terms(p_subscription billing.subscriptions)
+returns billing_private.terms
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return billing_private.terms_of(
+    (billing_private.last_asked(p_subscription.id, '{change_plan}')).wish, p_subscription);
+end;
+$$;
+
+comment on function billing_private.asked_terms(billing.subscriptions) is
+  'The change at once that Stripe is being asked for; null when it is not.';
+
+
+create function billing_private.waiting_terms(p_subscription billing.subscriptions)
+returns billing_private.terms
 language plpgsql
 stable
 set search_path = ''
@@ -4536,23 +4846,27 @@ declare
   v_asked billing_private.commands := billing_private.last_asked(
     p_subscription.id, '{create_schedule,update_schedule,release_schedule}');
 begin
-  -- subject_id of a schedule's commands is the price it leads to.
-  return case
-    when v_asked.id is null then p_subscription.pending_price_id
-    when v_asked.kind <> 'release_schedule' then v_asked.subject_id
-  end;
+  return billing_private.terms_of(
+    case
+      when v_asked.id is not null then v_asked.wish
+      when p_subscription.pending_price_id is not null then jsonb_build_object(
+        'price_id', p_subscription.pending_price_id, 'quantity', p_subscription.pending_quantity)
+    end,
+    p_subscription);
 end;
 $$;
 
-comment on function billing_private.waiting_price(billing.subscriptions) is
-  'The price that takes over at period end by the last word on it: the user''s, where Stripe has '
-  'not answered it yet; null when none does.';
+comment on function billing_private.waiting_terms(billing.subscriptions) is
+  'What takes over at period end by the last word on it: the user''s, where Stripe has not '
+  'answered it yet; null when nothing does.';
 
 
-create function billing_private.change_stripe_plan(
+create function billing_private.enqueue_wish(
+  p_wish jsonb,
+  p_kind text,
   p_subscription billing.subscriptions,
-  p_price billing.prices,
-  p_at_period_end boolean
+  p_path text,
+  p_params jsonb
 )
 returns void
 language plpgsql
@@ -4560,18 +4874,42 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_item billing.subscription_items := billing_private.base_item(p_subscription.id);
+  v_id uuid := billing_private.enqueue_command(
+    p_kind, p_subscription.account_id, p_path, p_params, 'POST', null, p_subscription);
 begin
-  perform billing_private.require_stripe_price(p_price);
+  update billing_private.commands set wish = p_wish where id = v_id;
+end;
+$$;
 
-  if p_at_period_end and p_price.id is distinct from p_subscription.price_id then
+comment on function billing_private.enqueue_wish(
+  jsonb, text, billing.subscriptions, text, jsonb
+) is
+  'Asks Stripe for a step towards a change of plan, and notes where it leads.';
+
+
+create function billing_private.change_stripe_plan(
+  p_subscription billing.subscriptions,
+  p_change billing_private.plan_change
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_wish jsonb := jsonb_build_object(
+    'price_id', (p_change.price).id, 'quantity', p_change.new_quantity);
+begin
+  perform billing_private.require_stripe_price(p_change.price);
+
+  if p_change.at_period_end then
     -- The price comes with the phases: a schedule that is still being made can lead elsewhere.
     update billing_private.commands
-    set subject_id = p_price.id
+    set wish = v_wish
     where subscription_id = p_subscription.id
       and kind = 'create_schedule'
       and status in ('pending', 'leased')
-      and subject_id is not null;
+      and wish is not null;
     if found then
       return;
     end if;
@@ -4580,39 +4918,78 @@ begin
   -- A change that waits is superseded.
   perform billing_private.withdraw_change(p_subscription);
 
-  if p_price.id = p_subscription.price_id then
-    return; -- back to what runs: that was all
-  elsif p_at_period_end then
-    perform billing_private.enqueue_command(
-      'create_schedule', p_subscription.account_id, '/v1/subscription_schedules',
-      jsonb_build_object('from_subscription', p_subscription.stripe_subscription_id),
-      'POST', p_price.id, p_subscription);
+  if p_change.is_back then
+    null; -- back to what runs: that was all
+  elsif p_change.at_period_end then
+    perform billing_private.enqueue_wish(
+      v_wish, 'create_schedule', p_subscription, '/v1/subscription_schedules',
+      jsonb_build_object('from_subscription', p_subscription.stripe_subscription_id));
   else
-    perform billing_private.ask_once(
-      p_subscription, 'change_plan',
+    perform billing_private.enqueue_wish(
+      v_wish, 'change_plan', p_subscription,
       format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
-      -- By item id, or Stripe adds a second item; with the quantity, or Stripe resets it to one.
-      jsonb_build_object(
-        'items', jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
-          'id', v_item.stripe_subscription_item_id,
-          'price', p_price.stripe_price_id,
-          'quantity', billing_private.seats_at(p_price, v_item.quantity)))),
-        'proration_behavior', 'always_invoice')
-        -- Applied only if its invoice is paid; where invoices are sent, Stripe cannot wait.
-        || case
-          when p_subscription.collection_method is distinct from 'send_invoice'
-            then '{"payment_behavior": "pending_if_incomplete"}'::jsonb
-          else '{}'
-        end);
+      billing_private.change_params(p_subscription, p_change));
   end if;
 end;
 $$;
 
 comment on function billing_private.change_stripe_plan(
-  billing.subscriptions, billing.prices, boolean
+  billing.subscriptions, billing_private.plan_change
 ) is
-  'Asks Stripe to change a price: now with proration, or at period end through a subscription '
-  'schedule.';
+  'Asks Stripe to change a price or its seats: now with proration, or at period end through a '
+  'subscription schedule.';
+
+
+create function billing_private.changed_items(
+  p_subscription billing.subscriptions,
+  p_change billing_private.plan_change
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- By item id, or Stripe adds a second item; with the quantity, or Stripe resets it to one.
+  return jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+    'id', (billing_private.base_item(p_subscription.id)).stripe_subscription_item_id,
+    'price', (p_change.price).stripe_price_id,
+    'quantity', p_change.quantity)));
+end;
+$$;
+
+comment on function billing_private.changed_items(
+  billing.subscriptions, billing_private.plan_change
+) is
+  'The items parameter of a change: the base item with its new price and seats, and no other.';
+
+
+create function billing_private.change_params(
+  p_subscription billing.subscriptions,
+  p_change billing_private.plan_change
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return jsonb_strip_nulls(jsonb_build_object(
+    'items', billing_private.changed_items(p_subscription, p_change),
+    'proration_behavior', 'always_invoice',
+    'proration_date', extract(epoch from p_change.proration_date)::bigint,
+    -- Applied only if its invoice is paid; where invoices are sent, Stripe cannot wait.
+    'payment_behavior', case
+      when p_subscription.collection_method is distinct from 'send_invoice'
+        then 'pending_if_incomplete'
+    end));
+end;
+$$;
+
+comment on function billing_private.change_params(
+  billing.subscriptions, billing_private.plan_change
+) is
+  'How Stripe is asked for a change at once: with proration, invoiced now.';
 
 
 create function billing_private.seats_at(
@@ -4649,6 +5026,7 @@ declare
     when 1 then billing_private.stripe_id(v_phase #> '{items,0,price}')
     else (billing_private.base_item(p_command.subscription_id)).stripe_price_id
   end;
+  v_wish jsonb := p_command.wish;
   v_subscription billing.subscriptions;
   v_price billing.prices;
 begin
@@ -4657,7 +5035,7 @@ begin
   where id = p_command.subscription_id
   returning * into strict v_subscription;
 
-  if p_command.subject_id is null then
+  if v_wish is null then
     -- Withdrawn while it was being made.
     update billing_private.commands
     set path = replace(path, '{id}', p_schedule ->> 'id')
@@ -4666,11 +5044,10 @@ begin
     return;
   end if;
 
-  -- subject_id of a schedule's commands is the price it leads to.
-  select * into strict v_price from billing.prices where id = p_command.subject_id;
+  select * into strict v_price from billing.prices where id = (v_wish ->> 'price_id')::uuid;
 
-  perform billing_private.enqueue_command(
-    'update_schedule', p_command.account_id,
+  perform billing_private.enqueue_wish(
+    v_wish, 'update_schedule', v_subscription,
     format('/v1/subscription_schedules/%s', p_schedule ->> 'id'),
     jsonb_build_object(
       'end_behavior', 'release',
@@ -4680,13 +5057,13 @@ begin
           'start_date', v_phase -> 'start_date',
           'end_date', v_phase -> 'end_date',
           'trial_end', v_phase -> 'trial_end',
-          'items', billing_private.phase_items(v_phase, null, v_price))),
+          'items', billing_private.phase_items(v_phase, null, v_price, null))),
         billing_private.kept_terms(v_phase) || jsonb_build_object(
-          'items', billing_private.phase_items(v_phase, v_from_stripe_price_id, v_price),
+          'items', billing_private.phase_items(
+            v_phase, v_from_stripe_price_id, v_price, (v_wish ->> 'quantity')::bigint),
           'proration_behavior', 'none',
           'duration', jsonb_build_object(
-            'interval', v_price.billing_interval, 'interval_count', v_price.interval_count)))),
-    'POST', p_command.subject_id, v_subscription);
+            'interval', v_price.billing_interval, 'interval_count', v_price.interval_count)))));
 end;
 $$;
 
@@ -4698,7 +5075,8 @@ comment on function billing_private.enqueue_schedule_phases(billing_private.comm
 create function billing_private.phase_items(
   p_phase jsonb,
   p_from_stripe_price_id text,
-  p_to billing.prices
+  p_to billing.prices,
+  p_quantity bigint
 )
 returns jsonb
 language plpgsql
@@ -4712,7 +5090,7 @@ begin
         then jsonb_build_object(
           'price', p_to.stripe_price_id,
           'quantity', billing_private.seats_at(
-            p_to, billing_private.stripe_integer(item -> 'quantity')))
+            p_to, coalesce(p_quantity, billing_private.stripe_integer(item -> 'quantity'))))
       else jsonb_build_object(
         'price', billing_private.stripe_id(item -> 'price'),
         'quantity', item -> 'quantity')
@@ -4722,9 +5100,9 @@ begin
 end;
 $$;
 
-comment on function billing_private.phase_items(jsonb, text, billing.prices) is
-  'The items of a schedule''s phase as parameters, with one price replaced; add-ons stay as they '
-  'are.';
+comment on function billing_private.phase_items(jsonb, text, billing.prices, bigint) is
+  'The items of a schedule''s phase as parameters, with one price replaced (p_quantity: null for as'
+  ' many seats as there are); add-ons stay as they are.';
 
 
 create function billing_private.kept_terms(p_part jsonb)
@@ -4769,7 +5147,12 @@ set search_path = ''
 as $$
 begin
   update billing.subscriptions
-  set pending_price_id = case when p_schedule is not null then p_command.subject_id end,
+  set pending_price_id = case
+        when p_schedule is not null then (p_command.wish ->> 'price_id')::uuid
+      end,
+      pending_quantity = case
+        when p_schedule is not null then (p_command.wish ->> 'quantity')::bigint
+      end,
       pending_change_at = case
         when p_schedule is not null
           then coalesce(
@@ -4787,8 +5170,7 @@ comment on function billing_private.note_pending_change(billing_private.commands
 
 create function billing_private.change_manual_plan(
   p_subscription billing.subscriptions,
-  p_price billing.prices,
-  p_at_period_end boolean
+  p_change billing_private.plan_change
 )
 returns void
 language plpgsql
@@ -4796,52 +5178,58 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_is_back boolean := p_price.id = p_subscription.price_id;
+  v_waits boolean := p_change.at_period_end and not p_change.is_back;
 begin
-  if p_at_period_end or v_is_back then
+  if p_change.at_period_end or p_change.is_back then
     update billing.subscriptions
-    set pending_price_id = case when not v_is_back then p_price.id end,
-        pending_change_at = case when not v_is_back then current_period_end end,
+    set pending_price_id = case when v_waits then (p_change.price).id end,
+        pending_quantity = case when v_waits then p_change.new_quantity end,
+        pending_change_at = case when v_waits then current_period_end end,
         updated_at = billing_private.now()
     where id = p_subscription.id;
     return;
   end if;
 
-  perform billing_private.set_manual_price(
-    p_subscription.id, p_price.id, billing_private.now());
+  perform billing_private.set_manual_terms(
+    p_subscription.id, (p_change.price).id, p_change.new_quantity, billing_private.now());
 end;
 $$;
 
 comment on function billing_private.change_manual_plan(
-  billing.subscriptions, billing.prices, boolean
+  billing.subscriptions, billing_private.plan_change
 ) is
-  'Changes a manual subscription''s price: now, at period end, or back to the running one.';
+  'Changes a manual subscription''s price or seats: now, at period end, or back to what runs.';
 
 
 create function billing.change_plan(
   price_key text,
   at_period_end boolean default null,
-  account_id uuid default null
+  account_id uuid default null,
+  quantity bigint default null,
+  proration_date timestamptz default null
 )
 returns setof billing.subscription_summary
 language sql
 volatile
 set search_path = ''
 begin atomic
-  select * from billing_private.change_plan(price_key, at_period_end, account_id);
+  select *
+  from billing_private.change_plan(
+    price_key, at_period_end, account_id, quantity, proration_date);
 end;
 
-comment on function billing.change_plan(text, boolean, uuid) is
-$$Moves the account's subscription to another price. Naming the running price takes back a change
-that waits.
+comment on function billing.change_plan(text, boolean, uuid, bigint, timestamptz) is
+$$Moves the account's subscription to another price, or to more or fewer seats. Naming what runs
+takes back a change that waits. The last wish counts; what Stripe was not told yet is left out.
 
-at_period_end: null decides by the catalog: upgrades now (with proration), downgrades at period
-end.
+price_key: null for the running price, with a quantity. at_period_end: null decides by the catalog:
+more at once (with proration), less at period end. quantity: null for as many seats as there are.
+proration_date: as the preview said, to pay just what it showed.
 For Stripe subscriptions this asks Stripe: pending_command shows it until Stripe has answered.
 account_id: null for the caller's own account.
 
 Errors
-  VALIDATION_FAILED       400  the price is in another currency
+  VALIDATION_FAILED       400  another currency, or a quantity or date that cannot be
   UNAUTHENTICATED         401  nobody is signed in
   PAYMENT_REQUIRED        402  an invoice is unpaid
   NOT_A_MEMBER            403  the account is not one of the caller's
@@ -4934,9 +5322,10 @@ comment on function billing_private.start_manual_subscription(uuid, uuid, bigint
   'null to renew until canceled.';
 
 
-create function billing_private.set_manual_price(
+create function billing_private.set_manual_terms(
   p_subscription_id uuid,
   p_price_id uuid,
+  p_quantity bigint,
   p_at timestamptz
 )
 returns void
@@ -4963,10 +5352,12 @@ begin
   )
   update billing.subscriptions
   set price_id = p_price_id,
+      quantity = coalesce(p_quantity, quantity),
       billing_anchor = priced.anchor,
       current_period_start = period.period_start,
       current_period_end = period.period_end,
       pending_price_id = null,
+      pending_quantity = null,
       pending_change_at = null,
       updated_at = p_at
   from priced
@@ -4977,9 +5368,9 @@ begin
 end;
 $$;
 
-comment on function billing_private.set_manual_price(uuid, uuid, timestamptz) is
-  'Puts a manual subscription on another price from an instant on; whatever change was waiting is '
-  'gone.';
+comment on function billing_private.set_manual_terms(uuid, uuid, bigint, timestamptz) is
+  'Puts a manual subscription on another price, or (p_quantity not null) another number of seats, '
+  'from an instant on; whatever change was waiting is gone.';
 
 
 create function billing_private.sync_manual_items(p_subscription_ids uuid[])
@@ -5033,6 +5424,7 @@ begin
       ended_at = due.at,
       canceled_at = coalesce(subscriptions.canceled_at, v_now),
       pending_price_id = null,
+      pending_quantity = null,
       pending_change_at = null,
       updated_at = due.at
   from due
@@ -5066,8 +5458,8 @@ begin
     limit p_limit
     for update skip locked
   loop
-    perform billing_private.set_manual_price(
-      v_due.id, v_due.pending_price_id, v_due.pending_change_at);
+    perform billing_private.set_manual_terms(
+      v_due.id, v_due.pending_price_id, v_due.pending_quantity, v_due.pending_change_at);
     v_count := v_count + 1;
   end loop;
   return v_count;
@@ -5161,6 +5553,7 @@ revoke all on function
   billing_private.bind_price,
   billing_private.base_item,
   billing_private.follow_base_item,
+  billing_private.change_waits,
   billing_private.past_due_since,
   billing_private.project_subscription,
   billing_private.project_subscription_items,
@@ -5197,6 +5590,8 @@ revoke all on function
   billing_private.kinds_of_change,
   billing.list_plans,
   billing_private.current_subscription,
+  billing_private.last_wish,
+  billing_private.told_refusal,
   billing_private.summarize_subscription,
   billing_private.my_subscription,
   billing.my_subscription,
@@ -5244,7 +5639,17 @@ revoke all on function
   billing_private.interval_of,
   billing_private.change_plan,
   billing_private.require_changeable,
-  billing_private.waiting_price,
+  billing_private.judge_change,
+  billing_private.wanted_price,
+  billing_private.valid_quantity,
+  billing_private.require_recent,
+  billing_private.terms_of,
+  billing_private.running_terms,
+  billing_private.asked_terms,
+  billing_private.waiting_terms,
+  billing_private.enqueue_wish,
+  billing_private.changed_items,
+  billing_private.change_params,
   billing_private.change_stripe_plan,
   billing_private.seats_at,
   billing_private.enqueue_schedule_phases,
@@ -5255,7 +5660,7 @@ revoke all on function
   billing.change_plan,
   billing_private.period_at,
   billing_private.start_manual_subscription,
-  billing_private.set_manual_price,
+  billing_private.set_manual_terms,
   billing_private.sync_manual_items,
   billing_private.expire_manual_subscriptions,
   billing_private.apply_manual_changes,

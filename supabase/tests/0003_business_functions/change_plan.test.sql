@@ -1,7 +1,7 @@
 -- billing.change_plan(): more at once and paid for, less at period end; asked twice, asked once.
 begin;
 \ir ../helpers.psql
-select plan(71);
+select plan(101);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -91,6 +91,16 @@ begin
 end;
 $$;
 
+-- Ann asks for other seats.
+create function tests.seats(p_quantity bigint, p_at_period_end boolean default null) returns void
+language plpgsql as $$
+begin
+  perform tests.sign_in('ann');
+  perform billing.change_plan(null, p_at_period_end, quantity => p_quantity);
+  perform tests.be_owner();
+end;
+$$;
+
 -- Whether Stripe is asked to change now or at period end when the catalog decides; undone again.
 create function tests.decided(p_price_key text) returns text
 language plpgsql as $$
@@ -148,8 +158,216 @@ select tests.change('top_weekly');
 select tests.change('plus_yearly');
 select is(
   (select array_agg(params #>> '{items,0,price}') from tests.asked),
-  '{price_plus_yearly,price_top_weekly,price_plus_yearly}',
-  'who changes her mind is followed: the last word counts'
+  '{price_plus_yearly}',
+  'who changes her mind is followed: what Stripe was not told is left out'
+);
+rollback to s;
+
+select tests.change('plus_yearly');
+create temporary table calling as select * from billing.claim_commands();
+select tests.change('plus_yearly');
+select is((select count(*) from tests.asked), 1::bigint,
+  'a click while Stripe is being asked is the same wish');
+select tests.change('top_weekly');
+select tests.change('plus_monthly', false);
+select results_eq(
+  $$ select kind, params #>> '{items,0,price}' from tests.asked $$,
+  $$ values ('change_plan', 'price_plus_yearly'), ('change_plan', 'price_plus_monthly') $$,
+  'what Stripe may have done already is undone after it, even to what still seems to run'
+);
+select billing.complete_command(id, lease, null, '{"error": {"message": "Timeout"}}') from calling;
+select tests.change('plus_yearly');
+select is(
+  (select array_agg(params #>> '{items,0,price}') from tests.asked), '{price_plus_yearly}',
+  'back to what Stripe may have done: the undoing is left out, and the call is made again'
+);
+rollback to s;
+
+select tests.change('basic_monthly');
+select tests.change('plus_yearly');
+select is((select array_agg(kind) from tests.asked), '{change_plan}',
+  'a change at once supersedes one for later');
+select tests.change('basic_monthly');
+select is((select array_agg(kind) from tests.asked), '{create_schedule}',
+  'and one for later a change at once');
+rollback to s;
+
+-- ---- a member: seats --------------------------------------------------------
+
+select tests.sub('active', '{"items": {"data": [{"id": "si_ann", "quantity": 5,
+  "price": {"id": "price_plus_monthly"}, "current_period_start": 1768003200,
+  "current_period_end": 1770681600}]}}');
+savepoint five;
+select tests.seats(8);
+select is(
+  (select params -> 'items' from tests.asked),
+  '[{"id": "si_ann", "price": "price_plus_monthly", "quantity": 8}]',
+  'D21: more seats are had at once, at the price that runs'
+);
+rollback to five;
+
+select tests.seats(3);
+select is((select kind from tests.asked), 'create_schedule', 'fewer wait for the period''s end');
+select tests.answer(tests.schedule('[{"price": "price_plus_monthly", "quantity": 5}]'));
+select is(
+  (select params #> '{phases,1,items}' from tests.asked),
+  '[{"price": "price_plus_monthly", "quantity": 3}]',
+  'the next phase has that many'
+);
+select tests.answer(tests.schedule());
+select tests.sign_in('ann');
+select results_eq(
+  $$ select quantity, pending_price_key, pending_quantity from billing.my_subscription() $$,
+  $$ values (5::bigint, 'plus_monthly', 3::bigint) $$,
+  'and the member sees what waits'
+);
+select tests.be_owner();
+savepoint three_waiting;
+select tests.seats(3);
+select is_empty($$ select * from tests.asked $$, 'asking that twice changes nothing');
+select tests.seats(5);
+select is((select kind from tests.asked), 'release_schedule',
+  'naming the seats there are takes it back');
+rollback to three_waiting;
+select tests.sub('active', '{"items": {"data": [{"id": "si_ann", "quantity": 5,
+  "price": {"id": "price_plus_monthly"}, "current_period_start": 1768003200,
+  "current_period_end": 1770681600}]}, "metadata": {"note": "x"}}');
+select is((select pending_quantity from billing.subscriptions), 3::bigint,
+  'news of the subscription as it is leave it waiting');
+select tests.deliver('evt_three', 'customer.subscription.updated', '2026-02-10',
+  tests.subscription('ann', 'active', '2026-02-10', p_extra => '{"items": {"data": [
+    {"id": "si_ann", "quantity": 3, "price": {"id": "price_plus_monthly"},
+      "current_period_start": 1770681600, "current_period_end": 1773100800}]}}'));
+select results_eq(
+  $$ select quantity, pending_price_id, pending_quantity, pending_change_at
+    from billing.subscriptions $$,
+  $$ values (3::bigint, null::uuid, null::bigint, null::timestamptz) $$,
+  'it waits until Stripe has done it'
+);
+rollback to five;
+
+select tests.seats(3, false);
+select tests.seats(5);
+select is_empty($$ select * from tests.asked $$,
+  'G17: 5, 3 and 5 seats in a minute: what was not sent is left out, and nothing is asked');
+select tests.seats(3, false);
+create temporary table calling as select * from billing.claim_commands();
+select tests.seats(4);
+select tests.seats(5);
+select results_eq(
+  $$ select params #>> '{items,0,quantity}' from tests.asked $$,
+  $$ values ('3'), ('5') $$,
+  'G17: what was sent is followed by the last wish alone'
+);
+select billing.complete_command(id, lease, 200,
+  tests.subscription('ann', 'active', '2026-01-10', p_extra => '{"items": {"data": [
+    {"id": "si_ann", "quantity": 3, "price": {"id": "price_plus_monthly"},
+      "current_period_start": 1768003200, "current_period_end": 1770681600}]}}'))
+from calling;
+select tests.seats(5);
+select is((select count(*) from tests.asked), 1::bigint, 'G17: a double click adds nothing');
+select tests.answer(tests.subscription('ann', 'active', '2026-01-10', p_extra => '{"items": {
+  "data": [{"id": "si_ann", "quantity": 5, "price": {"id": "price_plus_monthly"},
+    "current_period_start": 1768003200, "current_period_end": 1770681600}]}}'));
+select is((select quantity from billing.subscriptions), 5::bigint, 'G17: five it is');
+rollback to five;
+
+select tests.sign_in('ann');
+select throws_ok(
+  $$ select billing.change_plan(null, quantity => 5) $$,
+  'PT422', 'the subscription is already on this price',
+  'as many seats as there are is no change'
+);
+select is_empty(
+  $$
+    select quantity
+    from unnest(array[-1, 0, 1000000]) as quantity
+    cross join lateral tests.details(
+      format('select billing.change_plan(null, quantity => %L)', quantity)) as details
+    where (details ->> 'code', details ->> 'field')
+      is distinct from ('VALIDATION_FAILED', 'quantity')
+  $$,
+  'fewer than one seat and a million are refused'
+);
+select lives_ok($$ select billing.change_plan(null, quantity => 999999) $$, '999999 are not');
+select tests.be_owner();
+rollback to five;
+
+update billing.prices set is_listed = false where key = 'plus_monthly';
+select lives_ok($$ select tests.seats(6) $$,
+  'seats can be changed at a price that is no longer on offer');
+rollback to five;
+
+update billing.prices set usage_type = 'metered' where key = 'plus_yearly';
+select tests.sign_in('ann');
+select is(
+  tests.details($$ select billing.change_plan('plus_yearly', quantity => 2) $$) ->> 'problem',
+  'a metered price has no seats',
+  'a metered price takes no seats'
+);
+select tests.be_owner();
+rollback to s;
+
+-- ---- a member: what the preview showed --------------------------------------
+
+select tests.sign_in('ann');
+select billing.change_plan('plus_yearly', proration_date => '2026-01-15 07:30:00.7');
+select tests.be_owner();
+select is(
+  (select params -> 'proration_date' from tests.asked),
+  to_jsonb(extract(epoch from timestamptz '2026-01-15 07:30')::bigint),
+  'the date of the preview goes to Stripe, which then charges what it showed'
+);
+rollback to s;
+select tests.sign_in('ann');
+select is_empty(
+  $$
+    select at, accepted
+    from (values
+      ('2026-01-15 06:59:59', false), ('2026-01-15 07:00', true),
+      ('2026-01-15 08:01', true), ('2026-01-15 08:01:01', false)) as dates (at, accepted)
+    cross join lateral tests.details(format(
+      'select billing.change_plan(''plus_yearly'', proration_date => %L)', at)) as details
+    where (details ->> 'field' = 'proration_date') is not distinct from accepted
+  $$,
+  'it is of the last hour: nobody picks the day that is cheapest'
+);
+select tests.be_owner();
+rollback to s;
+
+-- ---- a member: what Stripe refuses ------------------------------------------
+
+select tests.change('plus_yearly');
+select tests.answer('{"error": {"type": "card_error", "code": "card_declined",
+  "decline_code": "stolen_card", "message": "Your card was declined."}}', 402);
+select tests.sign_in('ann');
+select is(
+  (select refusal from billing.my_subscription()),
+  '{"code": "PAYMENT_DECLINED", "command": "change_plan", "stripe_code": "card_declined",
+    "decline_code": "generic_decline", "stripe_message": "Your card was declined."}',
+  'the member is told that the payment was declined, and no thief that the card is known as stolen'
+);
+select tests.be_owner();
+select tests.change('plus_dear');
+select is((select refusal from billing_private.summarize_subscription(
+    (select id from billing.subscriptions))), null,
+  'the next wish is not refused yet');
+select tests.answer('{"error": {"type": "invalid_request_error", "message": "No."}}', 400);
+select is(
+  (select refusal from billing_private.summarize_subscription(
+    (select id from billing.subscriptions))),
+  '{"code": "STRIPE_REQUEST_FAILED", "command": "change_plan",
+    "stripe_code": "invalid_request_error", "decline_code": null, "stripe_message": "No."}',
+  'other refusals say what Stripe says'
+);
+select tests.change('plus_yearly');
+select tests.answer('{"error": {"type": "card_error", "code": "card_declined",
+  "decline_code": "insufficient_funds", "message": "No funds."}}', 402);
+select is(
+  (select refusal ->> 'decline_code' from billing_private.summarize_subscription(
+    (select id from billing.subscriptions))),
+  'insufficient_funds',
+  'a reason the customer can do something about is told'
 );
 rollback to s;
 
@@ -597,6 +815,19 @@ select results_eq(
   $$ select feature_key, limit_value from billing.entitlements $$,
   $$ values ('clubs', 3::bigint) $$,
   'and access follows'
+);
+select results_eq(
+  $$
+    select quantity, pending_quantity
+    from billing.change_plan('basic_monthly', true, quantity => 1)
+  $$,
+  $$ values (2::bigint, 1::bigint) $$,
+  'fewer seats wait for the period''s end'
+);
+select throws_ok(
+  $$ select billing.change_plan(null, quantity => 3) $$,
+  'PT403', 'this needs a billing administrator',
+  'more seats nobody pays for are not for their owner to take'
 );
 select throws_ok(
   $$ select billing.change_plan('plus_yearly') $$,

@@ -84,7 +84,7 @@ select set_eq(
   $$,
   array[
     'billing.cancel_subscription(boolean,text,uuid)',
-    'billing.change_plan(text,boolean,uuid)',
+    'billing.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing.has_entitlement(text,uuid)',
     'billing.has_entitlement_at(text,timestamp with time zone,uuid)',
@@ -146,8 +146,8 @@ select set_eq(
     'billing_private.admin_task_runs()',
     'billing_private.admin_tasks()',
     'billing_private.cancel_subscription(boolean,text,uuid)',
-    'billing_private.change_plan(text,boolean,uuid)',
     'billing_private.configure_doorbell(text,text,text)',
+    'billing_private.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing_private.discard_event(text,text)',
     'billing_private.discard_events(text,text,text,'
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
@@ -248,7 +248,7 @@ select set_eq(
     'billing_private.admin_task_runs()',
     'billing_private.admin_tasks()',
     'billing_private.cancel_subscription(boolean,text,uuid)',
-    'billing_private.change_plan(text,boolean,uuid)',
+    'billing_private.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing_private.claim_commands(integer,uuid)',
     'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric)',
     'billing_private.configure_doorbell(text,text,text)',
