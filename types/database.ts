@@ -1182,6 +1182,7 @@ export type Database = {
           pause_collection: Json | null;
           pending_change_at: string | null;
           pending_price_id: string | null;
+          pending_quantity: number | null;
           price_id: string | null;
           provider: string;
           quantity: number | null;
@@ -1216,6 +1217,7 @@ export type Database = {
           pause_collection?: Json | null;
           pending_change_at?: string | null;
           pending_price_id?: string | null;
+          pending_quantity?: number | null;
           price_id?: string | null;
           provider?: string;
           quantity?: number | null;
@@ -1249,6 +1251,7 @@ export type Database = {
           pause_collection?: Json | null;
           pending_change_at?: string | null;
           pending_price_id?: string | null;
+          pending_quantity?: number | null;
           price_id?: string | null;
           provider?: string;
           quantity?: number | null;
@@ -1349,7 +1352,13 @@ export type Database = {
         };
       };
       change_plan: {
-        Args: { account_id?: string; at_period_end?: boolean; price_key: string };
+        Args: {
+          account_id?: string;
+          at_period_end?: boolean;
+          price_key: string;
+          proration_date?: string;
+          quantity?: number;
+        };
         Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
         SetofOptions: {
           from: "*";
@@ -1581,8 +1590,10 @@ export type Database = {
         ends_at: string | null;
         access_until: string | null;
         pending_price_key: string | null;
+        pending_quantity: number | null;
         pending_change_at: string | null;
         pending_command: string | null;
+        refusal: Json | null;
         open_invoice_url: string | null;
       };
     };

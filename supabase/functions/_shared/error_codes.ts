@@ -28,6 +28,7 @@ export const errorCodes = {
   NOT_AN_ADMIN: { status: 403, message: "this needs a billing administrator" },
   NOT_A_MEMBER: { status: 403, message: "you are not a member of this account" },
   PAYLOAD_TOO_LARGE: { status: 413, message: "the request body is too large" },
+  PAYMENT_DECLINED: { status: 402, message: "the payment was declined" },
   PAYMENT_REQUIRED: { status: 402, message: "an unpaid invoice has to be settled first" },
   PRICE_NOT_FOUND: { status: 404, message: "there is no such price on offer" },
   ROUTE_NOT_FOUND: { status: 404, message: "there is no such route" },

@@ -5,9 +5,10 @@ import { describeError } from "../_shared/log.ts";
 import { isOneOf } from "./keys.ts";
 import { dispatchCommands } from "./dispatch.ts";
 import { openPortal } from "./portal.ts";
-import { openCheckout } from "./session.ts";
+import { given, openCheckout } from "./session.ts";
 import type { CallStripe } from "./stripe.ts";
 import type { WaitingDeps } from "./waiting.ts";
+import { changeSubscription } from "./wishes.ts";
 
 export interface CheckoutDeps {
   /** The Data API with a user's token, which it verifies; it decides what the user may. */
@@ -28,14 +29,19 @@ export interface CheckoutDeps {
 
 type Route = (call: Call, deps: CheckoutDeps) => Promise<unknown>;
 
+const changePlanFields = ["at_period_end", "quantity", "proration_date"];
+
 const routes = new Map<string, Route>([
   ["/checkout", checkout],
   ["/checkout/portal", portal],
+  ["/checkout/change-plan", wish("change_plan", ["price_key"], changePlanFields)],
+  ["/checkout/cancel", wish("cancel_subscription", [], ["at_period_end", "reason"])],
+  ["/checkout/undo-cancel", wish("undo_cancel", [], [])],
   ["/checkout/dispatch", dispatch],
 ]);
 
 /**
- * All that goes to Stripe: checkout pages and portal pages for users, and the outbox for the machine.
+ * All that goes to Stripe: pages to pay on and changes of subscriptions for users, and the outbox for the machine.
  *
  * The database decides what Stripe is asked and what follows from the answer; this carries both.
  */
@@ -59,7 +65,27 @@ async function portal(call: Call, deps: CheckoutDeps) {
   return openPortal(await readObject(call.request), user, waitingDeps(call, deps));
 }
 
+<<<<<<< HEAD
 /** `{"wait": false}` is answered at once, where the host lets the work go on after the answer. */
+=======
+/**
+ * A route to one of the database's functions that change a subscription. Only these fields are passed on; those the
+ * function has no default for also when they are missing, since the database says what is wrong then.
+ */
+function wish(rpc: string, required: string[], optional: string[]): Route {
+  return async (call, deps) => {
+    const user = deps.asUser(requireAccessToken(call, deps), call);
+    const body = await readObject(call.request);
+    const pick = (names: string[]) => names.map((name) => [name, body[name] ?? null] as const);
+    const args = {
+      ...Object.fromEntries(pick(required)),
+      ...given(Object.fromEntries(pick([...optional, "account_id"]))),
+    };
+    return changeSubscription(rpc, args, user, waitingDeps(call, deps));
+  };
+}
+
+>>>>>>> 098afc4 (Let the checkout function change, cancel and keep subscriptions for the user who waits)
 async function dispatch(call: Call, deps: CheckoutDeps) {
   requireSecretKey(call, deps);
   const { wait } = await readOptions(call.request);
