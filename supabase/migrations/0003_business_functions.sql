@@ -3593,6 +3593,30 @@ comment on type billing.claimed_command is
   'completion.';
 
 
+create function billing_private.account_behind(p_subject_id uuid)
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (
+      select account_id
+      from billing_private.commands
+      where subject_id = p_subject_id
+      limit 1
+    ),
+    (select account_id from billing.checkout_sessions where id = p_subject_id),
+    (select account_id from billing.subscriptions where id = p_subject_id));
+end;
+$$;
+
+comment on function billing_private.account_behind(uuid) is
+  'The account whose user waits for a checkout, for a change of a subscription, or for the answer '
+  'to one request.';
+
+
 create function billing_private.claim_commands(
   p_batch integer,
   p_subject_id uuid
@@ -3605,6 +3629,7 @@ set search_path = ''
 as $$
 declare
   v_batch integer := least(greatest(coalesce(p_batch, 20), 1), 100);
+  v_account_id uuid := billing_private.account_behind(p_subject_id);
 begin
   return query
   with due as (
@@ -3616,19 +3641,7 @@ begin
         else commands.lease_expires_at
       end <= billing_private.now()
       -- Whoever waits for a checkout also runs what stands before it in the account's line.
-      and (p_subject_id is null or commands.account_id in (
-        select waiting.account_id
-        from billing_private.commands as waiting
-        where waiting.subject_id = p_subject_id
-        union all
-        select checkout_sessions.account_id
-        from billing.checkout_sessions
-        where checkout_sessions.id = p_subject_id
-        union all
-        select subscriptions.account_id
-        from billing.subscriptions
-        where subscriptions.id = p_subject_id
-      ))
+      and (p_subject_id is null or commands.account_id = v_account_id)
       -- A portal's address is of use only to the user who waits for it: it stands in no line, and
       -- nobody else takes it.
       and (commands.subject_id = p_subject_id or commands.kind <> 'create_portal')
@@ -5612,6 +5625,7 @@ revoke all on function
   billing.prepare_checkout,
   billing_private.prepare_portal,
   billing.prepare_portal,
+  billing_private.account_behind,
   billing_private.claim_commands,
   billing.claim_commands,
   billing_private.retry_at,

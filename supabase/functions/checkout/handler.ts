@@ -65,9 +65,6 @@ async function portal(call: Call, deps: CheckoutDeps) {
   return openPortal(await readObject(call.request), user, waitingDeps(call, deps));
 }
 
-<<<<<<< HEAD
-/** `{"wait": false}` is answered at once, where the host lets the work go on after the answer. */
-=======
 /**
  * A route to one of the database's functions that change a subscription. Only these fields are passed on; those the
  * function has no default for also when they are missing, since the database says what is wrong then.
@@ -85,7 +82,7 @@ function wish(rpc: string, required: string[], optional: string[]): Route {
   };
 }
 
->>>>>>> 098afc4 (Let the checkout function change, cancel and keep subscriptions for the user who waits)
+/** `{"wait": false}` is answered at once, where the host lets the work go on after the answer. */
 async function dispatch(call: Call, deps: CheckoutDeps) {
   requireSecretKey(call, deps);
   const { wait } = await readOptions(call.request);

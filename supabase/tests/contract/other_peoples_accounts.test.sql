@@ -31,6 +31,7 @@ from (values
   ('livemode', 'false'),
   ('note', 'because'),
   ('price_key', 'basic_monthly'),
+  ('proration_date', '2026-01-10'),
   ('quantity', '1'),
   ('reason', 'because'),
   ('resolution', 'because'),
