@@ -114,8 +114,12 @@ const commands: Command[] = [
   {
     method: "POST",
     path: "/_control/checkout/:id/pay",
-    about: "Pays a checkout session: ?card=4242424242424242.",
-    run: (simulator, values, id) => simulator.pay(id, defined({ card: text(values, "card") })),
+    about: "Pays a checkout session: ?card=4242424242424242&promotionCode=SPRING.",
+    run: (simulator, values, id) =>
+      simulator.pay(
+        id,
+        defined({ card: text(values, "card"), promotionCode: text(values, "promotionCode") }),
+      ),
   },
   {
     method: "POST",

@@ -15,7 +15,11 @@ import { createDelivery, type Delivery, type WebhookEndpoint } from "./delivery.
 import { createApi, type ApiControl } from "./http/api.ts";
 import { startServer } from "./http/server.ts";
 import { createIds } from "./ids.ts";
-import { payCheckout, type CheckoutOutcome } from "./objects/checkout_sessions.ts";
+import {
+  enterPromotionCode,
+  payCheckout,
+  type CheckoutOutcome,
+} from "./objects/checkout_sessions.ts";
 import { createPrice, type NewPrice } from "./objects/prices.ts";
 import { createProduct, type ProductEdit } from "./objects/products.ts";
 import { findTestCard } from "./objects/test_cards.ts";
@@ -74,9 +78,12 @@ export interface StripeSimulator {
   events(): Stripe.Event[];
   /**
    * Pays a checkout session as its customer would, with a test card (number, last four digits or `pm_card_…`), and
-   * waits for the webhooks as Stripe's page does before it redirects.
+   * waits for the webhooks as Stripe's page does before it redirects. A promotion code is typed in first.
    */
-  pay(sessionId: string, options?: { card?: string }): Promise<CheckoutOutcome>;
+  pay(
+    sessionId: string,
+    options?: { card?: string; promotionCode?: string },
+  ): Promise<CheckoutOutcome>;
   /** The next charges are declined, whatever the card; decline code `generic_decline` unless said. */
   failNextPayments(count: number, declineCode?: string): void;
   /** Adds a product or price under an id of the caller's choosing; one that is there already stays as it is. */
@@ -192,8 +199,9 @@ export async function createStripeSimulator({
     delivery,
     api,
     events: () => simulation.store.events.all(),
-    async pay(sessionId, { card = "4242424242424242" } = {}) {
+    async pay(sessionId, { card = "4242424242424242", promotionCode } = {}) {
       const session = simulation.store.sessions.require(sessionId);
+      if (promotionCode !== undefined) enterPromotionCode(simulation, session, promotionCode);
       return whenDelivered(payCheckout(simulation, session, requireCard(card)));
     },
     failNextPayments(count, declineCode = "generic_decline") {

@@ -7,7 +7,7 @@ import { StripeApiError } from "./errors.ts";
 import { matchPath } from "./http/routes.ts";
 import type { HttpAnswer, Section } from "./http/server.ts";
 import { lineItemsOf, productName } from "./objects/checkout_line_items.ts";
-import { payCheckout } from "./objects/checkout_sessions.ts";
+import { enterPromotionCode, payCheckout } from "./objects/checkout_sessions.ts";
 import { payInvoice } from "./objects/invoices.ts";
 import { declineMessages } from "./objects/payment_methods.ts";
 import {
@@ -63,7 +63,10 @@ function checkoutPage(simulation: Simulation, { id, method, form }: PageRequest)
   const { store } = simulation;
   const session = store.sessions.require(id);
   let notice = "";
-  if (method === "POST" && session.status === "open") {
+  const typed = form.get("promotion_code");
+  if (method === "POST" && session.status === "open" && typed !== null) {
+    notice = refusedAs(() => enterPromotionCode(simulation, session, typed));
+  } else if (method === "POST" && session.status === "open") {
     const outcome = payCheckout(simulation, session, cardNamed(form.get("card")));
     if (outcome.complete) return redirect(outcome.redirectTo);
     notice = declineMessages[outcome.declineCode] ?? "Your card was declined.";
@@ -98,10 +101,16 @@ function orderOf({ store }: Simulation, session: Stripe.Checkout.Session): strin
       `<td>${money(item.amount_total, currency)}${interval === undefined ? "" : ` / ${escape(interval)}`}</td></tr>`
     );
   });
+  const off = session.total_details?.amount_discount ?? 0;
   return `<table>${rows.join("")}</table>
+    ${off === 0 ? "" : `<p class="total">Discount <strong>−${money(off, currency)}</strong></p>`}
+    ${session.allow_promotion_codes === true ? promotionCodeForm : ""}
     ${trialDays === null ? "" : `<p>${trialDays} days free.</p>`}
     <p class="total">Due today <strong>${money(session.amount_total ?? 0, currency)}</strong></p>`;
 }
+
+const promotionCodeForm = `<form method="post">
+      <input name="promotion_code" placeholder="Promotion code"><button>Apply</button></form>`;
 
 function cardForm(session: Stripe.Checkout.Session, notice: string, verb: string): string {
   return `${noticeOf(notice)}
@@ -333,6 +342,17 @@ function declinedAs(act: () => void): string {
     return "";
   } catch (error) {
     if (error instanceof StripeApiError && error.status === 402) return error.message;
+    throw error;
+  }
+}
+
+/** As `declinedAs`, for what the customer typed. */
+function refusedAs(act: () => void): string {
+  try {
+    act();
+    return "";
+  } catch (error) {
+    if (error instanceof StripeApiError && error.status === 400) return error.message;
     throw error;
   }
 }

@@ -95,6 +95,8 @@ const updateEvents: Record<string, Stripe.Event.Type> = {
   customer: "customer.updated",
   product: "product.updated",
   price: "price.updated",
+  coupon: "coupon.updated",
+  promotion_code: "promotion_code.updated",
   payment_method: "payment_method.updated",
   subscription: "customer.subscription.updated",
   subscription_schedule: "subscription_schedule.updated",

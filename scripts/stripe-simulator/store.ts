@@ -1,5 +1,6 @@
 import type Stripe from "stripe";
 import { noSuch } from "./errors.ts";
+import type { DiscountRequest } from "./billing/discounts.ts";
 import type { TestCard } from "./objects/test_cards.ts";
 
 export interface Tombstone {
@@ -64,6 +65,8 @@ export interface CheckoutPlan {
   missingPaymentMethod: "cancel" | "create_invoice" | "pause" | null;
   /** What a one-time payment carries, and whether its card is kept for later. */
   paymentMetadata: Stripe.Metadata;
+  /** Coupons and promotion codes that were asked for, or entered on the page. */
+  discounts: DiscountRequest[];
   savesPaymentMethod: "off_session" | "on_session" | null;
 }
 
@@ -85,6 +88,9 @@ export function createStore() {
     prices: new Collection<Stripe.Price>("price"),
     paymentMethods: new Collection<Stripe.PaymentMethod>("PaymentMethod"),
     setupIntents: new Collection<Stripe.SetupIntent>("setupintent"),
+    coupons: new Collection<Stripe.Coupon>("coupon"),
+    promotionCodes: new Collection<Stripe.PromotionCode>("promotion code"),
+    discounts: new Collection<Stripe.Discount>("discount"),
     sessions: new Collection<Stripe.Checkout.Session>("checkout.session"),
     portalSessions: new Collection<Stripe.BillingPortal.Session>("billing_portal session"),
     subscriptions: new Collection<Stripe.Subscription>("subscription"),
@@ -97,6 +103,7 @@ export function createStore() {
     refunds: new Collection<Stripe.Refund>("refund"),
     events: new Collection<Stripe.Event>("event"),
   };
+  const deletedCoupons = new Map<string, Stripe.Coupon>();
   const collections = Object.values(store) as unknown as Collection<{
     id: string;
     object: string;
@@ -107,6 +114,10 @@ export function createStore() {
 
     /** How each payment method behaves when it is charged. */
     cards: new Map<string, TestCard>(),
+    /** Coupons that can be redeemed no more, while discounts from them run on. */
+    deletedCoupons,
+    /** What an item's running period was billed at, discounts taken off: the basis of its credit. */
+    debited: new Map<string, number>(),
     checkoutPlans: new Map<string, CheckoutPlan>(),
     /** The subscription a checkout session has started, while its first payment is declined. */
     startedBy: new Map<string, string>(),
@@ -116,6 +127,11 @@ export function createStore() {
     creditedPauses: new Set<string>(),
     /** Announcements that are made once, such as the end of a trial. */
     announced: new Set<string>(),
+
+    /** A coupon, deleted or not. */
+    couponOf(id: string): Stripe.Coupon | undefined {
+      return store.coupons.get(id) ?? deletedCoupons.get(id);
+    },
 
     /** Any object by id, for `expand`. Items live inside their subscription and are not found here. */
     find(id: string): object | undefined {

@@ -9,6 +9,7 @@ import {
   expirePendingChange,
   expirePendingResume,
 } from "./collection.ts";
+import { discountsOf, removeDiscounts } from "./discounts.ts";
 import { endSubscription, hasEnded } from "./ending.ts";
 import { buildInvoice, itemLine, subscriptionOf } from "./invoicing.ts";
 import { advanceInvoice, endTrial, nextPeriodEnd, periodOf, renew } from "./lifecycle.ts";
@@ -45,11 +46,19 @@ export function nextDue(
 }
 
 function endings(simulation: Simulation, subscription: Stripe.Subscription): DueWork[] {
+  if (hasEnded(subscription)) return [];
   const works: DueWork[] = [];
   if (subscription.status === "incomplete") {
     works.push({
       at: subscription.created + simulation.rules.incompleteFor,
       run: () => expireIncomplete(simulation, subscription),
+    });
+  }
+  for (const discount of discountsOf(simulation, subscription)) {
+    if (discount.end === null) continue;
+    works.push({
+      at: discount.end,
+      run: () => removeDiscounts(simulation, subscription, [discount]),
     });
   }
   if (subscription.pending_update !== null) {

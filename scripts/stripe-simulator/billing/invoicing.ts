@@ -4,6 +4,7 @@ import { cancelPayment, createInvoicePayment } from "../objects/payments.ts";
 import { productName } from "../objects/checkout_line_items.ts";
 import { invalidRequest } from "../errors.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
+import { discountAmounts, discountsOf, removeDiscounts } from "./discounts.ts";
 import { amountFor, decimal } from "./amounts.ts";
 import { days, type Period } from "./periods.ts";
 
@@ -25,6 +26,8 @@ export interface NewInvoice {
   /** The window in which pending items were collected; not the period that is paid for. */
   window: Period;
   prorationDate?: number;
+  /** In place of the subscription's own, for previews. */
+  discounts?: Stripe.Discount[];
   /** Takes the prorations that wait for the next invoice; true unless said. */
   withPending?: boolean;
 }
@@ -63,10 +66,47 @@ export function draftInvoice(
   subscription: Stripe.Subscription,
   params: NewInvoice,
 ): Stripe.Invoice {
+  const { store } = simulation;
   const pending = pendingItems(simulation, subscription);
-  const invoice = simulation.store.invoices.add(buildInvoice(simulation, subscription, params));
+  const invoice = store.invoices.add(buildInvoice(simulation, subscription, params));
   for (const item of pending) item.invoice = invoice.id;
+  for (const line of invoice.lines.data) {
+    const details = line.parent?.subscription_item_details;
+    if (!details || details.proration) continue;
+    store.debited.set(details.subscription_item ?? "", netAmount(line));
+  }
   return invoice;
+}
+
+/** A line's amount with its discounts taken off. */
+function netAmount({ amount, discount_amounts }: Stripe.InvoiceLineItem): number {
+  return (discount_amounts ?? []).reduce((sum, each) => sum - each.amount, amount);
+}
+
+/** Tells of a new draft. */
+export function announceInvoice(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+  invoice: Stripe.Invoice,
+): void {
+  simulation.emit("invoice.created", invoice);
+  endSpentDiscounts(simulation, subscription, invoice);
+}
+
+/** A discount for one invoice ends with the first one it takes something off. */
+function endSpentDiscounts(
+  simulation: Simulation,
+  subscription: Stripe.Subscription,
+  invoice: Stripe.Invoice,
+): void {
+  const spent = discountsOf(simulation, subscription).filter(({ id, source }) => {
+    const coupon = simulation.store.couponOf(idOf(source.coupon) ?? "");
+    const used = invoice.total_discount_amounts?.some(
+      ({ discount, amount }) => discount === id && amount > 0,
+    );
+    return coupon?.duration === "once" && used === true;
+  });
+  removeDiscounts(simulation, subscription, spent);
 }
 
 /** Prorations that wait for the subscription's next invoice. */
@@ -87,18 +127,43 @@ export function pendingItems(
 export function buildInvoice(
   simulation: Simulation,
   subscription: Stripe.Subscription,
-  { reason, lines, window, prorationDate, withPending = true }: NewInvoice,
+  {
+    reason,
+    lines,
+    window,
+    prorationDate,
+    discounts = discountsOf(simulation, subscription),
+    withPending = true,
+  }: NewInvoice,
 ): Stripe.Invoice {
   const { store, newId, now, rules } = simulation;
   const customer = store.customers.require(idOf(subscription.customer) ?? "");
   const id = newId("in");
   const pending = withPending ? pendingItems(simulation, subscription) : [];
-  const allLines = [...pending.map((item) => pendingLine(simulation, item)), ...lines].map((line) =>
-    invoiceLine(simulation, subscription, id, line),
+  const newLines = [...pending.map((item) => pendingLine(simulation, item)), ...lines];
+  const taken = discountAmounts(
+    simulation,
+    discounts,
+    newLines.map(({ amount, price, proration }) => ({
+      amount,
+      product: idOf(price.product),
+      discountable: !proration,
+    })),
+  );
+  const allLines = newLines.map((line, index) =>
+    invoiceLine(simulation, subscription, id, line, taken[index] ?? []),
   );
 
   const subtotal = allLines.reduce((sum, { amount }) => sum + amount, 0);
-  const due = Math.max(0, subtotal + customer.balance);
+  const totalDiscounts = discounts.map(({ id: discount }) => ({
+    discount,
+    amount: taken
+      .flat()
+      .filter((each) => each.discount === discount)
+      .reduce((sum, { amount }) => sum + amount, 0),
+  }));
+  const total = totalDiscounts.reduce((sum, { amount }) => sum - amount, subtotal);
+  const due = Math.max(0, total + customer.balance);
   const automatic = subscription.collection_method === "charge_automatically";
   return {
     id,
@@ -141,7 +206,7 @@ export function buildInvoice(
     default_source: null,
     default_tax_rates: [],
     description: null,
-    discounts: [],
+    discounts: discounts.map((discount) => discount.id),
     due_date: automatic ? null : now() + days(subscription.days_until_due ?? 30),
     effective_at: null,
     ending_balance: null,
@@ -197,10 +262,13 @@ export function buildInvoice(
     subtotal,
     subtotal_excluding_tax: subtotal,
     test_clock: null,
-    total: subtotal,
-    total_discount_amounts: [],
-    total_excluding_tax: subtotal,
-    total_pretax_credit_amounts: [],
+    total,
+    total_discount_amounts: totalDiscounts,
+    total_excluding_tax: total,
+    total_pretax_credit_amounts: totalDiscounts.map((each) => ({
+      ...each,
+      type: "discount" as const,
+    })),
     total_taxes: [],
     webhooks_delivered_at: null,
   };
@@ -265,6 +333,7 @@ function invoiceLine(
   subscription: Stripe.Subscription,
   invoice: string,
   line: NewLine,
+  discountAmounts: Stripe.InvoiceLineItem.DiscountAmount[],
 ): Stripe.InvoiceLineItem {
   const { proration } = line;
   return {
@@ -273,7 +342,7 @@ function invoiceLine(
     amount: line.amount,
     currency: subscription.currency,
     description: line.description,
-    discount_amounts: [],
+    discount_amounts: discountAmounts,
     discountable: !proration,
     discounts: [],
     invoice,
@@ -291,7 +360,7 @@ function invoiceLine(
       },
     },
     period: line.period,
-    pretax_credit_amounts: [],
+    pretax_credit_amounts: discountAmounts.map((each) => ({ ...each, type: "discount" as const })),
     pricing: {
       type: "price_details",
       price_details: { price: line.price.id, product: idOf(line.price.product) ?? "" },

@@ -2,10 +2,11 @@
 import type Stripe from "stripe";
 import { planOf, recurrence } from "../objects/prices.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
-import { amountFor } from "./amounts.ts";
 import { collect, markPaid, paymentMethodFor, type Verdict } from "./collection.ts";
+import { redeem, type Offer } from "./discounts.ts";
 import { endSubscription } from "./ending.ts";
 import {
+  announceInvoice,
   draftInvoice,
   finalizeInvoice,
   itemLine,
@@ -30,6 +31,10 @@ export interface NewSubscription {
   defaultPaymentMethod: string | null;
   collectionMethod: "charge_automatically" | "send_invoice";
   daysUntilDue: number | null;
+  /** Redeemed with the subscription's first invoice. */
+  offers: Offer[];
+  /** The checkout session that subscribes. */
+  session?: string;
 }
 
 /** `wait` leaves the first invoice for the customer to pay; `verdict` is the answer a charge already got. */
@@ -48,11 +53,6 @@ export function newSubscriptionObject(
   const { customer, trialEnd } = params;
   const id = newId("sub");
   const anchor = trialEnd ?? now();
-  const total = params.items.reduce(
-    (sum, { price, quantity }) => sum + amountFor(price, quantity ?? 1),
-    0,
-  );
-  const sent = params.collectionMethod === "send_invoice";
   return {
     id,
     object: "subscription",
@@ -112,7 +112,7 @@ export function newSubscriptionObject(
     pending_update: null,
     schedule: null,
     start_date: now(),
-    status: trialEnd !== null ? "trialing" : total === 0 || sent ? "active" : "incomplete",
+    status: trialEnd !== null ? "trialing" : "incomplete",
     test_clock: null,
     transfer_data: null,
     trial_end: trialEnd,
@@ -135,6 +135,14 @@ export function createSubscription(
   const { trialEnd } = params;
   const sent = params.collectionMethod === "send_invoice";
   const subscription = store.subscriptions.add(newSubscriptionObject(simulation, params));
+  subscription.discounts = params.offers.map(
+    (offer) =>
+      redeem(simulation, offer, {
+        customer: params.customer.id,
+        subscription: subscription.id,
+        session: params.session ?? null,
+      }).id,
+  );
   const invoice = draftInvoice(simulation, subscription, {
     reason: "subscription_create",
     lines: subscription.items.data.map((item) =>
@@ -143,8 +151,9 @@ export function createSubscription(
     window: { start: now(), end: now() },
   });
   subscription.latest_invoice = invoice.id;
+  if (trialEnd === null && (sent || invoice.amount_due === 0)) subscription.status = "active";
   emit("customer.subscription.created", subscription);
-  emit("invoice.created", invoice);
+  announceInvoice(simulation, subscription, invoice);
   if (sent && invoice.amount_due > 0) return subscription;
 
   finalizeInvoice(simulation, invoice);
@@ -263,7 +272,7 @@ export function bill(
     ...announce,
   );
   if (invoice === undefined) throw new Error("bill() made no invoice");
-  simulation.emit("invoice.created", invoice);
+  announceInvoice(simulation, subscription, invoice);
 
   const pause = subscription.pause_collection?.behavior;
   if (subscription.status === "unpaid" || pause === "keep_as_draft") {

@@ -3,7 +3,7 @@ import type Stripe from "stripe";
 import { invalidRequest } from "../errors.ts";
 import { change, type Simulation } from "../simulation.ts";
 import { collect } from "./collection.ts";
-import { addPendingItem, draftInvoice, pendingItems } from "./invoicing.ts";
+import { addPendingItem, announceInvoice, draftInvoice, pendingItems } from "./invoicing.ts";
 import { bill, restartPeriods, startPeriods } from "./lifecycle.ts";
 import { creditRemainder, remainderLines } from "./updates.ts";
 
@@ -20,7 +20,7 @@ export function pauseSubscription(
   subscription: Stripe.Subscription,
   { credits, invoiceNow }: PauseRequest,
 ): void {
-  const { store, now, emit } = simulation;
+  const { store, now } = simulation;
   if (!["active", "past_due", "trialing"].includes(subscription.status)) {
     throw invalidRequest(`A subscription that is \`${subscription.status}\` cannot be paused.`);
   }
@@ -56,7 +56,7 @@ export function pauseSubscription(
   change(simulation, subscription, () => {
     subscription.latest_invoice = invoice.id;
   });
-  emit("invoice.created", invoice);
+  announceInvoice(simulation, subscription, invoice);
   collect(simulation, invoice, { attempt: "automatic", customerPresent: false });
 }
 

@@ -3,11 +3,12 @@ import type Stripe from "stripe";
 import { recurrence } from "../objects/prices.ts";
 import { StripeApiError } from "../errors.ts";
 import type { Simulation } from "../simulation.ts";
+import { plannedDiscounts, type Offer } from "./discounts.ts";
 import { hasEnded } from "./ending.ts";
 import { buildInvoice, itemLine, pendingItems, type NewLine } from "./invoicing.ts";
 import { newSubscriptionObject, periodOf, type NewSubscription } from "./lifecycle.ts";
 import { addIntervals } from "./periods.ts";
-import { planUpdate, prorationLine, type ItemEdit, type ItemsUpdate } from "./updates.ts";
+import { creditLine, planUpdate, type ItemEdit, type ItemsUpdate } from "./updates.ts";
 
 export interface PreviewRequest {
   items: ItemEdit[];
@@ -20,6 +21,8 @@ export interface PreviewRequest {
   cancelNow: boolean;
   /** The subscription's planned end, as this request would leave it. */
   cancelAt: number | null;
+  /** In place of the subscription's own. */
+  discounts?: (Offer | Stripe.Discount)[] | undefined;
   /** Without prorations and pending items: what each later period costs. */
   recurringOnly: boolean;
 }
@@ -46,6 +49,7 @@ export function previewUpdate(
     prorationDate: request.prorationDate,
     paymentBehavior: "allow_incomplete",
     restart: startsNow,
+    discounts: request.discounts,
   });
   const prorations = request.recurringOnly ? [] : plan.prorations;
   const invoicedNow =
@@ -62,18 +66,20 @@ export function previewUpdate(
     reason: invoicedNow ? "subscription_update" : "upcoming",
     prorationDate: request.prorationDate,
     withPending: !request.recurringOnly,
+    discounts: plan.discounts,
   });
 }
 
 /** The first invoice of a subscription that does not exist yet. */
 export function previewCreation(simulation: Simulation, params: NewSubscription): Stripe.Invoice {
   const subscription = newSubscriptionObject(simulation, params);
+  const discounts = plannedDiscounts(simulation, params.customer.id, params.offers);
   const trial = params.trialEnd !== null;
   return preview(
     simulation,
     subscription,
     subscription.items.data.map((item) => itemLine(simulation, item, periodOf(item), { trial })),
-    { end: simulation.now(), reason: "subscription_create", withPending: false },
+    { end: simulation.now(), reason: "subscription_create", withPending: false, discounts },
   );
 }
 
@@ -84,9 +90,7 @@ function previewCancellation(
 ): Stripe.Invoice {
   const credited = prorationBehavior !== "none" && subscription.status !== "trialing";
   const lines = credited
-    ? subscription.items.data.flatMap((item) =>
-        prorationLine(simulation, item, prorationDate, "Unused"),
-      )
+    ? subscription.items.data.flatMap((item) => creditLine(simulation, item, prorationDate))
     : [];
   if (lines.length + pendingItems(simulation, subscription).length === 0) {
     throw nothingUpcoming(subscription);
@@ -121,6 +125,7 @@ function preview(
     reason: Stripe.Invoice.BillingReason;
     prorationDate?: number;
     withPending: boolean;
+    discounts?: Stripe.Discount[];
   },
 ): Stripe.Invoice {
   const invoice = buildInvoice(simulation, subscription, {
@@ -128,6 +133,7 @@ function preview(
     lines,
     window: { start: simulation.now(), end: options.end },
     withPending: options.withPending,
+    ...(options.discounts === undefined ? {} : { discounts: options.discounts }),
     ...(options.prorationDate === undefined ? {} : { prorationDate: options.prorationDate }),
   });
   return { ...invoice, id: `upcoming_${invoice.id}` };

@@ -7,7 +7,20 @@ import { productName } from "../objects/checkout_line_items.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { amountFor, remainingShare } from "./amounts.ts";
 import { collect, judge, paymentMethodFor, type Verdict } from "./collection.ts";
-import { addPendingItem, draftInvoice, itemLine, type NewLine } from "./invoicing.ts";
+import {
+  discountAmounts,
+  discountsOf,
+  plannedDiscounts,
+  setDiscounts,
+  type Offer,
+} from "./discounts.ts";
+import {
+  addPendingItem,
+  announceInvoice,
+  draftInvoice,
+  itemLine,
+  type NewLine,
+} from "./invoicing.ts";
 import { newItem, periodOf } from "./lifecycle.ts";
 import { addIntervals, sameInterval } from "./periods.ts";
 
@@ -27,14 +40,19 @@ export interface ItemsUpdate {
     "allow_incomplete" | "default_incomplete" | "error_if_incomplete" | "pending_if_incomplete";
   /** Starts a new cycle now, whatever the change. */
   restart: boolean;
+  /** The discounts from now on, when they change too. */
+  discounts?: (Offer | Stripe.Discount)[] | undefined;
 }
 
 interface Plan {
+  /** What each changed item's period is billed at from now on. */
+  debits: Map<string, number>;
   items: Stripe.SubscriptionItem[];
   prorations: NewLine[];
   /** Full first periods of items that start a new cycle now. */
   firstPeriods: NewLine[];
   anchor: number;
+  discounts: Stripe.Discount[];
 }
 
 /**
@@ -56,9 +74,16 @@ export function updateItems(
   const apply = () => {
     subscription.items.data = plan.items;
     subscription.billing_cycle_anchor = plan.anchor;
+    for (const [item, amount] of plan.debits) simulation.store.debited.set(item, amount);
+  };
+  const redeemDiscounts = () => {
+    if (update.discounts === undefined) return;
+    const wanted = update.discounts;
+    change(simulation, subscription, () => setDiscounts(simulation, subscription, wanted));
   };
 
   if (!invoiceNow) {
+    redeemDiscounts();
     change(simulation, subscription, apply);
     for (const line of plan.prorations) addPendingItem(simulation, subscription, line);
     return;
@@ -74,6 +99,7 @@ export function updateItems(
     return;
   }
 
+  redeemDiscounts();
   for (const line of plan.prorations) addPendingItem(simulation, subscription, line);
   const invoice = draftInvoice(simulation, subscription, {
     reason: "subscription_update",
@@ -85,7 +111,7 @@ export function updateItems(
     apply();
     subscription.latest_invoice = invoice.id;
   });
-  simulation.emit("invoice.created", invoice);
+  announceInvoice(simulation, subscription, invoice);
   if (update.paymentBehavior !== "default_incomplete") {
     collect(simulation, invoice, { attempt: "automatic", customerPresent: false, verdict });
   }
@@ -147,7 +173,7 @@ function park(
       trial_from_plan: null,
     };
   });
-  simulation.emit("invoice.created", invoice);
+  announceInvoice(simulation, subscription, invoice);
   collect(simulation, invoice, { attempt: "automatic", customerPresent: false, verdict });
 }
 
@@ -155,7 +181,7 @@ function park(
 export function planUpdate(
   simulation: Simulation,
   subscription: Stripe.Subscription,
-  { items: edits, prorationBehavior, prorationDate, restart }: ItemsUpdate,
+  { items: edits, prorationBehavior, prorationDate, restart, discounts: wanted }: ItemsUpdate,
 ): Plan {
   const { now } = simulation;
   refuseDateOutsidePeriod(subscription, prorationDate);
@@ -163,10 +189,17 @@ export function planUpdate(
   const prorate = prorationBehavior !== "none" && !inTrial;
   let anchor = subscription.billing_cycle_anchor;
   const items = [...subscription.items.data];
-  const prorations: NewLine[] = [];
+  // Reckoned when all items are known, as a discount may be shared among them.
+  const prorations: (() => NewLine[])[] = [];
   const firstPeriods: NewLine[] = [];
+  const debits = new Map<string, number>();
   const credit = (item: Stripe.SubscriptionItem) => {
-    if (prorate) prorations.push(...prorationLine(simulation, item, prorationDate, "Unused"));
+    if (prorate) prorations.push(() => creditLine(simulation, item, prorationDate));
+  };
+  const debit = (item: Stripe.SubscriptionItem) => {
+    debits.set(item.id, 0);
+    if (!prorate) return;
+    prorations.push(() => remainderLine(simulation, item, prorationDate, debits.get(item.id) ?? 0));
   };
 
   for (const [index, edit] of edits.entries()) {
@@ -178,7 +211,7 @@ export function planUpdate(
       const price = subscribablePrice(simulation, edit.price, `${param}[price]`);
       const added = newItem(simulation, subscription, { ...edit, price });
       items.push(added);
-      if (prorate) prorations.push(...prorationLine(simulation, added, prorationDate, "Remaining"));
+      debit(added);
       continue;
     }
 
@@ -206,9 +239,7 @@ export function planUpdate(
       if (items.length === 1) anchor = now();
     } else if (itemAmount(current) !== itemAmount(edited) || current.price.id !== edited.price.id) {
       credit(current);
-      if (prorate) {
-        prorations.push(...prorationLine(simulation, edited, prorationDate, "Remaining"));
-      }
+      debit(edited);
     }
   }
   if (items.length === 0) {
@@ -230,7 +261,43 @@ export function planUpdate(
       firstPeriods.push(itemLine(simulation, restarted, periodOf(restarted)));
     }
   }
-  return { items, prorations, firstPeriods, anchor };
+  const discounts =
+    wanted === undefined
+      ? discountsOf(simulation, subscription)
+      : plannedDiscounts(simulation, idOf(subscription.customer), wanted);
+  const net = netAmounts(simulation, items, discounts);
+  for (const id of debits.keys()) debits.set(id, net.get(id) ?? 0);
+  return {
+    items,
+    prorations: prorations.flatMap((line) => line()),
+    firstPeriods,
+    anchor,
+    debits,
+    discounts,
+  };
+}
+
+/** What a full period of each item costs with the discounts taken off. */
+function netAmounts(
+  simulation: Simulation,
+  items: Stripe.SubscriptionItem[],
+  discounts: Stripe.Discount[],
+): Map<string, number> {
+  const taken = discountAmounts(
+    simulation,
+    discounts,
+    items.map((item) => ({
+      amount: itemAmount(item),
+      product: idOf(item.price.product),
+      discountable: true,
+    })),
+  );
+  return new Map(
+    items.map((item, index) => [
+      item.id,
+      (taken[index] ?? []).reduce((sum, { amount }) => sum - amount, itemAmount(item)),
+    ]),
+  );
 }
 
 function refuseDateOutsidePeriod(subscription: Stripe.Subscription, date: number): void {
@@ -264,16 +331,34 @@ function itemAmount(item: Stripe.SubscriptionItem): number {
   return amountFor(item.price, item.quantity ?? 0);
 }
 
-/** The credit or debit for what is left of an item's full billing period; metered items have none. */
-export function prorationLine(
+/** The credit for what is left of an item's period, at what that period was billed at. */
+export function creditLine(
   simulation: Simulation,
   item: Stripe.SubscriptionItem,
   date: number,
-  kind: "Unused" | "Remaining",
+): NewLine[] {
+  const billed = simulation.store.debited.get(item.id) ?? itemAmount(item);
+  return prorationLine(simulation, item, { date, kind: "Unused", amount: billed });
+}
+
+function remainderLine(
+  simulation: Simulation,
+  item: Stripe.SubscriptionItem,
+  date: number,
+  amount: number,
+): NewLine[] {
+  return prorationLine(simulation, item, { date, kind: "Remaining", amount });
+}
+
+/** The part of a full period's amount for what is left of it; metered items have none. */
+function prorationLine(
+  simulation: Simulation,
+  item: Stripe.SubscriptionItem,
+  { date, kind, amount }: { date: number; kind: "Unused" | "Remaining"; amount: number },
 ): NewLine[] {
   if (item.price.recurring?.usage_type === "metered") return [];
   const period = periodOf(item);
-  const share = remainingShare(itemAmount(item), period, date);
+  const share = remainingShare(amount, period, date);
   if (share === 0) return [];
   const day = new Date(date * 1000).toISOString().slice(0, 10);
   return [
@@ -296,15 +381,17 @@ export function remainderLines(
   subscription: Stripe.Subscription,
   date: number,
 ): NewLine[] {
+  const discounts = discountsOf(simulation, subscription);
+  const net = netAmounts(simulation, subscription.items.data, discounts);
   return subscription.items.data.flatMap((item) =>
-    prorationLine(simulation, item, date, "Remaining"),
+    remainderLine(simulation, item, date, net.get(item.id) ?? 0),
   );
 }
 
-/** Credits what is left of every item, for a cancellation with `prorate`. */
+/** Credits what is left of every item, for a cancellation with `prorate` and for a pause. */
 export function creditRemainder(simulation: Simulation, subscription: Stripe.Subscription): void {
   for (const item of subscription.items.data) {
-    for (const line of prorationLine(simulation, item, simulation.now(), "Unused")) {
+    for (const line of creditLine(simulation, item, simulation.now())) {
       addPendingItem(simulation, subscription, line);
     }
   }

@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { StripeApiError } from "../errors.ts";
 import { checkoutRoutes } from "../objects/checkout_sessions.ts";
+import { couponRoutes, promotionCodeRoutes } from "../objects/coupons.ts";
 import { customerRoutes } from "../objects/customers.ts";
 import { eventRoutes } from "../objects/events.ts";
 import { invoiceRoutes } from "../objects/invoices.ts";
@@ -22,6 +23,8 @@ const routes: Route[] = [
   ...customerRoutes,
   ...productRoutes,
   ...priceRoutes,
+  ...couponRoutes,
+  ...promotionCodeRoutes,
   ...checkoutRoutes,
   ...portalRoutes,
   ...paymentMethodRoutes,

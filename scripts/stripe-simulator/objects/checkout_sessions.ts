@@ -1,6 +1,14 @@
 import type Stripe from "stripe";
 import { amountFor } from "../billing/amounts.ts";
 import { collect, judge } from "../billing/collection.ts";
+import {
+  discountAmounts,
+  offerOf,
+  plannedDiscounts,
+  redeem,
+  type DiscountRequest,
+  type Offer,
+} from "../billing/discounts.ts";
 import { hasEnded } from "../billing/ending.ts";
 import { createSubscription } from "../billing/lifecycle.ts";
 import { days } from "../billing/periods.ts";
@@ -76,6 +84,7 @@ const newSession = {
   expires_at: natural,
   payment_method_collection: oneOf("always", "if_required"),
   allow_promotion_codes: flag,
+  discounts: list(hash({ coupon: text, promotion_code: text })),
   billing_address_collection: oneOf("auto", "required"),
   customer_update: hash({
     address: oneOf("auto", "never"),
@@ -116,6 +125,15 @@ function create(simulation: Simulation, params: NewSession): Stripe.Checkout.Ses
   }
   const items = mode === "setup" ? [] : readItems(simulation, mode, params.line_items ?? []);
 
+  if (params.discounts !== undefined && params.allow_promotion_codes !== undefined) {
+    throw invalidRequest(
+      "You may only specify one of these parameters: allow_promotion_codes, discounts.",
+    );
+  }
+  if ((params.discounts?.length ?? 0) > 1) {
+    throw invalidRequest("A checkout session takes at most one discount.", { param: "discounts" });
+  }
+
   const settings = params.subscription_data;
   const id = newId("cs_test");
   store.checkoutPlans.set(id, {
@@ -127,10 +145,12 @@ function create(simulation: Simulation, params: NewSession): Stripe.Checkout.Ses
     missingPaymentMethod: settings?.trial_settings?.end_behavior.missing_payment_method ?? null,
     paymentMetadata: changedMetadata({}, params.payment_intent_data?.metadata),
     savesPaymentMethod: params.payment_intent_data?.setup_future_usage ?? null,
+    discounts: [],
   });
   const session = store.sessions.add(
     newSessionObject(simulation, id, mode, { ...params, expires_at: expiresAt }, items),
   );
+  if (params.discounts !== undefined) applyDiscounts(simulation, session, params.discounts);
   if (mode === "setup") {
     const customer = store.customers.get(params.customer ?? "") ?? null;
     const intent = createSetupIntent(simulation, customer);
@@ -146,12 +166,19 @@ type Mode = "payment" | "setup" | "subscription";
 /** Each mode has settings of its own, and refuses the others'. */
 function refuseForeignSettings(mode: Mode, params: NewSession): void {
   const settings: Record<Mode, (keyof NewSession)[]> = {
-    payment: ["payment_intent_data", "line_items", "allow_promotion_codes", "customer_creation"],
+    payment: [
+      "payment_intent_data",
+      "line_items",
+      "allow_promotion_codes",
+      "discounts",
+      "customer_creation",
+    ],
     setup: ["setup_intent_data", "customer_creation"],
     subscription: [
       "subscription_data",
       "line_items",
       "allow_promotion_codes",
+      "discounts",
       "payment_method_collection",
     ],
   };
@@ -326,6 +353,70 @@ function newSessionObject(
   };
 }
 
+/** Takes discounts off a session's total; they are redeemed when it completes. */
+function applyDiscounts(
+  simulation: Simulation,
+  session: Stripe.Checkout.Session,
+  requests: DiscountRequest[],
+): void {
+  const { store } = simulation;
+  const plan = store.checkoutPlans.get(session.id);
+  if (plan === undefined) return;
+  const offers = sessionOffers(simulation, session, requests);
+  const lines = plan.items.map(({ price: id, quantity }) => {
+    const price = store.prices.require(id);
+    return { amount: amountFor(price, quantity), product: idOf(price.product), discountable: true };
+  });
+  const inTrial = session.amount_subtotal === 0;
+  const off = inTrial
+    ? 0
+    : discountAmounts(
+        simulation,
+        plannedDiscounts(simulation, idOf(session.customer), offers),
+        lines,
+      )
+        .flat()
+        .reduce((sum, { amount }) => sum + amount, 0);
+  plan.discounts = requests;
+  session.discounts = offers.map(({ coupon, promotionCode }) => ({
+    coupon: coupon.id,
+    promotion_code: promotionCode?.id ?? null,
+  }));
+  session.amount_total = (session.amount_subtotal ?? 0) - off;
+  if (session.total_details !== null) session.total_details.amount_discount = off;
+  session.payment_status = session.amount_total === 0 ? "no_payment_required" : "unpaid";
+}
+
+function sessionOffers(
+  simulation: Simulation,
+  session: Stripe.Checkout.Session,
+  requests: DiscountRequest[],
+): Offer[] {
+  const purchase = {
+    customer: idOf(session.customer),
+    currency: session.currency ?? "usd",
+    amount: session.amount_subtotal ?? 0,
+  };
+  return requests.map((request, index) =>
+    offerOf(simulation, request, purchase, `discounts[${index}]`),
+  );
+}
+
+/** What the customer types into the page's field; Stripe's refusal when the code is not good. */
+export function enterPromotionCode(
+  simulation: Simulation,
+  session: Stripe.Checkout.Session,
+  typed: string,
+): void {
+  const code = simulation.store.promotionCodes
+    .all()
+    .find((each) => each.code.toLowerCase() === typed.trim().toLowerCase());
+  if (session.allow_promotion_codes !== true || code === undefined) {
+    throw invalidRequest("This code is invalid.", { param: "promotion_code" });
+  }
+  applyDiscounts(simulation, session, [{ promotion_code: code.id }]);
+}
+
 export type CheckoutOutcome =
   { complete: true; redirectTo: string } | { complete: false; declineCode: string };
 
@@ -378,7 +469,16 @@ function payOnce(
 ): string | undefined {
   const plan = simulation.store.checkoutPlans.get(session.id);
   const amount = session.amount_total ?? 0;
-  if (amount === 0) return undefined;
+  const offers = sessionOffers(simulation, session, plan?.discounts ?? []);
+  const redeemAll = () => {
+    for (const offer of offers) {
+      redeem(simulation, offer, { customer: customer?.id ?? null, session: session.id });
+    }
+  };
+  if (amount === 0) {
+    redeemAll();
+    return undefined;
+  }
   const tried = simulation.store.paymentIntents.get(idOf(session.payment_intent) ?? "");
   const intent =
     tried ??
@@ -399,6 +499,7 @@ function payOnce(
   if (customer !== null && plan?.savesPaymentMethod) {
     attachPaymentMethod(simulation, method.id, customer);
   }
+  redeemAll();
   succeed(simulation, intent, method);
   return undefined;
 }
@@ -503,6 +604,8 @@ function subscribe(
       defaultPaymentMethod: method.id,
       collectionMethod: "charge_automatically",
       daysUntilDue: null,
+      offers: sessionOffers(simulation, session, plan.discounts),
+      session: session.id,
     },
     { how: "charge", customerPresent: true },
   );

@@ -6,6 +6,8 @@ import {
   markUncollectible,
   voidByRequest,
 } from "../billing/collection.ts";
+import { amountFor } from "../billing/amounts.ts";
+import { discountsParam, offerOf, wantedDiscounts } from "../billing/discounts.ts";
 import { finalizeInvoice } from "../billing/invoicing.ts";
 import { invalidRequest, notSimulated, StripeApiError } from "../errors.ts";
 import {
@@ -78,6 +80,7 @@ const previewSpec = {
   customer: text,
   subscription: text,
   preview_mode: oneOf("next", "recurring"),
+  discounts: discountsParam,
   subscription_details: hash({
     items: list(
       hash({
@@ -106,7 +109,7 @@ function createPreview(simulation: Simulation, params: Params<typeof previewSpec
   const { store, now } = simulation;
   const details: Partial<NonNullable<typeof params.subscription_details>> =
     params.subscription_details ?? {};
-  if (params.subscription === undefined) return previewNew(simulation, params.customer, details);
+  if (params.subscription === undefined) return previewNew(simulation, params, details);
 
   const subscription = store.subscriptions.require(params.subscription, "subscription");
   if (params.customer !== undefined && params.customer !== subscription.customer) {
@@ -128,13 +131,17 @@ function createPreview(simulation: Simulation, params: Params<typeof previewSpec
     cancelNow: details.cancel_now === true,
     cancelAt: planned.cancel_at,
     recurringOnly: params.preview_mode === "recurring",
+    discounts:
+      params.discounts === undefined
+        ? undefined
+        : wantedDiscounts(simulation, subscription, params.discounts),
   });
 }
 
 /** A preview of a subscription that is only being thought of. */
 function previewNew(
   simulation: Simulation,
-  customer: string | undefined,
+  { customer, discounts }: Params<typeof previewSpec>,
   details: Partial<NonNullable<Params<typeof previewSpec>["subscription_details"]>>,
 ): Stripe.Invoice {
   if (customer === undefined) {
@@ -168,6 +175,21 @@ function previewNew(
     defaultPaymentMethod: null,
     collectionMethod: "charge_automatically",
     daysUntilDue: null,
+    offers: (discounts ?? []).map((request, index) =>
+      offerOf(
+        simulation,
+        request,
+        {
+          customer,
+          currency: items[0]?.price.currency ?? "usd",
+          amount: items.reduce(
+            (sum, { price, quantity }) => sum + amountFor(price, quantity ?? 1),
+            0,
+          ),
+        },
+        `discounts[${index}]`,
+      ),
+    ),
   });
 }
 

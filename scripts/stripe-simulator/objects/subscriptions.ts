@@ -1,12 +1,21 @@
 import type Stripe from "stripe";
 import { collect, judge, paymentMethodFor } from "../billing/collection.ts";
+import { amountFor } from "../billing/amounts.ts";
+import {
+  discountsOf,
+  discountsParam,
+  offerOf,
+  removeDiscounts,
+  setDiscounts,
+  wantedDiscounts,
+} from "../billing/discounts.ts";
 import { endSubscription, hasEnded } from "../billing/ending.ts";
-import { draftInvoice, pendingItems } from "../billing/invoicing.ts";
+import { announceInvoice, draftInvoice, pendingItems } from "../billing/invoicing.ts";
 import { createSubscription, endTrial, nextPeriodEnd } from "../billing/lifecycle.ts";
 import { pauseSubscription, resumeSubscription } from "../billing/pausing.ts";
 import { days } from "../billing/periods.ts";
 import { creditRemainder, updateItems, type ItemEdit } from "../billing/updates.ts";
-import { invalidRequest, notSimulated } from "../errors.ts";
+import { invalidRequest, noSuch, notSimulated } from "../errors.ts";
 import {
   flag,
   hash,
@@ -82,6 +91,7 @@ const newSubscription = {
   cancel_at: cancelAt,
   payment_behavior: paymentBehavior,
   proration_behavior: prorationBehavior,
+  discounts: discountsParam,
 };
 
 function create(
@@ -120,6 +130,19 @@ function create(
       { code: "resource_missing" },
     );
   }
+  const amount = items.reduce(
+    (sum, { price, quantity }) => sum + amountFor(price, quantity ?? 1),
+    0,
+  );
+  const currency = items[0]?.price.currency ?? "usd";
+  const offers = (params.discounts ?? []).map((request, index) =>
+    offerOf(
+      simulation,
+      request,
+      { customer: customer.id, currency, amount },
+      `discounts[${index}]`,
+    ),
+  );
   const verdict =
     charged && params.payment_behavior === "error_if_incomplete"
       ? judge(simulation, method, { customerPresent: false })
@@ -138,6 +161,7 @@ function create(
       defaultPaymentMethod: params.default_payment_method ?? null,
       collectionMethod: params.collection_method ?? "charge_automatically",
       daysUntilDue: params.days_until_due ?? null,
+      offers,
     },
     {
       how: params.payment_behavior === "default_incomplete" ? "wait" : "charge",
@@ -250,6 +274,7 @@ const editable = {
   payment_behavior: paymentBehavior,
   proration_behavior: prorationBehavior,
   proration_date: natural,
+  discounts: discountsParam,
 };
 
 export type SubscriptionEdit = Partial<Params<typeof editable>>;
@@ -268,6 +293,13 @@ export function updateSubscription(
   }
 
   const restart = params.billing_cycle_anchor?.type === "now";
+  const discounts =
+    params.discounts === undefined
+      ? undefined
+      : wantedDiscounts(simulation, subscription, params.discounts);
+  if (params.items === undefined && !restart && discounts !== undefined) {
+    change(simulation, subscription, () => setDiscounts(simulation, subscription, discounts));
+  }
   if (params.items !== undefined || restart) {
     updateItems(simulation, subscription, {
       items: (params.items ?? []).map((item) => itemEditOf(subscription, item)),
@@ -275,6 +307,7 @@ export function updateSubscription(
       prorationDate: params.proration_date ?? now(),
       paymentBehavior: params.payment_behavior ?? "allow_incomplete",
       restart,
+      discounts,
     });
   }
   change(simulation, subscription, () => {
@@ -472,6 +505,16 @@ export const subscriptionRoutes = [
     },
   ),
 
+  route("DELETE /v1/subscriptions/:id/discount", {}, (simulation, _params, id) => {
+    const subscription = simulation.store.subscriptions.require(id);
+    const discounts = discountsOf(simulation, subscription);
+    const [first] = discounts;
+    if (first === undefined) throw noSuch("discount for subscription", id, "subscription");
+    removeDiscounts(simulation, subscription, discounts);
+    const { end: _end, ...deleted } = first;
+    return { ...deleted, deleted: true };
+  }),
+
   route(
     "POST /v1/subscriptions/:id/resume",
     {
@@ -628,6 +671,6 @@ function invoiceRemainder(simulation: Simulation, subscription: Stripe.Subscript
     window: { start: now(), end: now() },
   });
   subscription.latest_invoice = invoice.id;
-  simulation.emit("invoice.created", invoice);
+  announceInvoice(simulation, subscription, invoice);
   collect(simulation, invoice, { attempt: "automatic", customerPresent: false });
 }

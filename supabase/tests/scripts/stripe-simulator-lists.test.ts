@@ -25,6 +25,8 @@ function lists(stripe: Stripe): Record<string, (filters: Filters) => Promise<Pag
     customer: (filters) => stripe.customers.list(filters),
     product: (filters) => stripe.products.list(filters),
     price: (filters) => stripe.prices.list(filters),
+    coupon: (filters) => stripe.coupons.list(filters),
+    promotion_code: (filters) => stripe.promotionCodes.list(filters),
     subscription: (filters) => stripe.subscriptions.list({ status: "all", ...filters }),
     subscription_schedule: (filters) => stripe.subscriptionSchedules.list(filters),
     "checkout.session": (filters) => stripe.checkout.sessions.list(filters),
@@ -43,6 +45,8 @@ async function twoOfEverything(): Promise<void> {
   const { stripe, simulator } = harness;
   for (let round = 0; round < 2; round += 1) {
     const { id, item, customer } = await harness.subscribe();
+    const coupon = await stripe.coupons.create({ percent_off: 10 });
+    await stripe.promotionCodes.create({ promotion: { type: "coupon", coupon: coupon.id } });
     const { price } = await monthly(stripe, 500);
     await simulator.clock.advanceBy(86_400);
     await stripe.subscriptions.update(id, { items: [{ id: item, price: price.id }] });
