@@ -97,6 +97,58 @@ export type Database = {
           },
         ];
       };
+      coupons: {
+        Row: {
+          amount_off_minor: number | null;
+          created_at: string;
+          currency: string | null;
+          deleted_at: string | null;
+          duration: string | null;
+          duration_in_months: number | null;
+          id: string;
+          is_valid: boolean;
+          max_redemptions: number | null;
+          name: string | null;
+          percent_off: number | null;
+          redeem_until: string | null;
+          stripe_coupon_id: string;
+          times_redeemed: number;
+        };
+        ComputedFields: never;
+        Insert: {
+          amount_off_minor?: number | null;
+          created_at?: string;
+          currency?: string | null;
+          deleted_at?: string | null;
+          duration?: string | null;
+          duration_in_months?: number | null;
+          id?: string;
+          is_valid?: boolean;
+          max_redemptions?: number | null;
+          name?: string | null;
+          percent_off?: number | null;
+          redeem_until?: string | null;
+          stripe_coupon_id: string;
+          times_redeemed?: number;
+        };
+        Update: {
+          amount_off_minor?: number | null;
+          created_at?: string;
+          currency?: string | null;
+          deleted_at?: string | null;
+          duration?: string | null;
+          duration_in_months?: number | null;
+          id?: string;
+          is_valid?: boolean;
+          max_redemptions?: number | null;
+          name?: string | null;
+          percent_off?: number | null;
+          redeem_until?: string | null;
+          stripe_coupon_id?: string;
+          times_redeemed?: number;
+        };
+        Relationships: [];
+      };
       credit_notes: {
         Row: {
           account_id: string | null;
@@ -219,6 +271,63 @@ export type Database = {
         Relationships: [
           {
             foreignKeyName: "customers_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      discounts: {
+        Row: {
+          account_id: string | null;
+          created_at: string;
+          ends_at: string | null;
+          id: string;
+          is_listed: boolean;
+          removed_at: string | null;
+          starts_at: string | null;
+          stripe_coupon_id: string | null;
+          stripe_customer_id: string | null;
+          stripe_discount_id: string;
+          stripe_promotion_code_id: string | null;
+          stripe_subscription_id: string | null;
+          stripe_subscription_item_id: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          created_at?: string;
+          ends_at?: string | null;
+          id?: string;
+          is_listed?: boolean;
+          removed_at?: string | null;
+          starts_at?: string | null;
+          stripe_coupon_id?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_discount_id: string;
+          stripe_promotion_code_id?: string | null;
+          stripe_subscription_id?: string | null;
+          stripe_subscription_item_id?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          created_at?: string;
+          ends_at?: string | null;
+          id?: string;
+          is_listed?: boolean;
+          removed_at?: string | null;
+          starts_at?: string | null;
+          stripe_coupon_id?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_discount_id?: string;
+          stripe_promotion_code_id?: string | null;
+          stripe_subscription_id?: string | null;
+          stripe_subscription_item_id?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "discounts_account_id_fkey";
             columns: ["account_id"];
             isOneToOne: false;
             referencedRelation: "accounts";

@@ -34,20 +34,23 @@
 --   16  billing.customers
 --   17  billing.subscriptions
 --   18  billing.subscription_items
---   19  billing.subscription_transitions
---   20  billing.subscription_changes
---   21  billing.invoices
---   22  billing.invoice_lines
---   23  billing.payments
---   24  billing.refunds
---   25  billing.disputes
---   26  billing_private.early_fraud_warnings
---   27  billing.credit_notes
---   28  billing.payment_methods
---   29  billing.checkout_sessions
---   30  billing.entitlement_grants
---   31  billing.entitlements
---   32  billing_private.entitlement_history
+--   19  billing.discounts
+--   20  billing.coupons
+--   21  billing_private.promotion_codes
+--   22  billing.subscription_transitions
+--   23  billing.subscription_changes
+--   24  billing.invoices
+--   25  billing.invoice_lines
+--   26  billing.payments
+--   27  billing.refunds
+--   28  billing.disputes
+--   29  billing_private.early_fraud_warnings
+--   30  billing.credit_notes
+--   31  billing.payment_methods
+--   32  billing.checkout_sessions
+--   33  billing.entitlement_grants
+--   34  billing.entitlements
+--   35  billing_private.entitlement_history
 -- =============================================================================
 
 
@@ -1087,7 +1090,150 @@ grant select on billing.subscription_items to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing.subscription_transitions
+-- 19  billing.discounts
+-- -----------------------------------------------------------------------------
+
+create table billing.discounts (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  is_listed boolean not null default false,
+  starts_at timestamptz,
+  ends_at timestamptz,
+  removed_at timestamptz,
+  stripe_discount_id text not null,
+  stripe_coupon_id text,
+  stripe_promotion_code_id text,
+  stripe_customer_id text,
+  stripe_subscription_id text,
+  stripe_subscription_item_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_discount_id)
+);
+
+comment on table billing.discounts is
+  'Coupons in use: on a subscription, on one of its items, or on all a customer buys.';
+comment on column billing.discounts.is_listed is
+  'The subscription, or the customer, names it: it comes off the next invoice until ends_at.';
+comment on column billing.discounts.ends_at is
+  'Null for one that does not end, or ends with the next invoice.';
+comment on column billing.discounts.removed_at is
+  'When Stripe said that it is gone.';
+comment on column billing.discounts.stripe_subscription_id is
+  'Null for a discount of the customer, on all it buys.';
+
+create index discounts_account_id_idx on billing.discounts (account_id);
+create index discounts_stripe_customer_id_idx on billing.discounts (stripe_customer_id);
+create index discounts_stripe_subscription_id_idx on billing.discounts (stripe_subscription_id);
+
+alter table billing.discounts enable row level security;
+
+create policy select_member on billing.discounts
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.discounts from public, anon, authenticated, service_role;
+grant select on billing.discounts to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 20  billing.coupons
+-- -----------------------------------------------------------------------------
+
+create table billing.coupons (
+  id uuid not null default gen_random_uuid(),
+  name text,
+  percent_off numeric,
+  amount_off_minor bigint,
+  currency text,
+  duration text,
+  duration_in_months bigint,
+  max_redemptions bigint,
+  times_redeemed bigint not null default 0,
+  redeem_until timestamptz,
+  is_valid boolean not null default true,
+  deleted_at timestamptz,
+  stripe_coupon_id text not null,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_coupon_id)
+);
+
+comment on table billing.coupons is
+  'What Stripe''s coupons take off. Members see those they have a discount by.';
+comment on column billing.coupons.percent_off is
+  'Percent, with fractions; null where an amount is taken off.';
+comment on column billing.coupons.amount_off_minor is
+  'In the smallest unit of currency; null where a percentage is taken off.';
+comment on column billing.coupons.duration is
+  'once, repeating (for duration_in_months) or forever; open vocabulary.';
+comment on column billing.coupons.is_valid is
+  'Stripe still takes it for new discounts.';
+comment on column billing.coupons.deleted_at is
+  'When it was deleted at Stripe; discounts it gave live on. Its id may be used again.';
+
+alter table billing.coupons enable row level security;
+
+create policy select_member on billing.coupons
+  for select
+  to authenticated
+  using (
+    stripe_coupon_id = any (array(
+      select discounts.stripe_coupon_id
+      from billing.discounts
+      where account_id = any (array(select billing_private.my_account_ids()))
+    ))
+  );
+
+revoke all on billing.coupons from public, anon, authenticated, service_role;
+grant select on billing.coupons to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 21  billing_private.promotion_codes
+-- -----------------------------------------------------------------------------
+
+-- Private: whoever reads a code can use it.
+create table billing_private.promotion_codes (
+  id uuid not null default gen_random_uuid(),
+  code text not null,
+  is_active boolean not null,
+  expires_at timestamptz,
+  max_redemptions bigint,
+  times_redeemed bigint not null default 0,
+  first_time_only boolean not null default false,
+  minimum_amount_minor bigint,
+  minimum_currency text,
+  stripe_promotion_code_id text not null,
+  stripe_coupon_id text,
+  stripe_customer_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_promotion_code_id)
+);
+
+comment on table billing_private.promotion_codes is
+  'What users can type to get a coupon. Several may have had one code: at most one of them is '
+  'active.';
+comment on column billing_private.promotion_codes.code is
+  'As Stripe writes it; Stripe takes it in any case.';
+comment on column billing_private.promotion_codes.first_time_only is
+  'Only for customers without a payment or invoice so far.';
+comment on column billing_private.promotion_codes.stripe_customer_id is
+  'The only customer who may use it; null for anyone.';
+
+alter table billing_private.promotion_codes enable row level security;
+create policy select_nobody on billing_private.promotion_codes for select to public using (false);
+
+revoke all on billing_private.promotion_codes from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 22  billing.subscription_transitions
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_transitions (
@@ -1145,7 +1291,7 @@ grant select on billing.subscription_transitions to anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 20  billing.subscription_changes
+-- 23  billing.subscription_changes
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_changes (
@@ -1201,7 +1347,7 @@ grant select on billing.subscription_changes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing.invoices
+-- 24  billing.invoices
 -- -----------------------------------------------------------------------------
 
 create table billing.invoices (
@@ -1262,7 +1408,7 @@ grant select on billing.invoices to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.invoice_lines
+-- 25  billing.invoice_lines
 -- -----------------------------------------------------------------------------
 
 create table billing.invoice_lines (
@@ -1304,7 +1450,7 @@ grant select on billing.invoice_lines to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing.payments
+-- 26  billing.payments
 -- -----------------------------------------------------------------------------
 
 -- One row for a payment intent and its latest charge: each writes its own columns, so the two may
@@ -1357,7 +1503,7 @@ grant select on billing.payments to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 24  billing.refunds
+-- 27  billing.refunds
 -- -----------------------------------------------------------------------------
 
 create table billing.refunds (
@@ -1395,7 +1541,7 @@ grant select on billing.refunds to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing.disputes
+-- 28  billing.disputes
 -- -----------------------------------------------------------------------------
 
 create table billing.disputes (
@@ -1452,7 +1598,7 @@ grant select on billing.disputes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 26  billing_private.early_fraud_warnings
+-- 29  billing_private.early_fraud_warnings
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is suspected is not told.
@@ -1492,7 +1638,7 @@ revoke all on billing_private.early_fraud_warnings from public, anon, authentica
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.credit_notes
+-- 30  billing.credit_notes
 -- -----------------------------------------------------------------------------
 
 create table billing.credit_notes (
@@ -1550,7 +1696,7 @@ grant select on billing.credit_notes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.payment_methods
+-- 31  billing.payment_methods
 -- -----------------------------------------------------------------------------
 
 create table billing.payment_methods (
@@ -1592,7 +1738,7 @@ grant select on billing.payment_methods to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing.checkout_sessions
+-- 32  billing.checkout_sessions
 -- -----------------------------------------------------------------------------
 
 create table billing.checkout_sessions (
@@ -1644,7 +1790,7 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.entitlement_grants
+-- 33  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -1685,7 +1831,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 31  billing.entitlements
+-- 34  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -1731,7 +1877,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 32  billing_private.entitlement_history
+-- 35  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (

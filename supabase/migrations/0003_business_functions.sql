@@ -22,25 +22,26 @@
 --   4  projector: customer
 --   5  projector: product and price
 --   6  projector: subscription
---   7  projector: invoice
---   8  projectors: payment intent, charge, refund, payment method
---   9  projectors: dispute, early fraud warning, credit note
---   10  projector: checkout session
---   11  applying an event
---   12  billing.ingest_stripe_event() and ingest_stripe_events()
---   13  billing.report_rejected_webhook()
---   14  history of subscriptions
---   15  billing.plan_offers and list_plans()
---   16  billing.my_subscription()
---   17  commands
---   18  billing.prepare_checkout()
---   19  billing.prepare_portal()
---   20  billing.claim_commands() and complete_command()
---   21  rules of the lifecycle
---   22  billing.cancel_subscription() and undo_cancel()
---   23  billing.change_plan()
---   24  manual subscriptions
---   25  who may call what
+--   7  projectors: coupon, promotion code, discount
+--   8  projector: invoice
+--   9  projectors: payment intent, charge, refund, payment method
+--   10  projectors: dispute, early fraud warning, credit note
+--   11  projector: checkout session
+--   12  applying an event
+--   13  billing.ingest_stripe_event() and ingest_stripe_events()
+--   14  billing.report_rejected_webhook()
+--   15  history of subscriptions
+--   16  billing.plan_offers and list_plans()
+--   17  billing.my_subscription()
+--   18  commands
+--   19  billing.prepare_checkout()
+--   20  billing.prepare_portal()
+--   21  billing.claim_commands() and complete_command()
+--   22  rules of the lifecycle
+--   23  billing.cancel_subscription() and undo_cancel()
+--   24  billing.change_plan()
+--   25  manual subscriptions
+--   26  who may call what
 -- =============================================================================
 
 
@@ -142,6 +143,24 @@ comment on function billing_private.stripe_integer(jsonb) is
   'A whole number as bigint; null for null, fractions and what does not fit.';
 
 
+create function billing_private.stripe_decimal(p_value jsonb)
+returns numeric
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- A text in events, a number in what some clients pass on.
+  return (
+    case when p_value #>> '{}' ~ '^-?[0-9]{1,30}(\.[0-9]{1,30})?$' then p_value #>> '{}' end
+  )::numeric;
+end;
+$$;
+
+comment on function billing_private.stripe_decimal(jsonb) is
+  'A decimal number, written as text or as number; null for null and anything else.';
+
+
 create function billing_private.uuid_or_null(p_text text)
 returns uuid
 language plpgsql
@@ -179,7 +198,9 @@ as $$
 declare
   v_status text := p_object ->> 'status';
 begin
-  return p_event_type like '%.deleted'
+  -- A coupon's id may be given to another one after it was deleted.
+  return p_object ->> 'object' is distinct from 'coupon' and (
+    p_event_type like '%.deleted'
     or p_event_type = 'payment_method.detached'
     or coalesce(p_object -> 'deleted' = 'true', false)
     or case p_object ->> 'object'
@@ -190,7 +211,7 @@ begin
       when 'refund' then coalesce(v_status in ('failed', 'canceled'), false)
       when 'credit_note' then coalesce(v_status = 'void', false)
       else false
-    end;
+    end);
 end;
 $$;
 
@@ -683,6 +704,10 @@ begin
   set account_id = p_account_id
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
 
+  update billing.discounts
+  set account_id = p_account_id
+  where stripe_customer_id = p_stripe_customer_id and account_id is null;
+
   with bound as (
     update billing.payments
     set account_id = p_account_id
@@ -762,6 +787,10 @@ declare
     or coalesce(p_object -> 'deleted' = 'true', false);
 begin
   perform billing_private.note_customer(v_id, p_object -> 'metadata');
+  if p_object ? 'discount' then
+    perform billing_private.list_discounts(
+      p_object, billing_private.account_of_customer(v_id));
+  end if;
 
   update billing.customers
   set email = p_object ->> 'email',
@@ -980,7 +1009,7 @@ begin
     (select id from billing.plans where stripe_product_id = v_product_id),
     lower(p_object ->> 'currency'),
     billing_private.stripe_integer(p_object -> 'unit_amount'),
-    nullif(p_object ->> 'unit_amount_decimal', '')::numeric,
+    billing_private.stripe_decimal(p_object -> 'unit_amount_decimal'),
     p_object #>> '{recurring,interval}',
     coalesce(billing_private.stripe_integer(p_object #> '{recurring,interval_count}'), 1),
     coalesce(p_object #>> '{recurring,usage_type}', 'licensed'),
@@ -1270,6 +1299,9 @@ begin
   )
   returning id into v_written_id;
 
+  if p_object ?| '{discounts,discount}' then
+    perform billing_private.list_discounts(p_object, v_account_id);
+  end if;
   if v_stored_id is null then
     perform billing_private.project_subscription_items(v_written_id, p_object);
     perform billing_private.follow_base_item(array[v_written_id]);
@@ -1342,7 +1374,346 @@ comment on function billing_private.project_subscription_items(uuid, jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 7  projector: invoice
+-- 7  projectors: coupon, promotion code, discount
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_coupon(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing.coupons (
+    name, percent_off, amount_off_minor, currency, duration, duration_in_months, max_redemptions,
+    times_redeemed, redeem_until, is_valid, deleted_at, stripe_coupon_id
+  )
+  values (
+    p_object ->> 'name',
+    billing_private.stripe_decimal(p_object -> 'percent_off'),
+    billing_private.stripe_integer(p_object -> 'amount_off'),
+    p_object ->> 'currency', p_object ->> 'duration',
+    billing_private.stripe_integer(p_object -> 'duration_in_months'),
+    billing_private.stripe_integer(p_object -> 'max_redemptions'),
+    coalesce(billing_private.stripe_integer(p_object -> 'times_redeemed'), 0),
+    billing_private.stripe_time(p_object -> 'redeem_by'),
+    p_event.type <> 'coupon.deleted' and coalesce(p_object -> 'valid' = 'true', false),
+    case when p_event.type = 'coupon.deleted' then p_event.occurred_at end,
+    p_object ->> 'id'
+  )
+  on conflict (stripe_coupon_id) do update
+  set name = excluded.name,
+      percent_off = excluded.percent_off,
+      amount_off_minor = excluded.amount_off_minor,
+      currency = excluded.currency,
+      duration = excluded.duration,
+      duration_in_months = excluded.duration_in_months,
+      max_redemptions = excluded.max_redemptions,
+      times_redeemed = excluded.times_redeemed,
+      redeem_until = excluded.redeem_until,
+      is_valid = excluded.is_valid,
+      deleted_at = excluded.deleted_at;
+end;
+$$;
+
+comment on function billing_private.project_coupon(jsonb, billing_private.stripe_events) is
+  'Mirrors a coupon.';
+
+
+create function billing_private.project_promotion_code(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing_private.promotion_codes (
+    code, is_active, expires_at, max_redemptions, times_redeemed, first_time_only,
+    minimum_amount_minor, minimum_currency, stripe_promotion_code_id, stripe_coupon_id,
+    stripe_customer_id, created_at
+  )
+  values (
+    coalesce(p_object ->> 'code', ''),
+    coalesce(p_object -> 'active' = 'true', false),
+    billing_private.stripe_time(p_object -> 'expires_at'),
+    billing_private.stripe_integer(p_object -> 'max_redemptions'),
+    coalesce(billing_private.stripe_integer(p_object -> 'times_redeemed'), 0),
+    coalesce(p_object #> '{restrictions,first_time_transaction}' = 'true', false),
+    billing_private.stripe_integer(p_object #> '{restrictions,minimum_amount}'),
+    p_object #>> '{restrictions,minimum_amount_currency}',
+    p_object ->> 'id',
+    billing_private.coupon_of(p_object),
+    billing_private.stripe_id(p_object -> 'customer'),
+    coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at)
+  )
+  on conflict (stripe_promotion_code_id) do update
+  set code = excluded.code,
+      is_active = excluded.is_active,
+      expires_at = excluded.expires_at,
+      max_redemptions = excluded.max_redemptions,
+      times_redeemed = excluded.times_redeemed,
+      first_time_only = excluded.first_time_only,
+      minimum_amount_minor = excluded.minimum_amount_minor,
+      minimum_currency = excluded.minimum_currency,
+      stripe_coupon_id = excluded.stripe_coupon_id,
+      stripe_customer_id = excluded.stripe_customer_id,
+      created_at = excluded.created_at;
+end;
+$$;
+
+comment on function billing_private.project_promotion_code(jsonb, billing_private.stripe_events) is
+  'Mirrors a promotion code.';
+
+
+create function billing_private.project_discount(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
+  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+begin
+  insert into billing.discounts as stored (
+    account_id, starts_at, ends_at, removed_at, stripe_discount_id, stripe_coupon_id,
+    stripe_promotion_code_id, stripe_customer_id, stripe_subscription_id,
+    stripe_subscription_item_id
+  )
+  values (
+    v_account_id,
+    billing_private.stripe_time(p_object -> 'start'),
+    billing_private.stripe_time(p_object -> 'end'),
+    case when p_event.type = 'customer.discount.deleted' then p_event.occurred_at end,
+    p_object ->> 'id',
+    billing_private.coupon_of(p_object),
+    billing_private.stripe_id(p_object -> 'promotion_code'),
+    v_customer_id,
+    billing_private.stripe_id(p_object -> 'subscription'),
+    billing_private.stripe_id(p_object -> 'subscription_item')
+  )
+  on conflict (stripe_discount_id) do update
+  set account_id = coalesce(stored.account_id, excluded.account_id),
+      starts_at = excluded.starts_at,
+      ends_at = excluded.ends_at,
+      removed_at = excluded.removed_at,
+      stripe_coupon_id = excluded.stripe_coupon_id,
+      stripe_promotion_code_id = excluded.stripe_promotion_code_id,
+      stripe_customer_id = excluded.stripe_customer_id,
+      stripe_subscription_id = excluded.stripe_subscription_id,
+      stripe_subscription_item_id = excluded.stripe_subscription_item_id;
+end;
+$$;
+
+comment on function billing_private.project_discount(jsonb, billing_private.stripe_events) is
+  'Mirrors a discount. Whether it is still in use is what its subscription or customer says.';
+
+
+create function billing_private.list_discounts(
+  p_object jsonb,
+  p_account_id uuid
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_is_customer boolean := p_object ->> 'object' = 'customer';
+  v_customer_id text := case
+    when v_is_customer then p_object ->> 'id'
+    else billing_private.stripe_id(p_object -> 'customer')
+  end;
+  v_subscription_id text := case when not v_is_customer then p_object ->> 'id' end;
+begin
+  -- Most have none, and come often.
+  if not exists (select from billing_private.discounts_of(p_object))
+    and not exists (
+      select from billing.discounts where stripe_customer_id = v_customer_id and is_listed
+    )
+  then
+    return;
+  end if;
+  perform billing_private.unlist_discounts(p_object, v_customer_id, v_subscription_id);
+
+  insert into billing.discounts as stored (
+    account_id, is_listed, starts_at, ends_at, stripe_discount_id, stripe_coupon_id,
+    stripe_promotion_code_id, stripe_customer_id, stripe_subscription_id,
+    stripe_subscription_item_id
+  )
+  select distinct on (discount_id)
+    p_account_id, true,
+    billing_private.stripe_time(discount -> 'start'),
+    billing_private.stripe_time(discount -> 'end'),
+    discount_id,
+    billing_private.coupon_of(discount),
+    billing_private.stripe_id(discount -> 'promotion_code'),
+    v_customer_id, v_subscription_id, item_id
+  from billing_private.discounts_of(p_object)
+  on conflict (stripe_discount_id) do update
+  set (
+    account_id, is_listed, starts_at, ends_at, stripe_coupon_id, stripe_promotion_code_id,
+    stripe_customer_id, stripe_subscription_id, stripe_subscription_item_id
+  ) = (
+    -- Its own snapshot knows better, where there is one; otherwise the newest list does.
+    select
+      coalesce(stored.account_id, excluded.account_id), true, known.starts_at, known.ends_at,
+      known.stripe_coupon_id, known.stripe_promotion_code_id, known.stripe_customer_id,
+      known.stripe_subscription_id, known.stripe_subscription_item_id
+    from (
+      select (
+        case
+          when billing_private.is_told(stored.stripe_discount_id) then stored
+          else excluded
+        end
+      ).*
+    ) as known
+  );
+end;
+$$;
+
+comment on function billing_private.list_discounts(jsonb, uuid) is
+  'Notes which discounts a snapshot of a subscription or customer names, and that its others are '
+  'not in use.';
+
+
+create function billing_private.unlist_discounts(
+  p_object jsonb,
+  p_stripe_customer_id text,
+  p_stripe_subscription_id text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_unlisted text[];
+begin
+  -- Items beyond the first ones are not shown, nor are their discounts.
+  with unlisted as (
+    update billing.discounts
+    set is_listed = false
+    where stripe_customer_id = p_stripe_customer_id
+      and stripe_subscription_id is not distinct from p_stripe_subscription_id
+      and is_listed
+      and stripe_discount_id <> all (array(
+        select discount_id from billing_private.discounts_of(p_object)))
+      and (
+        stripe_subscription_item_id is null
+        or coalesce(p_object #> '{items,has_more}' <> 'true', true)
+      )
+    returning stripe_discount_id
+  )
+  select array_agg(stripe_discount_id) into v_unlisted from unlisted;
+
+  -- What was only ever named by a list goes with it.
+  delete from billing.discounts
+  where stripe_discount_id = any (v_unlisted)
+    and not billing_private.is_told(stripe_discount_id);
+end;
+$$;
+
+comment on function billing_private.unlist_discounts(jsonb, text, text) is
+  'Notes which discounts of a subscription or customer its newest snapshot does not name.';
+
+
+create function billing_private.is_told(p_object_id text)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select from billing_private.stripe_objects where object_id = p_object_id
+  );
+end;
+$$;
+
+comment on function billing_private.is_told(text) is
+  'Whether Stripe has told of an object itself, not only named it in another one.';
+
+
+create function billing_private.discounts_of(
+  p_object jsonb,
+  out discount_id text,
+  out item_id text,
+  out discount jsonb
+)
+returns setof record
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  -- Up to acacia one object, since 2022 beside the list; in 2020 it had no id of its own.
+  v_single jsonb := p_object -> 'discount';
+  v_single_id text := coalesce(
+    billing_private.stripe_id(v_single), 'discount:' || (p_object ->> 'id'));
+  v_item jsonb;
+begin
+  -- Not one query: its plan would expect a thousand discounts of a thousand items, and be compiled.
+  if jsonb_typeof(v_single) = 'object' then
+    discount_id := v_single_id;
+    discount := v_single;
+    return next;
+  end if;
+
+  for discount in select * from jsonb_path_query(p_object, '$.discounts[*] ? (@ != null)') loop
+    discount_id := billing_private.stripe_id(discount);
+    if jsonb_typeof(v_single) is distinct from 'object' or discount_id <> v_single_id then
+      return next;
+    end if;
+  end loop;
+
+  for v_item in
+    select * from jsonb_path_query(p_object, '$.items.data[*] ? (exists (@.discounts[*]))')
+  loop
+    item_id := v_item ->> 'id';
+    for discount in select * from jsonb_path_query(v_item, '$.discounts[*] ? (@ != null)') loop
+      discount_id := billing_private.stripe_id(discount);
+      return next;
+    end loop;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.discounts_of(jsonb) is
+  'The discounts a snapshot of a subscription or customer names, from any API version; the item '
+  'where it is one of the items.';
+
+
+create function billing_private.coupon_of(p_object jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- Since clover (2025-09-30) in the source of a discount and the promotion of a promotion code.
+  return coalesce(
+    billing_private.stripe_id(p_object #> '{source,coupon}'),
+    billing_private.stripe_id(p_object #> '{promotion,coupon}'),
+    billing_private.stripe_id(p_object -> 'coupon'));
+end;
+$$;
+
+comment on function billing_private.coupon_of(jsonb) is
+  'The coupon of a discount or promotion code, from any API version.';
+
+
+-- -----------------------------------------------------------------------------
+-- 8  projector: invoice
 -- -----------------------------------------------------------------------------
 
 -- Its body is long because it is one row, column by column.
@@ -1486,7 +1857,7 @@ comment on function billing_private.project_invoice_lines(jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 8  projectors: payment intent, charge, refund, payment method
+-- 9  projectors: payment intent, charge, refund, payment method
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_payment_intent(
@@ -1787,7 +2158,7 @@ comment on function billing_private.project_payment_method(jsonb, billing_privat
 
 
 -- -----------------------------------------------------------------------------
--- 9  projectors: dispute, early fraud warning, credit note
+-- 10  projectors: dispute, early fraud warning, credit note
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_dispute(
@@ -1993,7 +2364,7 @@ comment on function billing_private.refunds_of_credit_note(jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 10  projector: checkout session
+-- 11  projector: checkout session
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_checkout_session(
@@ -2066,7 +2437,7 @@ comment on function billing_private.project_checkout_session(
 
 
 -- -----------------------------------------------------------------------------
--- 11  applying an event
+-- 12  applying an event
 -- -----------------------------------------------------------------------------
 
 create function billing_private.refusal_of(p_event billing_private.stripe_events)
@@ -2249,7 +2620,7 @@ comment on function billing_private.apply_event(text) is
 
 
 -- -----------------------------------------------------------------------------
--- 12  billing.ingest_stripe_event() and ingest_stripe_events()
+-- 13  billing.ingest_stripe_event() and ingest_stripe_events()
 -- -----------------------------------------------------------------------------
 
 create type billing.ingest_result as (
@@ -2525,7 +2896,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 13  billing.report_rejected_webhook()
+-- 14  billing.report_rejected_webhook()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.report_rejected_webhook(p_reason text)
@@ -2565,7 +2936,7 @@ reason: the error code the request was answered with.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 14  history of subscriptions
+-- 15  history of subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.record_subscription_changes()
@@ -2700,7 +3071,7 @@ create trigger t050_history_of_inserts
 
 
 -- -----------------------------------------------------------------------------
--- 15  billing.plan_offers and list_plans()
+-- 16  billing.plan_offers and list_plans()
 -- -----------------------------------------------------------------------------
 
 create view billing.plan_offers with (security_invoker = true) as
@@ -2772,7 +3143,7 @@ store: only this store's plans; currency: only prices in it (ISO 4217).$$;
 
 
 -- -----------------------------------------------------------------------------
--- 16  billing.my_subscription()
+-- 17  billing.my_subscription()
 -- -----------------------------------------------------------------------------
 
 create type billing.subscription_summary as (
@@ -2993,7 +3364,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 17  commands
+-- 18  commands
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_command(
@@ -3225,7 +3596,7 @@ comment on function billing_private.retire_checkouts(uuid, uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 18  billing.prepare_checkout()
+-- 19  billing.prepare_checkout()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_url(
@@ -3501,7 +3872,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing.prepare_portal()
+-- 20  billing.prepare_portal()
 -- -----------------------------------------------------------------------------
 
 create type billing.portal_request as (
@@ -3577,7 +3948,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 20  billing.claim_commands() and complete_command()
+-- 21  billing.claim_commands() and complete_command()
 -- -----------------------------------------------------------------------------
 
 create type billing.claimed_command as (
@@ -4100,7 +4471,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 21  rules of the lifecycle
+-- 22  rules of the lifecycle
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_transition(
@@ -4279,7 +4650,7 @@ comment on function billing_private.is_to_end(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.cancel_subscription() and undo_cancel()
+-- 23  billing.cancel_subscription() and undo_cancel()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.cancel_subscription(
@@ -4491,7 +4862,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing.change_plan()
+-- 24  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
 create type billing_private.terms as (
@@ -5254,7 +5625,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 24  manual subscriptions
+-- 25  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.period_at(
@@ -5532,7 +5903,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 25  who may call what
+-- 26  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -5540,6 +5911,7 @@ revoke all on function
   billing_private.stripe_id,
   billing_private.stripe_time,
   billing_private.stripe_integer,
+  billing_private.stripe_decimal,
   billing_private.uuid_or_null,
   billing_private.is_final_snapshot,
   billing_private.status_rank,
@@ -5570,6 +5942,14 @@ revoke all on function
   billing_private.past_due_since,
   billing_private.project_subscription,
   billing_private.project_subscription_items,
+  billing_private.project_coupon,
+  billing_private.project_promotion_code,
+  billing_private.project_discount,
+  billing_private.list_discounts,
+  billing_private.unlist_discounts,
+  billing_private.is_told,
+  billing_private.discounts_of,
+  billing_private.coupon_of,
   billing_private.project_invoice,
   billing_private.project_invoice_lines,
   billing_private.project_payment_intent,

@@ -262,6 +262,8 @@ begin
       ('billing.customers', '{id}'),
       ('billing.subscriptions', '{id}'),
       ('billing.subscription_items', '{id}'),
+      ('billing.coupons', '{id}'),
+      ('billing.discounts', '{id}'),
       ('billing.invoices', '{id}'),
       ('billing.invoice_lines', '{id}'),
       ('billing.payments', '{id}'),

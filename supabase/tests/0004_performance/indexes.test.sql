@@ -74,6 +74,8 @@ insert into tests.served values
     $$ select billing_private.bind_payment_rows('pi_5') $$),
   ('billing_private.early_fraud_warnings_stripe_payment_key_idx', 'project_charge',
     $$ select billing_private.bind_payment_rows('pi_5') $$),
+  ('billing.discounts_stripe_subscription_id_idx', 'whoever looks for what comes off a bill',
+    $$ select * from billing.discounts where stripe_subscription_id = 'sub_5' $$),
   ('billing.credit_notes_stripe_invoice_id_idx', 'whoever looks for what was taken off a bill',
     $$ select * from billing.credit_notes where stripe_invoice_id = 'in_5' $$),
   ('billing.customers_default_payment_method_idx', 'project_payment_method',
@@ -89,6 +91,13 @@ insert into tests.served values
     $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
   ('billing.payment_methods_stripe_customer_id_idx', 'bind_customer',
     $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
+  ('billing.discounts_stripe_customer_id_idx', 'bind_customer',
+    $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
+  ('billing.discounts_stripe_customer_id_idx', 'project_subscription',
+    $$
+      select billing_private.list_discounts(
+        '{"id": "sub_5", "object": "subscription", "customer": "cus_5"}', tests.person(5))
+    $$),
   ('billing.credit_notes_stripe_customer_id_idx', 'bind_customer',
     $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
   ('billing.subscriptions_stripe_customer_id_idx', 'bind_customer',

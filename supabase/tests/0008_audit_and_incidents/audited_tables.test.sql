@@ -52,6 +52,11 @@ insert into rows values
   ('billing.subscription_items', 'id, subscription_id, quantity',
     $$md5('si')::uuid, md5('sub')::uuid, 1$$,
     md5('si')::uuid, 'ann', 'quantity', '1', '2'),
+  ('billing.coupons', 'id, stripe_coupon_id, name', $$md5('coupon')::uuid, 'NAP', 'A nap'$$,
+    md5('coupon')::uuid, null, 'name', 'A nap', 'Two naps'),
+  ('billing.discounts', 'id, account_id, stripe_discount_id, stripe_coupon_id',
+    $$md5('di')::uuid, md5('ann')::uuid, 'di_1', 'NAP'$$,
+    md5('di')::uuid, 'ann', 'stripe_coupon_id', 'NAP', 'SIESTA'),
   ('billing.invoices', 'id, account_id, number, currency, subtotal_minor, total_minor, '
     'amount_due_minor, amount_paid_minor, amount_remaining_minor',
     $$md5('in_1')::uuid, md5('ann')::uuid, '1', 'usd', 1, 1, 1, 0, 1$$,

@@ -87,9 +87,11 @@ select set_eq(
   array[
     'billing.accounts',
     'billing.checkout_sessions',
+    'billing.coupons',
     'billing.credit_notes',
     'billing.current_entitlements',
     'billing.customers',
+    'billing.discounts',
     'billing.disputes',
     'billing.entitlement_grants',
     'billing.entitlements',

@@ -49,6 +49,16 @@ const storedRows = `
   select 'refunds', stripe_refund_id, to_jsonb(refunds) - '{id,created_at}'::text[]
   from billing.refunds
   union all
+  select 'coupons', stripe_coupon_id, to_jsonb(coupons) - '{id,created_at}'::text[]
+  from billing.coupons
+  union all
+  select 'promotion_codes', stripe_promotion_code_id,
+    to_jsonb(promotion_codes) - '{id,created_at}'::text[]
+  from billing_private.promotion_codes
+  union all
+  select 'discounts', stripe_discount_id, to_jsonb(discounts) - '{id,created_at}'::text[]
+  from billing.discounts
+  union all
   select 'disputes', stripe_dispute_id, to_jsonb(disputes) - '{id,created_at}'::text[]
   from billing.disputes
   union all
