@@ -647,6 +647,7 @@ export type Database = {
           stripe_customer_id: string | null;
           stripe_invoice_id: string | null;
           stripe_subscription_id: string | null;
+          subscription_id: string | null;
           subtotal_minor: number;
           total_minor: number;
           voided_at: string | null;
@@ -676,6 +677,7 @@ export type Database = {
           stripe_customer_id?: string | null;
           stripe_invoice_id?: string | null;
           stripe_subscription_id?: string | null;
+          subscription_id?: string | null;
           subtotal_minor: number;
           total_minor: number;
           voided_at?: string | null;
@@ -704,6 +706,7 @@ export type Database = {
           stripe_customer_id?: string | null;
           stripe_invoice_id?: string | null;
           stripe_subscription_id?: string | null;
+          subscription_id?: string | null;
           subtotal_minor?: number;
           total_minor?: number;
           voided_at?: string | null;
@@ -714,6 +717,13 @@ export type Database = {
             columns: ["account_id"];
             isOneToOne: false;
             referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "invoices_subscription_id_fkey";
+            columns: ["subscription_id"];
+            isOneToOne: false;
+            referencedRelation: "subscriptions";
             referencedColumns: ["id"];
           },
         ];
@@ -781,13 +791,16 @@ export type Database = {
           failure_code: string | null;
           failure_message: string | null;
           id: string;
+          invoice_id: string | null;
           is_disputed: boolean;
+          method: string | null;
           paid_at: string | null;
+          reference: string | null;
           status: string | null;
           stripe_charge_id: string | null;
           stripe_customer_id: string | null;
           stripe_invoice_id: string | null;
-          stripe_payment_key: string;
+          stripe_payment_key: string | null;
           stripe_payment_method_id: string | null;
         };
         ComputedFields: never;
@@ -802,13 +815,16 @@ export type Database = {
           failure_code?: string | null;
           failure_message?: string | null;
           id?: string;
+          invoice_id?: string | null;
           is_disputed?: boolean;
+          method?: string | null;
           paid_at?: string | null;
+          reference?: string | null;
           status?: string | null;
           stripe_charge_id?: string | null;
           stripe_customer_id?: string | null;
           stripe_invoice_id?: string | null;
-          stripe_payment_key: string;
+          stripe_payment_key?: string | null;
           stripe_payment_method_id?: string | null;
         };
         Update: {
@@ -822,13 +838,16 @@ export type Database = {
           failure_code?: string | null;
           failure_message?: string | null;
           id?: string;
+          invoice_id?: string | null;
           is_disputed?: boolean;
+          method?: string | null;
           paid_at?: string | null;
+          reference?: string | null;
           status?: string | null;
           stripe_charge_id?: string | null;
           stripe_customer_id?: string | null;
           stripe_invoice_id?: string | null;
-          stripe_payment_key?: string;
+          stripe_payment_key?: string | null;
           stripe_payment_method_id?: string | null;
         };
         Relationships: [
@@ -837,6 +856,13 @@ export type Database = {
             columns: ["account_id"];
             isOneToOne: false;
             referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "payments_invoice_id_fkey";
+            columns: ["invoice_id"];
+            isOneToOne: false;
+            referencedRelation: "invoices";
             referencedColumns: ["id"];
           },
         ];
@@ -1281,14 +1307,17 @@ export type Database = {
           cancellation_reason: string | null;
           collection_method: string | null;
           created_at: string;
+          credit_minor: number;
           currency: string | null;
           current_period_end: string | null;
           current_period_start: string | null;
           ended_at: string | null;
           id: string;
+          manual_kind: string | null;
           metadata: NonNullable<Json>;
           past_due_since: string | null;
           pause_collection: Json | null;
+          payment_terms_days: number | null;
           pending_change_at: string | null;
           pending_price_id: string | null;
           pending_quantity: number | null;
@@ -1316,14 +1345,17 @@ export type Database = {
           cancellation_reason?: string | null;
           collection_method?: string | null;
           created_at?: string;
+          credit_minor?: number;
           currency?: string | null;
           current_period_end?: string | null;
           current_period_start?: string | null;
           ended_at?: string | null;
           id?: string;
+          manual_kind?: string | null;
           metadata?: NonNullable<Json>;
           past_due_since?: string | null;
           pause_collection?: Json | null;
+          payment_terms_days?: number | null;
           pending_change_at?: string | null;
           pending_price_id?: string | null;
           pending_quantity?: number | null;
@@ -1350,14 +1382,17 @@ export type Database = {
           cancellation_reason?: string | null;
           collection_method?: string | null;
           created_at?: string;
+          credit_minor?: number;
           currency?: string | null;
           current_period_end?: string | null;
           current_period_start?: string | null;
           ended_at?: string | null;
           id?: string;
+          manual_kind?: string | null;
           metadata?: NonNullable<Json>;
           past_due_since?: string | null;
           pause_collection?: Json | null;
+          payment_terms_days?: number | null;
           pending_change_at?: string | null;
           pending_price_id?: string | null;
           pending_quantity?: number | null;
@@ -2004,9 +2039,12 @@ export type Database = {
         Args: {
           account_id: string;
           ends_at?: string;
+          manual_kind?: string;
+          payment_terms_days?: number;
           price_key: string;
           quantity?: number;
           reason: string;
+          starts_at?: string;
         };
         Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
         SetofOptions: {
@@ -2017,6 +2055,23 @@ export type Database = {
         };
       };
       note_incident: { Args: { incident_id: string; note: string }; Returns: undefined };
+      record_payment: {
+        Args: {
+          amount_minor: number;
+          invoice_id: string;
+          method?: string;
+          paid_at?: string;
+          reason: string;
+          reference: string;
+        };
+        Returns: Database["billing"]["Tables"]["invoices"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "invoices";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       remove_administrator: { Args: { reason: string; user_id: string }; Returns: undefined };
       replay_event: { Args: { event_id: string; reason: string }; Returns: string };
       replay_events: {
@@ -2053,6 +2108,26 @@ export type Database = {
       };
       run_task: { Args: { reason: string; task: string }; Returns: string };
       set_stripe_livemode: { Args: { livemode: boolean; reason: string }; Returns: undefined };
+      void_invoice: {
+        Args: { invoice_id: string; reason: string };
+        Returns: Database["billing"]["Tables"]["invoices"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "invoices";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      write_off_invoice: {
+        Args: { invoice_id: string; reason: string };
+        Returns: Database["billing"]["Tables"]["invoices"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "invoices";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
     };
     Enums: {
       [_ in never]: never;

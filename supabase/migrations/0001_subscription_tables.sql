@@ -131,6 +131,10 @@ insert into billing.error_codes (code, status, message, hint) values
     'Try again; if it stays, report the request id.'),
   ('INVALID_TOKEN', 401, 'the access token is not valid or has expired',
     'Sign in again or refresh the session.'),
+  ('INVOICE_NOT_FOUND', 404, 'there is no such invoice',
+    'Name an invoice of a manual subscription; Stripe''s are paid and voided at Stripe.'),
+  ('INVOICE_CLOSED', 422, 'the invoice cannot go from its state to the one asked for',
+    'Read its status: paid and void invoices are final.'),
   ('INVALID_TRANSITION', 422, 'the subscription cannot go from its state to the one asked for',
     'Details name both states; billing.subscription_transitions lists what is allowed.'),
   ('LEASE_LOST', 409, 'the command is no longer leased to this worker',
@@ -969,6 +973,9 @@ create table billing.subscriptions (
   ended_at timestamptz,
   collection_method text,
   pause_collection jsonb,
+  manual_kind text,
+  payment_terms_days integer,
+  credit_minor bigint not null default 0,
   pending_price_id uuid references billing.prices (id) on delete restrict,
   pending_quantity bigint,
   pending_change_at timestamptz,
@@ -992,6 +999,17 @@ create table billing.subscriptions (
   constraint subscriptions_manual_has_an_owner check (
     provider = 'stripe' or (account_id is not null and price_id is not null)
   ),
+  constraint subscriptions_manual_kind_is_known check (
+    manual_kind in ('complimentary', 'invoiced', 'gifted')
+  ),
+  constraint subscriptions_manual_has_a_kind check (
+    (provider = 'manual') = (manual_kind is not null)
+  ),
+  constraint subscriptions_terms_are_for_invoices check (
+    (payment_terms_days >= 0 and manual_kind = 'invoiced')
+    or (payment_terms_days is null and manual_kind is distinct from 'invoiced')
+  ),
+  constraint subscriptions_credit_is_not_negative check (credit_minor >= 0),
   constraint subscriptions_pending_change_has_a_date check (
     (pending_price_id is null) = (pending_change_at is null)
   ),
@@ -1027,6 +1045,15 @@ create index subscriptions_pending_price_id_idx on billing.subscriptions (pendin
 create index subscriptions_stripe_customer_id_idx on billing.subscriptions (stripe_customer_id);
 
 -- Stripe's side is guarded by the checkout claim: a mirror must store whatever it is told.
+comment on column billing.subscriptions.manual_kind is
+  'Of a subscription without Stripe: complimentary (free, until further notice), gifted (free, for '
+  'a term) or invoiced (an invoice for each period, paid outside Stripe).';
+comment on column billing.subscriptions.payment_terms_days is
+  'Days from the start of a period until its invoice is due.';
+comment on column billing.subscriptions.credit_minor is
+  'What changes of an invoiced subscription left to its account''s good: taken off its next '
+  'invoices.';
+
 create unique index subscriptions_one_manual_idx on billing.subscriptions (account_id)
   where provider = 'manual' and ended_at is null;
 
@@ -1353,6 +1380,7 @@ grant select on billing.subscription_changes to authenticated, service_role;
 create table billing.invoices (
   id uuid not null default gen_random_uuid(),
   account_id uuid references billing.accounts (id) on delete restrict,
+  subscription_id uuid references billing.subscriptions (id) on delete restrict,
   number text,
   status text,
   billing_reason text,
@@ -1379,11 +1407,17 @@ create table billing.invoices (
   created_at timestamptz not null default billing_private.now(),
 
   primary key (id),
-  unique (stripe_invoice_id)
+  unique (stripe_invoice_id),
+  constraint invoices_are_of_stripe_or_ours check (
+    (stripe_invoice_id is null) = (subscription_id is not null)
+  )
 );
 
 comment on table billing.invoices is
-  'Invoices mirrored from Stripe. Amounts in the currency''s smallest unit.';
+  'Invoices mirrored from Stripe, and those of manual subscriptions. Amounts in the currency''s '
+  'smallest unit.';
+comment on column billing.invoices.subscription_id is
+  'Of an invoice we wrote. Stripe''s name their subscription in stripe_subscription_id.';
 comment on column billing.invoices.status is
   'draft, open, paid, void or uncollectible; open vocabulary. paid says nothing about money: '
   'compare amount_paid_minor.';
@@ -1393,6 +1427,7 @@ comment on column billing.invoices.attempt_count is
   'Payment attempts so far; after the first, Stripe counts only automatic ones.';
 
 create index invoices_account_id_idx on billing.invoices (account_id, issued_at desc);
+create index invoices_subscription_id_idx on billing.invoices (subscription_id);
 create index invoices_stripe_customer_id_idx on billing.invoices (stripe_customer_id);
 create index invoices_stripe_subscription_id_idx on billing.invoices (stripe_subscription_id);
 
@@ -1458,7 +1493,10 @@ grant select on billing.invoice_lines to authenticated, service_role;
 create table billing.payments (
   id uuid not null default gen_random_uuid(),
   account_id uuid references billing.accounts (id) on delete restrict,
-  stripe_payment_key text not null,
+  invoice_id uuid references billing.invoices (id) on delete restrict,
+  method text,
+  reference text,
+  stripe_payment_key text,
   status text,
   amount_minor bigint not null,
   amount_received_minor bigint not null default 0,
@@ -1476,11 +1514,19 @@ create table billing.payments (
   created_at timestamptz not null default billing_private.now(),
 
   primary key (id),
-  unique (stripe_payment_key)
+  unique (stripe_payment_key),
+  unique (invoice_id, reference),
+  constraint payments_are_of_stripe_or_ours check (
+    (stripe_payment_key is null) = (invoice_id is not null)
+  )
 );
 
 comment on table billing.payments is
   'Attempts to collect money and what came of them. Amounts in the currency''s smallest unit.';
+comment on column billing.payments.invoice_id is
+  'Of a payment an admin recorded. Stripe''s name their invoice in stripe_invoice_id.';
+comment on column billing.payments.reference is
+  'What tells a recorded payment from another: the bank''s reference, a cheque''s number.';
 comment on column billing.payments.stripe_payment_key is
   'Id of the payment intent, or of the charge where there is none.';
 comment on column billing.payments.status is

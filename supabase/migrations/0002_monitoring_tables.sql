@@ -26,6 +26,7 @@
 --   10  billing_private.entitlement_corrections
 --   11  billing_private.admin_actions
 --   12  billing_private.doorbell_rings
+--   13  billing_private.invoice_numbers
 -- =============================================================================
 
 
@@ -564,3 +565,24 @@ alter table billing_private.doorbell_rings enable row level security;
 create policy select_nobody on billing_private.doorbell_rings for select to public using (false);
 
 revoke all on billing_private.doorbell_rings from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 13  billing_private.invoice_numbers
+-- -----------------------------------------------------------------------------
+
+-- A row, not a sequence: that leaves a gap wherever a transaction fails, and tax law wants none.
+create table billing_private.invoice_numbers (
+  year integer not null,
+  last_number integer not null,
+
+  primary key (year)
+);
+
+comment on table billing_private.invoice_numbers is
+  'The last number given to an invoice of a manual subscription, by year (UTC).';
+
+alter table billing_private.invoice_numbers enable row level security;
+create policy select_nobody on billing_private.invoice_numbers for select to public using (false);
+
+revoke all on billing_private.invoice_numbers from public, anon, authenticated, service_role;

@@ -41,7 +41,9 @@
 --   23  billing.cancel_subscription() and undo_cancel()
 --   24  billing.change_plan()
 --   25  manual subscriptions
---   26  who may call what
+--   26  invoices of manual subscriptions
+--   27  proration
+--   28  who may call what
 -- =============================================================================
 
 
@@ -3176,9 +3178,10 @@ create type billing.subscription_summary as (
 
 comment on type billing.subscription_summary is
   'An account''s subscription as a client shows it. ends_at: the scheduled end, null while it '
-  'renews. pending_command: what Stripe has been asked and not answered yet. refusal: why Stripe '
-  'would not do what it was asked last, as {"code", "command", "stripe_code", "decline_code", '
-  '"stripe_message"}; null after the next wish. Amounts in the smallest unit.';
+  'renews. access_until: null where there is none, and where no end is in sight. pending_command: '
+  'what Stripe has been asked and not answered yet. refusal: why Stripe would not do what it was '
+  'asked last, as {"code", "command", "stripe_code", "decline_code", "stripe_message"}; null after '
+  'the next wish. Amounts in the smallest unit.';
 
 
 create function billing_private.current_subscription(p_account_id uuid)
@@ -3290,7 +3293,7 @@ begin
       subscriptions.cancel_at,
       case when subscriptions.cancel_at_period_end then subscriptions.current_period_end end),
     (
-      select max(entitlements.valid_until)
+      select nullif(max(entitlements.valid_until), 'infinity')
       from billing.entitlements
       join billing.subscription_items on subscription_items.id = entitlements.source_id
       where entitlements.account_id = subscriptions.account_id
@@ -5628,6 +5631,20 @@ Errors
 -- 25  manual subscriptions
 -- -----------------------------------------------------------------------------
 
+-- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
+create type billing_private.manual_line as (
+  description text,
+  amount_minor bigint,
+  quantity bigint,
+  period_start timestamptz,
+  period_end timestamptz,
+  is_proration boolean
+);
+
+comment on type billing_private.manual_line is
+  'A line of a manual subscription''s invoice, in the currency''s smallest unit.';
+
+
 create function billing_private.period_at(
   p_anchor timestamptz,
   p_interval interval,
@@ -5664,7 +5681,10 @@ create function billing_private.start_manual_subscription(
   p_account_id uuid,
   p_price_id uuid,
   p_quantity bigint,
-  p_ends_at timestamptz
+  p_ends_at timestamptz,
+  p_kind text default 'complimentary',
+  p_starts_at timestamptz default null,
+  p_payment_terms_days integer default null
 )
 returns uuid
 language plpgsql
@@ -5673,37 +5693,48 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := billing_private.now();
+  v_start timestamptz := coalesce(p_starts_at, v_now);
   v_price billing.prices;
+  v_length interval;
   v_period record;
-  v_id uuid;
+  v_subscription billing.subscriptions;
 begin
   perform billing_private.lock_account(p_account_id);
   perform billing_private.require_eligible(p_account_id);
   select * into strict v_price from billing.prices where id = p_price_id;
-  v_period := billing_private.period_at(
-    v_now, billing_private.interval_of(v_price.billing_interval, v_price.interval_count), v_now);
+  v_length := billing_private.interval_of(v_price.billing_interval, v_price.interval_count);
+  v_period := billing_private.period_at(v_start, v_length, greatest(v_start, v_now));
 
   insert into billing.subscriptions (
     account_id, provider, status, price_id, quantity, currency, started_at, billing_anchor,
-    current_period_start, current_period_end, cancel_at, updated_at
+    current_period_start, current_period_end, cancel_at, manual_kind, payment_terms_days,
+    updated_at
   )
   values (
-    p_account_id, 'manual', 'active', p_price_id, p_quantity, v_price.currency, v_now, v_now,
-    v_period.period_start, v_period.period_end, p_ends_at, v_now
+    p_account_id, 'manual', 'active', p_price_id, p_quantity, v_price.currency, v_start, v_start,
+    v_period.period_start, v_period.period_end, p_ends_at, p_kind,
+    case when p_kind = 'invoiced' then coalesce(p_payment_terms_days, 14) end, v_now
   )
-  returning id into v_id;
+  returning * into v_subscription;
 
   insert into billing.subscription_items (
     subscription_id, price_id, quantity, current_period_start, current_period_end
   )
-  values (v_id, p_price_id, p_quantity, v_period.period_start, v_period.period_end);
-  return v_id;
+  values (
+    v_subscription.id, p_price_id, p_quantity, v_period.period_start, v_period.period_end
+  );
+  -- One that began in the past owes for what it has had.
+  perform billing_private.invoice_manual_periods(v_subscription, v_start);
+  return v_subscription.id;
 end;
 $$;
 
-comment on function billing_private.start_manual_subscription(uuid, uuid, bigint, timestamptz) is
-  'Starts a subscription that lives without Stripe (complimentary, invoiced, gifted). p_ends_at: '
-  'null to renew until canceled.';
+comment on function billing_private.start_manual_subscription(
+  uuid, uuid, bigint, timestamptz, text, timestamptz, integer
+) is
+  'Starts a subscription that lives without Stripe. p_ends_at: null to renew until canceled. '
+  'p_starts_at: null for now; it may lie in the past or in the future. p_payment_terms_days: of an '
+  'invoiced one, 14 unless said.';
 
 
 create function billing_private.set_manual_terms(
@@ -5717,23 +5748,18 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_before billing.subscriptions;
+  v_after billing.subscriptions;
+  v_lines billing_private.manual_line[];
 begin
+  select * into strict v_before from billing.subscriptions where id = p_subscription_id;
+  v_lines := array(
+    select row(line.*)::billing_private.manual_line
+    from billing_private.lines_of_change(
+      v_before, p_price_id, coalesce(p_quantity, v_before.quantity), p_at) as line);
+
   -- Another period length begins a new period now, as it does at Stripe.
-  with priced as (
-    select
-      subscriptions.id,
-      case
-        when after.billing_interval = before.billing_interval
-          and after.interval_count = before.interval_count
-          then subscriptions.billing_anchor
-        else p_at
-      end as anchor,
-      billing_private.interval_of(after.billing_interval, after.interval_count) as length
-    from billing.subscriptions
-    join billing.prices as before on before.id = subscriptions.price_id
-    join billing.prices as after on after.id = p_price_id
-    where subscriptions.id = p_subscription_id
-  )
   update billing.subscriptions
   set price_id = p_price_id,
       quantity = coalesce(p_quantity, quantity),
@@ -5744,17 +5770,33 @@ begin
       pending_quantity = null,
       pending_change_at = null,
       updated_at = p_at
-  from priced
+  from (
+    select
+      case
+        when billing_private.has_same_interval(v_before.price_id, p_price_id)
+          then v_before.billing_anchor
+        else p_at
+      end as anchor,
+      billing_private.interval_of(billing_interval, interval_count) as length
+    from billing.prices
+    where prices.id = p_price_id
+  ) as priced
   cross join lateral billing_private.period_at(priced.anchor, priced.length, p_at) as period
-  where subscriptions.id = priced.id;
+  where subscriptions.id = p_subscription_id
+  returning subscriptions.* into v_after;
 
+  if p_at >= v_before.current_period_end then
+    perform billing_private.invoice_manual_periods(v_after, p_at);
+  elsif cardinality(v_lines) > 0 then
+    perform billing_private.write_manual_invoice(v_after, 'subscription_update', p_at, v_lines);
+  end if;
   perform billing_private.sync_manual_items(array[p_subscription_id]);
 end;
 $$;
 
 comment on function billing_private.set_manual_terms(uuid, uuid, bigint, timestamptz) is
   'Puts a manual subscription on another price, or (p_quantity not null) another number of seats, '
-  'from an instant on; whatever change was waiting is gone.';
+  'from an instant on, and invoices what that changes; whatever change was waiting is gone.';
 
 
 create function billing_private.sync_manual_items(p_subscription_ids uuid[])
@@ -5862,48 +5904,516 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := billing_private.now();
-  v_renewed uuid[];
+  v_due record;
+  v_renewed uuid[] := array[]::uuid[];
+  v_subscription billing.subscriptions;
 begin
-  with due as (
+  for v_due in
     select
-      subscriptions.id,
-      subscriptions.billing_anchor,
-      billing_private.interval_of(prices.billing_interval, prices.interval_count) as length
+      subscriptions.id, subscriptions.current_period_end as missed_from,
+      period.period_start, period.period_end
     from billing.subscriptions
     join billing.prices on prices.id = subscriptions.price_id
+    cross join lateral billing_private.period_at(
+      subscriptions.billing_anchor,
+      billing_private.interval_of(prices.billing_interval, prices.interval_count),
+      v_now
+    ) as period
     where subscriptions.provider = 'manual'
       and subscriptions.ended_at is null
+      and subscriptions.status <> 'paused'
       and subscriptions.current_period_end <= v_now
       and not subscriptions.cancel_at_period_end
       and coalesce(subscriptions.cancel_at > v_now, true)
       and subscriptions.pending_price_id is null
     limit p_limit
     for update of subscriptions skip locked
-  ),
-  renewed as (
+  loop
     update billing.subscriptions
-    set current_period_start = period.period_start,
-        current_period_end = period.period_end,
-        updated_at = period.period_start
-    from due
-    cross join lateral billing_private.period_at(due.billing_anchor, due.length, v_now) as period
-    where subscriptions.id = due.id
-    returning subscriptions.id
-  )
-  select array_agg(id) into v_renewed from renewed;
+    set current_period_start = v_due.period_start,
+        current_period_end = v_due.period_end,
+        updated_at = v_due.period_start
+    where id = v_due.id
+    returning * into v_subscription;
+    perform billing_private.invoice_manual_periods(v_subscription, v_due.missed_from);
+    v_renewed := v_renewed || v_due.id;
+  end loop;
 
   perform billing_private.sync_manual_items(v_renewed);
-  return coalesce(cardinality(v_renewed), 0);
+  return cardinality(v_renewed);
 end;
 $$;
 
 comment on function billing_private.renew_manual_subscriptions(integer) is
-  'Rolls manual subscriptions into the period that contains now, also over several missed ones. '
-  'Returns how many.';
+  'Rolls manual subscriptions into the period that contains now, also over several missed ones, '
+  'each of which is invoiced. Returns how many.';
 
 
 -- -----------------------------------------------------------------------------
 -- 26  who may call what
+
+
+-- -----------------------------------------------------------------------------
+-- 26  invoices of manual subscriptions
+-- -----------------------------------------------------------------------------
+
+create function billing_private.next_invoice_number(p_at timestamptz)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_year integer := extract(year from p_at at time zone 'UTC');
+  v_number integer;
+begin
+  insert into billing_private.invoice_numbers as stored (year, last_number)
+  values (v_year, 1)
+  on conflict (year) do update
+  set last_number = stored.last_number + 1
+  returning last_number into v_number;
+  return format('INV-%s-%s', v_year, lpad(v_number::text, 6, '0'));
+end;
+$$;
+
+comment on function billing_private.next_invoice_number(timestamptz) is
+  'The next number of the year''s series. Held until the transaction ends, so that none is skipped '
+  'and none given twice.';
+
+
+create function billing_private.invoice_manual_periods(
+  p_subscription billing.subscriptions,
+  p_from timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+  v_start timestamptz := p_from;
+  v_end timestamptz;
+begin
+  if p_subscription.manual_kind <> 'invoiced' then
+    return;
+  end if;
+  select * into strict v_price from billing.prices where id = p_subscription.price_id;
+
+  while v_start <= p_subscription.current_period_start loop
+    v_end := (billing_private.period_at(
+      p_subscription.billing_anchor,
+      billing_private.interval_of(v_price.billing_interval, v_price.interval_count),
+      v_start)).period_end;
+    perform billing_private.write_manual_invoice(
+      p_subscription, 'subscription_cycle', v_start,
+      array[row(
+        (select name from billing.plans where id = v_price.plan_id),
+        coalesce(v_price.unit_amount_minor, 0) * coalesce(p_subscription.quantity, 1),
+        p_subscription.quantity, v_start, v_end, false
+      )::billing_private.manual_line]);
+    v_start := v_end;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.invoice_manual_periods(billing.subscriptions, timestamptz) is
+  'Writes the invoices of an invoiced subscription for its periods from an instant up to and with '
+  'the current one.';
+
+
+create function billing_private.write_manual_invoice(
+  p_subscription billing.subscriptions,
+  p_billing_reason text,
+  p_issued_at timestamptz,
+  p_lines billing_private.manual_line[]
+)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_subtotal bigint := (select coalesce(sum(amount_minor), 0) from unnest(p_lines));
+  v_credit bigint;
+  v_due bigint;
+  v_id uuid;
+begin
+  -- The row of the moment: an earlier invoice of the same call may have used the credit up.
+  select least(greatest(v_subtotal, 0), credit_minor) into strict v_credit
+  from billing.subscriptions
+  where id = p_subscription.id
+  for update;
+  v_due := greatest(v_subtotal, 0) - v_credit;
+
+  update billing.subscriptions
+  set credit_minor = credit_minor - v_credit + greatest(-v_subtotal, 0)
+  where id = p_subscription.id
+    and (v_credit > 0 or v_subtotal < 0);
+
+  insert into billing.invoices (
+    account_id, subscription_id, number, status, billing_reason, currency, subtotal_minor,
+    total_minor, amount_due_minor, amount_paid_minor, amount_remaining_minor, issued_at, due_at,
+    finalized_at, paid_at
+  )
+  values (
+    p_subscription.account_id, p_subscription.id,
+    billing_private.next_invoice_number(p_issued_at),
+    case when v_due = 0 then 'paid' else 'open' end,
+    p_billing_reason, p_subscription.currency, v_subtotal, v_subtotal, v_due, 0, v_due,
+    p_issued_at, p_issued_at + make_interval(days => p_subscription.payment_terms_days),
+    p_issued_at, case when v_due = 0 then p_issued_at end
+  )
+  returning id into v_id;
+
+  insert into billing.invoice_lines (
+    invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
+    is_proration
+  )
+  select
+    v_id, description, amount_minor, p_subscription.currency, quantity, period_start, period_end,
+    is_proration
+  from unnest(p_lines);
+  return v_id;
+end;
+$$;
+
+comment on function billing_private.write_manual_invoice(
+  billing.subscriptions, text, timestamptz, billing_private.manual_line[]
+) is
+  'Writes an invoice with its lines. Credit of the subscription is taken off what is due; a total '
+  'below zero becomes credit.';
+
+
+create function billing_private.settle_manual_subscription(p_subscription_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_overdue_since timestamptz := (
+    select min(due_at)
+    from billing.invoices
+    where subscription_id = p_subscription_id
+      and status = 'open'
+      and due_at <= v_now
+  );
+begin
+  update billing.subscriptions
+  set status = case when v_overdue_since is null then 'active' else 'past_due' end,
+      past_due_since = v_overdue_since,
+      updated_at = v_now
+  where id = p_subscription_id
+    and status in ('active', 'past_due')
+    and past_due_since is distinct from v_overdue_since;
+end;
+$$;
+
+comment on function billing_private.settle_manual_subscription(uuid) is
+  'An invoiced subscription is past_due from when its oldest unpaid invoice was due, and active '
+  'from the moment none is.';
+
+
+create function billing_private.note_overdue_invoices(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_overdue uuid;
+  v_count bigint := 0;
+begin
+  for v_overdue in
+    select subscriptions.id
+    from billing.subscriptions
+    where subscriptions.manual_kind = 'invoiced'
+      and subscriptions.status = 'active'
+      and subscriptions.ended_at is null
+      and exists (
+        select
+        from billing.invoices
+        where invoices.subscription_id = subscriptions.id
+          and invoices.status = 'open'
+          and invoices.due_at <= billing_private.now()
+      )
+    limit p_limit
+    for update skip locked
+  loop
+    perform billing_private.settle_manual_subscription(v_overdue);
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.note_overdue_invoices(integer) is
+  'Marks invoiced subscriptions past_due whose invoice is unpaid beyond its terms. Returns how '
+  'many.';
+
+
+create function billing_private.record_payment(
+  p_invoice_id uuid,
+  p_amount_minor bigint,
+  p_method text,
+  p_reference text,
+  p_paid_at timestamptz
+)
+returns billing.invoices
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice billing.invoices := billing_private.lock_manual_invoice(p_invoice_id);
+  v_paid_at timestamptz := coalesce(p_paid_at, billing_private.now());
+begin
+  -- The same payment reported twice is one.
+  if exists (
+    select
+    from billing.payments
+    where invoice_id = p_invoice_id
+      and reference = p_reference
+  ) then
+    return v_invoice;
+  end if;
+  if v_invoice.status not in ('open', 'uncollectible') then
+    perform billing_private.fail('INVOICE_CLOSED', jsonb_build_object(
+      'invoice_id', p_invoice_id, 'from', v_invoice.status, 'to', 'paid'));
+  elsif p_amount_minor is null
+    or p_amount_minor not between 1 and v_invoice.amount_remaining_minor
+  then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'amount_minor', 'problem', 'must be from 1 to what remains to be paid',
+      'amount_remaining_minor', v_invoice.amount_remaining_minor));
+  end if;
+
+  insert into billing.payments (
+    account_id, invoice_id, method, reference, status, amount_minor, amount_received_minor,
+    currency, paid_at
+  )
+  values (
+    v_invoice.account_id, p_invoice_id, p_method, p_reference, 'succeeded', p_amount_minor,
+    p_amount_minor, v_invoice.currency, v_paid_at
+  );
+
+  update billing.invoices
+  set amount_paid_minor = amount_paid_minor + p_amount_minor,
+      amount_remaining_minor = amount_remaining_minor - p_amount_minor,
+      status = case when amount_remaining_minor = p_amount_minor then 'paid' else status end,
+      paid_at = case when amount_remaining_minor = p_amount_minor then v_paid_at end
+  where id = p_invoice_id
+  returning * into v_invoice;
+
+  perform billing_private.settle_manual_subscription(v_invoice.subscription_id);
+  return v_invoice;
+end;
+$$;
+
+comment on function billing_private.record_payment(uuid, bigint, text, text, timestamptz) is
+  'Books a payment that came outside Stripe on a manual subscription''s invoice; the last one '
+  'restores access in the same transaction.';
+
+
+create function billing_private.lock_manual_invoice(p_invoice_id uuid)
+returns billing.invoices
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice billing.invoices;
+begin
+  select * into v_invoice
+  from billing.invoices
+  where id = p_invoice_id
+    and subscription_id is not null;
+  if not found then
+    perform billing_private.fail('INVOICE_NOT_FOUND', jsonb_build_object(
+      'invoice_id', p_invoice_id));
+  end if;
+
+  perform billing_private.lock_account(v_invoice.account_id);
+  select * into strict v_invoice
+  from billing.invoices
+  where id = p_invoice_id
+  for update;
+  return v_invoice;
+end;
+$$;
+
+comment on function billing_private.lock_manual_invoice(uuid) is
+  'An invoice of a manual subscription, for a change nobody else makes meanwhile '
+  '(INVOICE_NOT_FOUND, 404, also for Stripe''s: those are changed at Stripe).';
+
+
+create function billing_private.close_invoice(
+  p_invoice_id uuid,
+  p_status text
+)
+returns billing.invoices
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice billing.invoices := billing_private.lock_manual_invoice(p_invoice_id);
+begin
+  if v_invoice.status = p_status then
+    return v_invoice; -- twice changes nothing more
+  elsif v_invoice.status <> 'open'
+    and (v_invoice.status, p_status) <> ('uncollectible', 'void')
+  then
+    perform billing_private.fail('INVOICE_CLOSED', jsonb_build_object(
+      'invoice_id', p_invoice_id, 'from', v_invoice.status, 'to', p_status));
+  elsif p_status = 'void' and v_invoice.amount_paid_minor > 0 then
+    perform billing_private.fail('INVOICE_CLOSED', jsonb_build_object(
+      'invoice_id', p_invoice_id, 'from', v_invoice.status, 'to', p_status,
+      'problem', 'a part of it is paid'));
+  end if;
+
+  update billing.invoices
+  set status = p_status,
+      voided_at = case when p_status = 'void' then billing_private.now() end,
+      marked_uncollectible_at = case
+        when p_status = 'uncollectible' then billing_private.now()
+        else marked_uncollectible_at
+      end
+  where id = p_invoice_id
+  returning * into v_invoice;
+
+  perform billing_private.settle_manual_subscription(v_invoice.subscription_id);
+  return v_invoice;
+end;
+$$;
+
+comment on function billing_private.close_invoice(uuid, text) is
+  'Voids a manual subscription''s invoice, or gives it up as uncollectible.';
+
+
+-- -----------------------------------------------------------------------------
+-- 27  proration
+-- -----------------------------------------------------------------------------
+
+create function billing_private.prorate(
+  p_amount_minor bigint,
+  p_period_start timestamptz,
+  p_period_end timestamptz,
+  p_at timestamptz
+)
+returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- Multiplied before it is divided, so that whole amounts stay whole.
+  return round(
+    p_amount_minor
+      * extract(epoch from p_period_end - least(greatest(p_at, p_period_start), p_period_end))
+      / extract(epoch from p_period_end - p_period_start));
+end;
+$$;
+
+comment on function billing_private.prorate(bigint, timestamptz, timestamptz, timestamptz) is
+$$The part of an amount that falls on what is left of its period, to the second, rounded to whole
+minor units. All times are absolute, so days of 23 and 25 hours count as what they are.
+The rule of Stripe's prorations (https://docs.stripe.com/billing/subscriptions/prorations).$$;
+
+
+create function billing_private.has_same_interval(
+  p_price_id uuid,
+  p_other_price_id uuid
+)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from billing.prices
+    join billing.prices as other using (billing_interval, interval_count)
+    where prices.id = p_price_id
+      and other.id = p_other_price_id
+  );
+end;
+$$;
+
+comment on function billing_private.has_same_interval(uuid, uuid) is
+  'True when two prices are paid for periods of the same length.';
+
+
+create function billing_private.lines_of_change(
+  p_subscription billing.subscriptions,
+  p_price_id uuid,
+  p_quantity bigint,
+  p_at timestamptz
+)
+returns setof billing_private.manual_line
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_before record;
+  v_after record;
+begin
+  if p_subscription.manual_kind is distinct from 'invoiced' then
+    return;
+  end if;
+  select prices.*, plans.name into v_before
+  from billing.prices
+  left join billing.plans on plans.id = prices.plan_id
+  where prices.id = p_subscription.price_id;
+  select prices.*, plans.name into v_after
+  from billing.prices
+  left join billing.plans on plans.id = prices.plan_id
+  where prices.id = p_price_id;
+
+  -- Metered prices are paid for afterwards: nothing is paid ahead, so nothing is given back.
+  if v_before.usage_type <> 'metered' then
+    return next row(
+      format('Unused time on %s', v_before.name),
+      -billing_private.prorate(
+        coalesce(v_before.unit_amount_minor, 0) * coalesce(p_subscription.quantity, 1),
+        p_subscription.current_period_start, p_subscription.current_period_end, p_at),
+      p_subscription.quantity, p_at, p_subscription.current_period_end, true);
+  end if;
+  if v_after.usage_type = 'metered' then
+    return;
+  elsif billing_private.has_same_interval(p_subscription.price_id, p_price_id) then
+    return next row(
+      format('Remaining time on %s', v_after.name),
+      billing_private.prorate(
+        coalesce(v_after.unit_amount_minor, 0) * coalesce(p_quantity, 1),
+        p_subscription.current_period_start, p_subscription.current_period_end, p_at),
+      p_quantity, p_at, p_subscription.current_period_end, true);
+  else
+    return next row(
+      v_after.name, coalesce(v_after.unit_amount_minor, 0) * coalesce(p_quantity, 1), p_quantity,
+      p_at,
+      (billing_private.period_at(
+        p_at,
+        billing_private.interval_of(v_after.billing_interval, v_after.interval_count),
+        p_at)).period_end,
+      false);
+  end if;
+end;
+$$;
+
+comment on function billing_private.lines_of_change(
+  billing.subscriptions, uuid, bigint, timestamptz
+) is
+  'What an invoiced subscription is charged and given back when its price or quantity changes '
+  'within a period. A period of another length begins anew.';
+
+
+-- -----------------------------------------------------------------------------
+-- 28  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -6058,7 +6568,18 @@ revoke all on function
   billing_private.sync_manual_items,
   billing_private.expire_manual_subscriptions,
   billing_private.apply_manual_changes,
-  billing_private.renew_manual_subscriptions
+  billing_private.renew_manual_subscriptions,
+  billing_private.next_invoice_number,
+  billing_private.invoice_manual_periods,
+  billing_private.write_manual_invoice,
+  billing_private.settle_manual_subscription,
+  billing_private.note_overdue_invoices,
+  billing_private.record_payment,
+  billing_private.lock_manual_invoice,
+  billing_private.close_invoice,
+  billing_private.prorate,
+  billing_private.has_same_interval,
+  billing_private.lines_of_change
 from public, anon, authenticated, service_role;
 
 revoke all on billing.plan_offers from public, anon, authenticated, service_role;

@@ -66,7 +66,12 @@ begin
     reason := 'past_due_grace';
   else
     -- A late renewal event locks nobody out; where an end is scheduled there is none to wait for.
-    valid_until := least(v_scheduled_end, p_item.current_period_end + p_plan.renewal_grace);
+    -- A manual subscription hears from nobody: it lasts until it is ended.
+    valid_until := least(v_scheduled_end, case
+      when p_subscription.provider = 'stripe'
+        then p_item.current_period_end + p_plan.renewal_grace
+      else 'infinity'
+    end);
     reason := case
       when v_scheduled_end is not null then 'ending'
       when p_subscription.status = 'past_due' then 'paid'

@@ -200,13 +200,14 @@ begin
   -- In this order: what ends or changes at a period end must not be renewed first.
   return billing_private.expire_manual_subscriptions(1000)
     + billing_private.apply_manual_changes(1000)
-    + billing_private.renew_manual_subscriptions(1000);
+    + billing_private.renew_manual_subscriptions(1000)
+    + billing_private.note_overdue_invoices(1000);
 end;
 $$;
 
 comment on function billing_private.task_apply_scheduled_changes() is
-  'Brings changes of manual subscriptions that were scheduled into force and rolls periods. At '
-  'Stripe, Stripe does both.';
+  'Brings changes of manual subscriptions that were scheduled into force, rolls and invoices '
+  'periods, and notes what is overdue. At Stripe, Stripe does all this.';
 
 
 -- -----------------------------------------------------------------------------

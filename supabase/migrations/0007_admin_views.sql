@@ -851,7 +851,10 @@ create function billing_private.grant_subscription(
   p_price_key text,
   p_reason text,
   p_ends_at timestamptz,
-  p_quantity bigint
+  p_quantity bigint,
+  p_kind text,
+  p_starts_at timestamptz,
+  p_payment_terms_days integer
 )
 returns setof billing.subscription_summary
 language plpgsql
@@ -861,24 +864,66 @@ set search_path = ''
 as $$
 declare
   v_account_id uuid;
+  v_price billing.prices;
   v_subscription_id uuid;
 begin
   perform billing_private.begin_admin_action(p_reason, 'grant_subscription', p_account_id::text);
   v_account_id := billing_private.require_account(p_account_id);
-  if p_ends_at <= billing_private.now() then
-    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
-      'field', 'ends_at', 'problem', 'must be in the future'));
-  elsif p_quantity is null or p_quantity < 1 then
-    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
-      'field', 'quantity', 'problem', 'must be at least 1'));
-  end if;
+  perform billing_private.require_grant_terms(
+    p_ends_at, p_quantity, p_kind, p_starts_at, p_payment_terms_days);
+  v_price := billing_private.offered_price(p_price_key);
 
   -- A statement of its own: within one, the summary would not see what was just started.
   v_subscription_id := billing_private.start_manual_subscription(
-    v_account_id, (billing_private.offered_price(p_price_key)).id, p_quantity, p_ends_at);
+    v_account_id, v_price.id, p_quantity, p_ends_at, p_kind, p_starts_at, p_payment_terms_days);
   return query select * from billing_private.summarize_subscription(v_subscription_id);
 end;
 $$;
+
+
+create function billing_private.require_grant_terms(
+  p_ends_at timestamptz,
+  p_quantity bigint,
+  p_kind text,
+  p_starts_at timestamptz,
+  p_payment_terms_days integer
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_refused record;
+begin
+  select field, problem into v_refused
+  from (values
+    ('manual_kind', 'must be complimentary, invoiced or gifted',
+      coalesce(p_kind not in ('complimentary', 'invoiced', 'gifted'), true)),
+    ('quantity', 'must be at least 1', coalesce(p_quantity < 1, true)),
+    ('ends_at', 'must be in the future', p_ends_at <= v_now),
+    ('ends_at', 'must be after the start', p_ends_at <= p_starts_at),
+    ('ends_at', 'a gift has an end', p_kind = 'gifted' and p_ends_at is null),
+    ('starts_at', 'must lie within a year of now',
+      p_starts_at not between v_now - interval '1 year' and v_now + interval '1 year'),
+    ('payment_terms_days', 'must be from 0 to 365', p_payment_terms_days not between 0 and 365),
+    ('payment_terms_days', 'are for invoiced subscriptions',
+      p_payment_terms_days is not null and p_kind <> 'invoiced')
+  ) as rules (field, problem, is_broken)
+  where is_broken
+  limit 1;
+  if found then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', v_refused.field, 'problem', v_refused.problem));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_grant_terms(
+  timestamptz, bigint, text, timestamptz, integer
+) is
+  'Refuses terms a manual subscription cannot have (VALIDATION_FAILED, 400).';
 
 
 create function billing_admin.grant_subscription(
@@ -886,7 +931,10 @@ create function billing_admin.grant_subscription(
   price_key text,
   reason text,
   ends_at timestamptz default null,
-  quantity bigint default 1
+  quantity bigint default 1,
+  manual_kind text default 'complimentary',
+  starts_at timestamptz default null,
+  payment_terms_days integer default null
 )
 returns setof billing.subscription_summary
 language sql
@@ -894,22 +942,155 @@ volatile
 set search_path = ''
 begin atomic
   select *
-  from billing_private.grant_subscription(account_id, price_key, reason, ends_at, quantity);
+  from billing_private.grant_subscription(
+    account_id, price_key, reason, ends_at, quantity, manual_kind, starts_at,
+    payment_terms_days);
 end;
 
-comment on function billing_admin.grant_subscription(uuid, text, text, timestamptz, bigint) is
-$$Starts a subscription that lives without Stripe: complimentary, invoiced or gifted.
+comment on function billing_admin.grant_subscription(
+  uuid, text, text, timestamptz, bigint, text, timestamptz, integer
+) is
+$$Starts a subscription that lives without Stripe.
 
-ends_at: when it ends; null to renew until canceled. The account cancels it and takes less of it
-with the usual RPCs; more of it is given by an admin or the service, with billing.change_plan().
+manual_kind: complimentary (free), gifted (free, for a term) or invoiced (an invoice for each
+period, which is paid with billing_admin.record_payment()).
+ends_at: when it ends; null to renew until canceled. starts_at: null for now, at most a year away;
+one that began in the past owes for what it has had. payment_terms_days: until an invoice is due,
+counted from the start of its period; 14 unless said.
+The account cancels it and takes less of it with the usual RPCs; more of it is given by an admin or
+the service, with billing.change_plan().
 
 Errors
-  VALIDATION_FAILED   400  no reason, an end in the past, a quantity below 1
+  VALIDATION_FAILED   400  no reason, or terms that cannot be
   PAYMENT_REQUIRED    402  the account owes an invoice
   NOT_AN_ADMIN        403  the caller is no administrator
   ACCOUNT_NOT_FOUND   404  neither an account nor a user has this id
   PRICE_NOT_FOUND     404  the price is not on offer
   ALREADY_SUBSCRIBED  409  the account has a running subscription$$;
+
+
+create function billing_private.admin_record_payment(
+  p_invoice_id uuid,
+  p_amount_minor bigint,
+  p_reason text,
+  p_reference text,
+  p_method text,
+  p_paid_at timestamptz
+)
+returns billing.invoices
+language plpgsql
+volatile
+security definer -- invoices are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason, 'record_payment', p_invoice_id::text);
+  if coalesce(btrim(p_reference), '') = '' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'reference', 'problem', 'is needed: it tells this payment from another'));
+  elsif p_paid_at > billing_private.now() then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'paid_at', 'problem', 'must not be in the future'));
+  end if;
+  return billing_private.record_payment(
+    p_invoice_id, p_amount_minor, p_method, btrim(p_reference), p_paid_at);
+end;
+$$;
+
+
+create function billing_admin.record_payment(
+  invoice_id uuid,
+  amount_minor bigint,
+  reason text,
+  reference text,
+  method text default 'bank_transfer',
+  paid_at timestamptz default null
+)
+returns billing.invoices
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_record_payment(
+    invoice_id, amount_minor, reason, reference, method, paid_at);
+end;
+
+comment on function billing_admin.record_payment(uuid, bigint, text, text, text, timestamptz) is
+$$Books a payment that came outside Stripe on the invoice of a manual subscription. Paying what was
+overdue restores access in the same transaction.
+
+amount_minor: in the invoice's currency, at most what remains. reference: what tells it from other
+payments; the same one twice is booked once. paid_at: null for now.
+
+Errors
+  VALIDATION_FAILED  400  no reason or reference, an amount that is not owed, a time in the future
+  NOT_AN_ADMIN       403  the caller is no administrator
+  INVOICE_NOT_FOUND  404  no manual subscription has this invoice
+  INVOICE_CLOSED     422  it is paid or void$$;
+
+
+create function billing_private.admin_close_invoice(
+  p_invoice_id uuid,
+  p_reason text,
+  p_action text,
+  p_status text
+)
+returns billing.invoices
+language plpgsql
+volatile
+security definer -- invoices are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason, p_action, p_invoice_id::text);
+  return billing_private.close_invoice(p_invoice_id, p_status);
+end;
+$$;
+
+
+create function billing_admin.void_invoice(
+  invoice_id uuid,
+  reason text
+)
+returns billing.invoices
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_close_invoice(invoice_id, reason, 'void_invoice', 'void');
+end;
+
+comment on function billing_admin.void_invoice(uuid, text) is
+$$Declares the invoice of a manual subscription void: it was never owed.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  INVOICE_NOT_FOUND  404  no manual subscription has this invoice
+  INVOICE_CLOSED     422  it is paid, or a part of it$$;
+
+
+create function billing_admin.write_off_invoice(
+  invoice_id uuid,
+  reason text
+)
+returns billing.invoices
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_close_invoice(
+    invoice_id, reason, 'write_off_invoice', 'uncollectible');
+end;
+
+comment on function billing_admin.write_off_invoice(uuid, text) is
+$$Gives the invoice of a manual subscription up as uncollectible; it may still be paid.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  INVOICE_NOT_FOUND  404  no manual subscription has this invoice
+  INVOICE_CLOSED     422  it is paid or void$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -1409,7 +1590,13 @@ revoke all on function
   billing_private.revoke_entitlement,
   billing_admin.revoke_entitlement,
   billing_private.grant_subscription,
+  billing_private.require_grant_terms,
   billing_admin.grant_subscription,
+  billing_private.admin_record_payment,
+  billing_admin.record_payment,
+  billing_private.admin_close_invoice,
+  billing_admin.void_invoice,
+  billing_admin.write_off_invoice,
   billing_private.admin_correct_entitlements,
   billing_admin.correct_entitlements,
   billing_private.replay_event,
@@ -1486,6 +1673,11 @@ grant execute on function
   billing_admin.grant_entitlement,
   billing_admin.revoke_entitlement,
   billing_admin.grant_subscription,
+  billing_private.admin_record_payment,
+  billing_admin.record_payment,
+  billing_private.admin_close_invoice,
+  billing_admin.void_invoice,
+  billing_admin.write_off_invoice,
   billing_admin.correct_entitlements,
   billing_admin.replay_event,
   billing_admin.discard_event,

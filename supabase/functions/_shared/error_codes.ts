@@ -23,6 +23,11 @@ export const errorCodes = {
     status: 422,
     message: "the subscription cannot go from its state to the one asked for",
   },
+  INVOICE_CLOSED: {
+    status: 422,
+    message: "the invoice cannot go from its state to the one asked for",
+  },
+  INVOICE_NOT_FOUND: { status: 404, message: "there is no such invoice" },
   LEASE_LOST: { status: 409, message: "the command is no longer leased to this worker" },
   METHOD_NOT_ALLOWED: { status: 405, message: "this method is not allowed here" },
   NOT_AN_ADMIN: { status: 403, message: "this needs a billing administrator" },

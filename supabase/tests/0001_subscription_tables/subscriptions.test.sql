@@ -45,8 +45,8 @@ select throws_ok(
 );
 
 prepare add_manual(text, text, text, timestamptz) as
-insert into billing.subscriptions (provider, account_id, price_id, status, ended_at)
-values ('manual', md5($1)::uuid, md5($2)::uuid, $3, $4);
+insert into billing.subscriptions (provider, manual_kind, account_id, price_id, status, ended_at)
+values ('manual', 'complimentary', md5($1)::uuid, md5($2)::uuid, $3, $4);
 
 select lives_ok(
   $$ execute add_manual('ann', 'plus_monthly', 'active', null) $$,

@@ -155,8 +155,8 @@ select is(
 -- ---- the service: what is stored and set aside ------------------------------
 
 select is(
-  tests.deliver('evt_other', 'radar.early_fraud_warning.created', '2026-01-10',
-    '{"id": "issfr_1", "object": "radar.early_fraud_warning"}'),
+  tests.deliver('evt_other', 'issuing_card.created', '2026-01-10',
+    '{"id": "ic_1", "object": "issuing.card"}'),
   'ignored',
   'D9: an event of a type nobody handles is accepted'
 );

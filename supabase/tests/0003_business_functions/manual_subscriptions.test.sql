@@ -88,8 +88,8 @@ select throws_ok(
 );
 select throws_ok(
   $$
-    insert into billing.subscriptions (account_id, provider, status, price_id)
-    values (md5('ann')::uuid, 'manual', 'active', md5('plus_monthly')::uuid)
+    insert into billing.subscriptions (account_id, provider, manual_kind, status, price_id)
+    values (md5('ann')::uuid, 'manual', 'gifted', 'active', md5('plus_monthly')::uuid)
   $$,
   '23505',
   'duplicate key value violates unique constraint "subscriptions_one_manual_idx"',

@@ -21,7 +21,7 @@ select row_eq(
   row(
     md5('ann')::uuid, 'manual'::text, 'active'::text, 'plus'::text, 'plus'::text,
     'plus_monthly'::text, 1::bigint, '2026-01-31 10:00'::timestamptz,
-    '2026-02-28 10:00'::timestamptz, null::timestamptz, '2026-02-28 13:00'::timestamptz),
+    '2026-02-28 10:00'::timestamptz, null::timestamptz, null::timestamptz),
   'a granted subscription begins now, and renews until it is canceled'
 );
 select ok(

@@ -37,7 +37,7 @@ $$;
 -- ---- an empty backlog -------------------------------------------------------
 
 select tests.subscribe('ann');
-select tests.deliver('evt_odd', 'radar.early_fraud_warning.created', '2026-01-10',
+select tests.deliver('evt_odd', 'issuing_card.created', '2026-01-10',
   '{"id": "issfr_1", "object": "radar.early_fraud_warning"}');
 select tests.sign_in('ada');
 select is_empty(

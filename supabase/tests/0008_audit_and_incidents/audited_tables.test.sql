@@ -10,12 +10,12 @@ insert into billing.plans (id, key, name) values (md5('bed')::uuid, 'bed', 'Bed'
 insert into billing.accounts (id) values (md5('ann')::uuid);
 insert into billing.prices (id, key, plan_id, currency, billing_interval)
 values (md5('bed_monthly')::uuid, 'bed_monthly', md5('bed')::uuid, 'usd', 'month');
-insert into billing.subscriptions (id, account_id, provider, status, price_id)
-values (md5('sub')::uuid, md5('ann')::uuid, 'manual', 'active', md5('bed_monthly')::uuid);
+insert into billing.subscriptions (id, account_id, provider, manual_kind, status, price_id)
+values (md5('sub')::uuid, md5('ann')::uuid, 'manual', 'complimentary', 'active', md5('bed_monthly')::uuid);
 insert into billing.invoices
   (id, account_id, currency, subtotal_minor, total_minor, amount_due_minor, amount_paid_minor,
-    amount_remaining_minor)
-values (md5('invoice')::uuid, md5('ann')::uuid, 'usd', 1, 1, 1, 0, 1);
+    amount_remaining_minor, stripe_invoice_id)
+values (md5('invoice')::uuid, md5('ann')::uuid, 'usd', 1, 1, 1, 0, 1, 'in_0');
 
 -- For each table: a row to add, its key and account, a column to change, from what to what.
 create temporary table rows (
@@ -58,8 +58,8 @@ insert into rows values
     $$md5('di')::uuid, md5('ann')::uuid, 'di_1', 'NAP'$$,
     md5('di')::uuid, 'ann', 'stripe_coupon_id', 'NAP', 'SIESTA'),
   ('billing.invoices', 'id, account_id, number, currency, subtotal_minor, total_minor, '
-    'amount_due_minor, amount_paid_minor, amount_remaining_minor',
-    $$md5('in_1')::uuid, md5('ann')::uuid, '1', 'usd', 1, 1, 1, 0, 1$$,
+    'amount_due_minor, amount_paid_minor, amount_remaining_minor, stripe_invoice_id',
+    $$md5('in_1')::uuid, md5('ann')::uuid, '1', 'usd', 1, 1, 1, 0, 1, 'in_1'$$,
     md5('in_1')::uuid, 'ann', 'number', '1', '2'),
   ('billing.invoice_lines', 'id, invoice_id, description, amount_minor, currency',
     $$md5('il')::uuid, md5('invoice')::uuid, 'a bed', 1, 'usd'$$,

@@ -103,8 +103,10 @@ select set_eq(
     'billing_admin.discard_events(text,text,text,'
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_admin.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
-    'billing_admin.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_admin.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
+      'timestamp with time zone,integer)',
     'billing_admin.note_incident(uuid,text)',
+    'billing_admin.record_payment(uuid,bigint,text,text,text,timestamp with time zone)',
     'billing_admin.remove_administrator(uuid,text)',
     'billing_admin.replay_event(text,text)',
     'billing_admin.replay_events(text,text,text,'
@@ -114,7 +116,9 @@ select set_eq(
     'billing_admin.retry_command(uuid,text)',
     'billing_admin.revoke_entitlement(uuid,text)',
     'billing_admin.run_task(text,text)',
-    'billing_admin.set_stripe_livemode(boolean,text)'
+    'billing_admin.set_stripe_livemode(boolean,text)',
+    'billing_admin.void_invoice(uuid,text)',
+    'billing_admin.write_off_invoice(uuid,text)'
   ],
   'exactly these RPCs are callable by signed-in users'
 );
@@ -133,6 +137,7 @@ select set_eq(
     'billing_private.admin_audit_log()',
     'billing_private.admin_audit_of_account(uuid)',
     'billing_private.admin_command_backlog()',
+    'billing_private.admin_close_invoice(uuid,text,text,text)',
     'billing_private.admin_correct_entitlements(text,uuid)',
     'billing_private.admin_critical_issues()',
     'billing_private.admin_entitlement_drift()',
@@ -140,6 +145,7 @@ select set_eq(
     'billing_private.admin_incident_timeline()',
     'billing_private.admin_incidents()',
     'billing_private.admin_problem_accounts()',
+    'billing_private.admin_record_payment(uuid,bigint,text,text,text,timestamp with time zone)',
     'billing_private.admin_run_task(text,text)',
     'billing_private.admin_subscription_overview()',
     'billing_private.admin_system_health()',
@@ -153,7 +159,8 @@ select set_eq(
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
-    'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
+      'timestamp with time zone,integer)',
     'billing_private.my_account_ids()',
     'billing_private.my_subscription(uuid)',
     'billing_private.now()',
@@ -235,6 +242,7 @@ select set_eq(
     'billing_private.admin_audit_log()',
     'billing_private.admin_audit_of_account(uuid)',
     'billing_private.admin_command_backlog()',
+    'billing_private.admin_close_invoice(uuid,text,text,text)',
     'billing_private.admin_correct_entitlements(text,uuid)',
     'billing_private.admin_critical_issues()',
     'billing_private.admin_entitlement_drift()',
@@ -242,6 +250,7 @@ select set_eq(
     'billing_private.admin_incident_timeline()',
     'billing_private.admin_incidents()',
     'billing_private.admin_problem_accounts()',
+    'billing_private.admin_record_payment(uuid,bigint,text,text,text,timestamp with time zone)',
     'billing_private.admin_run_task(text,text)',
     'billing_private.admin_subscription_overview()',
     'billing_private.admin_system_health()',
@@ -257,7 +266,8 @@ select set_eq(
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
-    'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
+      'timestamp with time zone,integer)',
     'billing_private.ingest_stripe_event(text)',
     'billing_private.ingest_stripe_events(text[])',
     'billing_private.is_admin()',

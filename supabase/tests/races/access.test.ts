@@ -166,8 +166,10 @@ describe("an administrator who works while Stripe delivers", () => {
         returning id
       ),
       subscribed as (
-        insert into billing.subscriptions (account_id, provider, status, price_id, started_at)
-        select id, 'manual', 'active', md5('price basic')::uuid, '2026-01-10' from made
+        insert into billing.subscriptions (
+          account_id, provider, manual_kind, status, price_id, started_at
+        )
+        select id, 'manual', 'complimentary', 'active', md5('price basic')::uuid, '2026-01-10' from made
         returning id
       )
       insert into billing.subscription_items
