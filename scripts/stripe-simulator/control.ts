@@ -123,6 +123,58 @@ const commands: Command[] = [
   },
   {
     method: "POST",
+    path: "/_control/charges/:id/dispute",
+    about: "The customer's bank disputes a charge: ?reason=fraudulent&kind=chargeback|inquiry.",
+    run: (simulator, values, id) =>
+      simulator.disputeCharge(
+        id,
+        defined({
+          reason: text(values, "reason"),
+          kind: text(values, "kind") === "inquiry" ? ("inquiry" as const) : undefined,
+        }),
+      ),
+  },
+  {
+    method: "POST",
+    path: "/_control/charges/:id/warn",
+    about: "An early fraud warning comes for a charge.",
+    run: (simulator, _values, id) => simulator.warnOfFraud(id),
+  },
+  {
+    method: "POST",
+    path: "/_control/disputes/:id/close",
+    about: "The bank decides: ?outcome=won|lost|warning_closed.",
+    run: (simulator, values, id) =>
+      simulator.closeDispute(id, oneOf(values, "outcome", ["won", "lost", "warning_closed"])),
+  },
+  {
+    method: "POST",
+    path: "/_control/refunds/:id/fail",
+    about: "A refund fails, even one that had succeeded.",
+    run: (simulator, _values, id) => simulator.failRefund(id),
+  },
+  {
+    method: "POST",
+    path: "/_control/rules",
+    about:
+      "Billing settings: ?afterLastRetry=cancel|unpaid|past_due&retryAfter=<seconds>,<seconds>&finalizeAfter=<seconds>.",
+    run(simulator, values) {
+      const waits = text(values, "retryAfter");
+      return simulator.setRules(
+        defined({
+          afterLastRetry:
+            values["afterLastRetry"] === undefined
+              ? undefined
+              : oneOf(values, "afterLastRetry", ["cancel", "past_due", "unpaid"]),
+          retryAfter:
+            waits === undefined ? undefined : waits.split(",").filter(Boolean).map(Number),
+          finalizeAfter: number(values, "finalizeAfter"),
+        }),
+      );
+    },
+  },
+  {
+    method: "POST",
     path: "/_control/api/fail",
     about:
       "The next API requests fail: ?when=before|after&status=500&code=lock_timeout&times=1&path=/v1/….",
@@ -206,6 +258,12 @@ function destination(now: number, values: Values): number {
 function text(values: Values, name: string): string | undefined {
   const value = values[name];
   return value === undefined ? undefined : String(value);
+}
+
+function oneOf<const T extends string>(values: Values, name: string, allowed: T[]): T {
+  const found = allowed.find((candidate) => candidate === values[name]);
+  if (found === undefined) throw new Error(`${name} must be one of ${allowed.join(", ")}.`);
+  return found;
 }
 
 function number(values: Values, name: string): number | undefined {

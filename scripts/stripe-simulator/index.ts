@@ -22,6 +22,14 @@ import {
 } from "./objects/checkout_sessions.ts";
 import { createPrice, type NewPrice } from "./objects/prices.ts";
 import { createProduct, type ProductEdit } from "./objects/products.ts";
+import {
+  closeDispute,
+  disputeCharge,
+  warnOfFraud,
+  type DisputeKind,
+  type DisputeOutcome,
+} from "./objects/disputes.ts";
+import { failRefund } from "./objects/payments.ts";
 import { findTestCard } from "./objects/test_cards.ts";
 import { createPages } from "./pages.ts";
 import { createSimulation, type BillingRules } from "./simulation.ts";
@@ -86,6 +94,17 @@ export interface StripeSimulator {
   ): Promise<CheckoutOutcome>;
   /** The next charges are declined, whatever the card; decline code `generic_decline` unless said. */
   failNextPayments(count: number, declineCode?: string): void;
+  /** What the customer's bank does to a charge; resolves when its webhooks are delivered. */
+  disputeCharge(
+    charge: string,
+    options?: { reason?: string; kind?: DisputeKind },
+  ): Promise<Stripe.Dispute>;
+  closeDispute(dispute: string, outcome: DisputeOutcome): Promise<Stripe.Dispute>;
+  warnOfFraud(charge: string): Promise<Stripe.Radar.EarlyFraudWarning>;
+  /** A refund that seemed to have gone through fails. */
+  failRefund(refund: string): Promise<Stripe.Refund>;
+  /** How the account's billing is set up from now on. */
+  setRules(rules: Partial<BillingRules>): BillingRules;
   /** Adds a product or price under an id of the caller's choosing; one that is there already stays as it is. */
   addProduct(product: ProductEdit & { id: string; name: string }): Stripe.Product;
   addPrice(price: NewPrice & { id: string }): Stripe.Price;
@@ -176,7 +195,9 @@ export async function createStripeSimulator({
     return walk;
   }
 
-  async function whenDelivered<T>(outcome: T): Promise<T> {
+  /** Acts, and waits for the webhooks of it, within reason. */
+  async function whenDelivered<T>(act: () => T): Promise<T> {
+    const outcome = act();
     runDue();
     let timer: NodeJS.Timeout | undefined;
     const patience = new Promise<void>((resolve) => {
@@ -202,11 +223,30 @@ export async function createStripeSimulator({
     async pay(sessionId, { card = "4242424242424242", promotionCode } = {}) {
       const session = simulation.store.sessions.require(sessionId);
       if (promotionCode !== undefined) enterPromotionCode(simulation, session, promotionCode);
-      return whenDelivered(payCheckout(simulation, session, requireCard(card)));
+      return whenDelivered(() => payCheckout(simulation, session, requireCard(card)));
     },
     failNextPayments(count, declineCode = "generic_decline") {
       for (let n = 0; n < count; n += 1) simulation.forcedDeclines.push(declineCode);
     },
+    disputeCharge: (charge, options) =>
+      whenDelivered(() =>
+        disputeCharge(simulation, simulation.store.charges.require(charge), options),
+      ),
+    closeDispute: (id, outcome) =>
+      whenDelivered(() => {
+        const dispute = simulation.store.disputes.require(id);
+        closeDispute(simulation, dispute, outcome);
+        return dispute;
+      }),
+    warnOfFraud: (charge) =>
+      whenDelivered(() => warnOfFraud(simulation, simulation.store.charges.require(charge))),
+    failRefund: (id) =>
+      whenDelivered(() => {
+        const refund = simulation.store.refunds.require(id);
+        failRefund(simulation, refund);
+        return refund;
+      }),
+    setRules: (changes) => Object.assign(simulation.rules, changes),
     addProduct: (product) =>
       simulation.store.products.get(product.id) ?? createProduct(simulation, product),
     addPrice: (price) => simulation.store.prices.get(price.id) ?? createPrice(simulation, price),

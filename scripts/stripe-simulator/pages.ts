@@ -9,7 +9,7 @@ import type { HttpAnswer, Section } from "./http/server.ts";
 import { lineItemsOf, productName } from "./objects/checkout_line_items.ts";
 import { enterPromotionCode, payCheckout } from "./objects/checkout_sessions.ts";
 import { payInvoice } from "./objects/invoices.ts";
-import { declineMessages } from "./objects/payment_methods.ts";
+import { declineDetails } from "./objects/declines.ts";
 import {
   cancelInPortal,
   confirmInPortal,
@@ -25,8 +25,8 @@ import { change, idOf, type Simulation } from "./simulation.ts";
 
 export interface PagesDeps {
   simulation: Simulation;
-  /** Waits for webhooks, within reason, before the browser goes on. */
-  whenDelivered: <T>(outcome: T) => Promise<T>;
+  /** Acts, then waits for webhooks, within reason, before the browser goes on. */
+  whenDelivered: <T>(act: () => T) => Promise<T>;
 }
 
 interface PageRequest {
@@ -48,8 +48,8 @@ export function createPages({ simulation, whenDelivered }: PagesDeps): Section {
       if (ids === null) continue;
       try {
         const form = new URLSearchParams(body);
-        const answer = show(simulation, { id: ids[0] ?? "", method, url, form });
-        return method === "POST" ? await whenDelivered(answer) : answer;
+        const answer = () => show(simulation, { id: ids[0] ?? "", method, url, form });
+        return method === "POST" ? await whenDelivered(answer) : answer();
       } catch (error) {
         if (!(error instanceof StripeApiError)) throw error;
         return html(error.status, "Not possible", `<p>${escape(error.message)}</p>`);
@@ -69,7 +69,7 @@ function checkoutPage(simulation: Simulation, { id, method, form }: PageRequest)
   } else if (method === "POST" && session.status === "open") {
     const outcome = payCheckout(simulation, session, cardNamed(form.get("card")));
     if (outcome.complete) return redirect(outcome.redirectTo);
-    notice = declineMessages[outcome.declineCode] ?? "Your card was declined.";
+    notice = declineDetails(outcome.declineCode).message;
   }
   if (session.status !== "open") {
     return html(

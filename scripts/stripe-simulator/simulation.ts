@@ -103,6 +103,8 @@ const updateEvents: Record<string, Stripe.Event.Type> = {
   invoice: "invoice.updated",
   charge: "charge.updated",
   refund: "refund.updated",
+  dispute: "charge.dispute.updated",
+  credit_note: "credit_note.updated",
 };
 
 /**

@@ -100,6 +100,9 @@ export function createStore() {
     invoicePayments: new Collection<Stripe.InvoicePayment>("invoice payment"),
     paymentIntents: new Collection<Stripe.PaymentIntent>("payment_intent"),
     charges: new Collection<Stripe.Charge>("charge"),
+    disputes: new Collection<Stripe.Dispute>("dispute"),
+    earlyFraudWarnings: new Collection<Stripe.Radar.EarlyFraudWarning>("early fraud warning"),
+    creditNotes: new Collection<Stripe.CreditNote>("credit note"),
     refunds: new Collection<Stripe.Refund>("refund"),
     events: new Collection<Stripe.Event>("event"),
   };

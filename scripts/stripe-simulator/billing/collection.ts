@@ -1,13 +1,8 @@
 /** Collects invoices, and moves their subscription to what the outcome means. */
 import type Stripe from "stripe";
 import { invalidRequest } from "../errors.ts";
-import {
-  cancelPayment,
-  decline,
-  defaultPayment,
-  hardDeclines,
-  succeed,
-} from "../objects/payments.ts";
+import { hardDeclines } from "../objects/declines.ts";
+import { cancelPayment, decline, defaultPayment, succeed } from "../objects/payments.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { endSubscription } from "./ending.ts";
 import { finalizeInvoice, stopCollecting, subscriptionOf, voidInvoice } from "./invoicing.ts";
@@ -92,7 +87,7 @@ export function collect(
 
   if (verdict.paid) {
     succeed(simulation, intent, verdict.method);
-    markPaid(simulation, invoice, { money: true });
+    markPaid(simulation, invoice, { money: true, counts: request.attempt === "automatic" });
   } else {
     if (!pointless) decline(simulation, intent, verdict.method, verdict.declineCode);
     fail(simulation, invoice, request, verdict.declineCode);
@@ -104,7 +99,7 @@ export function collect(
 export function markPaid(
   simulation: Simulation,
   invoice: Stripe.Invoice,
-  { money = false, outOfBand = false } = {},
+  { money = false, counts = false, outOfBand = false } = {},
 ): void {
   const { store, now, emit } = simulation;
   const waiting = defaultPayment(simulation, invoice);
@@ -125,7 +120,7 @@ export function markPaid(
       if (outOfBand) invoice.amount_paid_off_stripe = invoice.amount_due;
       invoice.amount_remaining = 0;
       invoice.attempted = true;
-      if (money && invoice.attempt_count === 0) invoice.attempt_count = 1;
+      if (counts || (money && invoice.attempt_count === 0)) invoice.attempt_count += 1;
       invoice.auto_advance = false;
       invoice.next_payment_attempt = null;
       invoice.status_transitions.paid_at = now();

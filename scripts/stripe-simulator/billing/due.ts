@@ -1,6 +1,8 @@
 /** What time alone makes happen, and when. */
 import type Stripe from "stripe";
 import { advanceSchedule } from "../objects/subscription_schedules.ts";
+import { lapseDispute } from "../objects/disputes.ts";
+import { refundDue } from "../objects/payments.ts";
 import { expireSession } from "../objects/checkout_sessions.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import {
@@ -36,6 +38,8 @@ export function nextDue(
     ...store.schedules.all().flatMap((schedule) => phases(simulation, schedule)),
     ...store.subscriptions.all().flatMap((subscription) => cycles(simulation, subscription)),
     ...store.invoices.all().flatMap((invoice) => collections(simulation, invoice, mayFinalize)),
+    ...store.refunds.all().flatMap((refund) => refundDue(simulation, refund) ?? []),
+    ...store.disputes.all().flatMap((dispute) => deadlines(simulation, dispute)),
     ...store.sessions.all().flatMap((session) => expirations(simulation, session)),
   ];
   let earliest: DueWork | undefined;
@@ -234,6 +238,14 @@ function postpone(simulation: Simulation, invoice: Stripe.Invoice): void {
     );
     invoice.next_payment_attempt = invoice.automatically_finalizes_at;
   });
+}
+
+function deadlines(simulation: Simulation, dispute: Stripe.Dispute): DueWork[] {
+  const waits = ["needs_response", "warning_needs_response"].includes(dispute.status);
+  const { due_by } = dispute.evidence_details;
+  return waits && due_by !== null
+    ? [{ at: due_by, run: () => lapseDispute(simulation, dispute) }]
+    : [];
 }
 
 function expirations(simulation: Simulation, session: Stripe.Checkout.Session): DueWork[] {

@@ -1,7 +1,7 @@
 /** Changes of a running subscription: plan, quantity, items, with their prorations. */
 import type Stripe from "stripe";
 import { invalidRequest, noSuch } from "../errors.ts";
-import { cardDeclined } from "../objects/payment_methods.ts";
+import { cardDeclined } from "../objects/declines.ts";
 import { planOf, recurrence, subscribablePrice } from "../objects/prices.ts";
 import { productName } from "../objects/checkout_line_items.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";

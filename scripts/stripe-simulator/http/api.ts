@@ -3,7 +3,9 @@ import { randomBytes } from "node:crypto";
 import { StripeApiError } from "../errors.ts";
 import { checkoutRoutes } from "../objects/checkout_sessions.ts";
 import { couponRoutes, promotionCodeRoutes } from "../objects/coupons.ts";
+import { creditNoteRoutes } from "../objects/credit_notes.ts";
 import { customerRoutes } from "../objects/customers.ts";
+import { disputeRoutes } from "../objects/disputes.ts";
 import { eventRoutes } from "../objects/events.ts";
 import { invoiceRoutes } from "../objects/invoices.ts";
 import { paymentMethodRoutes, setupIntentRoutes } from "../objects/payment_methods.ts";
@@ -33,6 +35,8 @@ const routes: Route[] = [
   ...scheduleRoutes,
   ...invoiceRoutes,
   ...paymentRoutes,
+  ...disputeRoutes,
+  ...creditNoteRoutes,
   ...eventRoutes,
 ];
 

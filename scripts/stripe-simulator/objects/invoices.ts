@@ -27,7 +27,8 @@ import {
 import { previewCreation, previewUpdate } from "../billing/preview.ts";
 import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
-import { cardDeclined, usablePaymentMethod } from "./payment_methods.ts";
+import { cardDeclined } from "./declines.ts";
+import { usablePaymentMethod } from "./payment_methods.ts";
 import { defaultPayment } from "./payments.ts";
 import { subscribablePrice } from "./prices.ts";
 import { scheduleEnd, trialEndOf } from "./subscriptions.ts";
@@ -64,7 +65,6 @@ export function payInvoice(
   if (verdict.method === undefined) {
     throw invalidRequest(
       "There is no `default_payment_method` set on this Customer or Invoice. Please set one, or pass a `payment_method`.",
-      { code: "invoice_payment_intent_requires_action" },
     );
   }
   const intent = defaultPayment(simulation, invoice)?.intent;

@@ -4,6 +4,7 @@ import { invalidRequest, noSuch, StripeApiError } from "../errors.ts";
 import { flag, hash, metadata, oneOf, range, required, text, unsettable } from "../http/params.ts";
 import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
+import { cardDeclined } from "./declines.ts";
 import { findTestCard, isCardToken, type TestCard } from "./test_cards.ts";
 
 export function createPaymentMethod(
@@ -111,25 +112,6 @@ function detachPaymentMethod(simulation: Simulation, method: Stripe.PaymentMetho
   const previous = { customer: method.customer };
   method.customer = null;
   emit("payment_method.detached", method, previous);
-}
-
-export const declineMessages: Record<string, string> = {
-  generic_decline: "Your card was declined.",
-  insufficient_funds: "Your card has insufficient funds.",
-  authentication_required: "Your card was declined. This transaction requires authentication.",
-};
-
-export function cardDeclined(
-  declineCode: string,
-  details: Partial<StripeApiError["body"]> = {},
-): StripeApiError {
-  return new StripeApiError(402, {
-    type: "card_error",
-    code: declineCode === "authentication_required" ? declineCode : "card_declined",
-    decline_code: declineCode,
-    message: declineMessages[declineCode] ?? "Your card was declined.",
-    ...details,
-  });
 }
 
 export const paymentMethodRoutes = [

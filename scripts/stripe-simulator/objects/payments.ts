@@ -1,10 +1,13 @@
 /** Payment intents, charges, refunds and the invoice payments that tie them to invoices. */
 import type Stripe from "stripe";
+import { days } from "../billing/periods.ts";
 import { invalidRequest } from "../errors.ts";
 import { hash, metadata, natural, oneOf, range, text } from "../http/params.ts";
 import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
-import { declineMessages } from "./payment_methods.ts";
+import { declineDetails } from "./declines.ts";
+import { disputeCharge, warnOfFraud } from "./disputes.ts";
+import type { TestCard } from "./test_cards.ts";
 
 export interface NewPaymentIntent {
   amount: number;
@@ -143,6 +146,20 @@ export function succeed(
   intent.next_action = null;
   simulation.emit("charge.succeeded", charge);
   simulation.emit("payment_intent.succeeded", intent);
+  followUp(simulation, charge, simulation.store.cards.get(method.id)?.afterwards);
+}
+
+/** What Stripe's test cards for fraud do once their charge went through. */
+function followUp(
+  simulation: Simulation,
+  charge: Stripe.Charge,
+  afterwards: TestCard["afterwards"],
+): void {
+  if (afterwards === "warned") warnOfFraud(simulation, charge);
+  if (afterwards === "disputed") disputeCharge(simulation, charge);
+  if (afterwards === "inquired") {
+    disputeCharge(simulation, charge, { kind: "inquiry", reason: "product_not_received" });
+  }
 }
 
 /** A charge that was declined, or one that waits for the customer to authenticate. */
@@ -163,9 +180,11 @@ export function decline(
   intent.last_payment_error = {
     type: "card_error",
     charge: charge.id,
-    code: needsCustomer ? "authentication_required" : "card_declined",
+    code: charge.failure_code ?? undefined,
     decline_code: declineCode,
     advice_code: charge.outcome?.advice_code ?? undefined,
+    network_advice_code: charge.outcome?.network_advice_code ?? undefined,
+    network_decline_code: charge.outcome?.network_decline_code ?? undefined,
     message: charge.failure_message ?? undefined,
     payment_method: method,
   };
@@ -178,19 +197,6 @@ export function decline(
   simulation.emit("payment_intent.payment_failed", intent);
 }
 
-/** Declines after which the same card must not be tried again. */
-export const hardDeclines = new Set([
-  "authentication_required",
-  "highest_risk_level",
-  "incorrect_number",
-  "lost_card",
-  "pickup_card",
-  "revocation_of_all_authorizations",
-  "revocation_of_authorization",
-  "stolen_card",
-  "transaction_not_allowed",
-]);
-
 function createCharge(
   { store, newId, now }: Simulation,
   intent: Stripe.PaymentIntent,
@@ -199,12 +205,7 @@ function createCharge(
 ): Stripe.Charge {
   const card = method.card;
   const paid = declineCode === null;
-  const adviceCode =
-    declineCode === "authentication_required"
-      ? "confirm_card_data"
-      : hardDeclines.has(declineCode ?? "")
-        ? "do_not_try_again"
-        : "try_again_later";
+  const refusal = declineCode === null ? null : declineDetails(declineCode, card?.brand);
   return store.charges.add({
     id: newId("ch"),
     object: "charge",
@@ -224,16 +225,16 @@ function createCharge(
     description: intent.description,
     disputed: false,
     failure_balance_transaction: null,
-    failure_code: paid ? null : "card_declined",
-    failure_message: paid ? null : (declineMessages[declineCode] ?? "Your card was declined."),
+    failure_code: refusal?.code ?? null,
+    failure_message: refusal?.message ?? null,
     fraud_details: {},
     livemode: false,
     metadata: {},
     on_behalf_of: null,
     outcome: {
-      advice_code: paid ? null : adviceCode,
-      network_advice_code: null,
-      network_decline_code: null,
+      advice_code: refusal?.adviceCode ?? null,
+      network_advice_code: refusal?.networkAdviceCode ?? null,
+      network_decline_code: refusal?.networkDeclineCode ?? null,
       network_status: paid ? "approved_by_network" : "declined_by_network",
       reason: declineCode,
       risk_level: "normal",
@@ -285,7 +286,7 @@ function createCharge(
 
 const refundReasons = oneOf("duplicate", "fraudulent", "requested_by_customer");
 
-function createRefund(
+export function createRefund(
   simulation: Simulation,
   charge: Stripe.Charge,
   amount: number,
@@ -307,6 +308,7 @@ function createRefund(
       { param: "amount" },
     );
   }
+  const afterwards = store.cards.get(charge.payment_method ?? "")?.afterwards;
   const refund = store.refunds.add({
     id: newId("re"),
     object: "refund",
@@ -331,9 +333,10 @@ function createRefund(
     reason: details.reason,
     receipt_number: null,
     source_transfer_reversal: null,
-    status: "succeeded",
+    status: afterwards === "refund_takes_time" ? "pending" : "succeeded",
     transfer_reversal: null,
   });
+  if (afterwards === "refund_takes_time") refund.pending_reason = "processing";
   emit("refund.created", refund);
   charge.amount_refunded += amount;
   charge.refunded = charge.amount_refunded === charge.amount;
@@ -342,6 +345,64 @@ function createRefund(
     ...(charge.refunded ? { refunded: false } : {}),
   });
   return refund;
+}
+
+/** Refunds of certain test cards are settled, or fail, this long after they were made. */
+const refundsTake = days(1);
+
+/** Refunds whose fate time decides: pending ones succeed, and those of one test card come back. */
+export function refundDue(
+  simulation: Simulation,
+  refund: Stripe.Refund,
+): { at: number; run: () => void } | undefined {
+  const charge = simulation.store.charges.get(idOf(refund.charge) ?? "");
+  const afterwards = simulation.store.cards.get(charge?.payment_method ?? "")?.afterwards;
+  const at = refund.created + refundsTake;
+  if (refund.status === "pending") return { at, run: () => settleRefund(simulation, refund) };
+  if (refund.status === "succeeded" && afterwards === "refund_fails") {
+    return { at, run: () => failRefund(simulation, refund) };
+  }
+  return undefined;
+}
+
+function settleRefund(simulation: Simulation, refund: Stripe.Refund): void {
+  change(
+    simulation,
+    refund,
+    () => {
+      refund.status = "succeeded";
+      delete refund.pending_reason;
+    },
+    "charge.refund.updated",
+  );
+}
+
+/** The bank could not pass the money on: the refund fails, even after it had succeeded. */
+export function failRefund(
+  simulation: Simulation,
+  refund: Stripe.Refund,
+  reason = "expired_or_canceled_card",
+): void {
+  if (refund.status === "failed" || refund.status === "canceled") {
+    throw invalidRequest(`Refund ${refund.id} is already ${refund.status}.`);
+  }
+  change(
+    simulation,
+    refund,
+    () => {
+      refund.status = "failed";
+      refund.failure_reason = reason;
+      refund.failure_balance_transaction = simulation.newId("txn");
+    },
+    "refund.failed",
+    "charge.refund.updated",
+  );
+  const charge = simulation.store.charges.get(idOf(refund.charge) ?? "");
+  if (charge === undefined) return;
+  change(simulation, charge, () => {
+    charge.amount_refunded -= refund.amount;
+    charge.refunded = false;
+  });
 }
 
 export const paymentRoutes = [
@@ -463,6 +524,10 @@ export const paymentRoutes = [
   ),
 
   route("GET /v1/refunds/:id", {}, ({ store }, _params, id) => store.refunds.require(id)),
+
+  route("POST /v1/refunds/:id/cancel", {}, (_simulation, _params, id) => {
+    throw invalidRequest(`Refund ${id} of a card cannot be canceled.`);
+  }),
 
   route("POST /v1/refunds/:id", { metadata }, (simulation, params, id) => {
     const refund = simulation.store.refunds.require(id);

@@ -32,7 +32,8 @@ import {
 } from "../http/params.ts";
 import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
-import { cardDeclined, usablePaymentMethod } from "./payment_methods.ts";
+import { cardDeclined } from "./declines.ts";
+import { usablePaymentMethod } from "./payment_methods.ts";
 import { subscribablePrice } from "./prices.ts";
 
 const prorationBehavior = oneOf("always_invoice", "create_prorations", "none");

@@ -10,6 +10,8 @@ export interface TestCard {
    */
   behaviour: "succeeds" | "fails_later" | "declined" | "authenticates";
   declineCode: string;
+  /** What follows a charge that went through, or its refund. */
+  afterwards?: "disputed" | "inquired" | "refund_fails" | "refund_takes_time" | "warned";
 }
 
 function card(
@@ -27,6 +29,14 @@ function card(
   };
 }
 
+function troubled(
+  number: string,
+  title: string,
+  afterwards: NonNullable<TestCard["afterwards"]>,
+): TestCard {
+  return { ...card(number, title, "succeeds"), afterwards };
+}
+
 export const testCards = [
   card("4242424242424242", "succeeds", "succeeds"),
   card("5555555555554444", "succeeds (Mastercard)", "succeeds"),
@@ -35,13 +45,23 @@ export const testCards = [
   card("4000000000009995", "has insufficient funds", "declined", "insufficient_funds"),
   card("4000000000009987", "was lost", "declined", "lost_card"),
   card("4000000000009979", "was stolen", "declined", "stolen_card"),
+  card("4000000000000069", "has expired", "declined", "expired_card"),
+  card("4000000000000127", "has a wrong security code", "declined", "incorrect_cvc"),
+  card("4000000000000119", "meets a processing error", "declined", "processing_error"),
+  card("4000000000006975", "is used too often", "declined", "card_velocity_exceeded"),
+  card("4100000000000019", "is refused as fraud", "declined", "highest_risk_level"),
+  troubled("4000000000000259", "is disputed as fraud", "disputed"),
+  troubled("4000000000001976", "is inquired about", "inquired"),
+  troubled("4000000000005423", "brings an early fraud warning", "warned"),
+  troubled("4000000000005126", "cannot be refunded in the end", "refund_fails"),
+  troubled("4000000000007726", "is refunded after a while", "refund_takes_time"),
   card(
     "4000002760003184",
     "always needs authentication",
     "authenticates",
     "authentication_required",
   ),
-] as const satisfies readonly TestCard[];
+] satisfies readonly TestCard[];
 
 /** Stripe's names for ready-made payment methods, in place of a card's number. */
 const tokens: Record<string, string> = {
@@ -59,6 +79,16 @@ const tokens: Record<string, string> = {
   pm_card_visa_chargeDeclinedLostCard: "4000000000009987",
   pm_card_visa_chargeDeclinedStolenCard: "4000000000009979",
   pm_card_authenticationRequired: "4000002760003184",
+  pm_card_visa_chargeDeclinedExpiredCard: "4000000000000069",
+  pm_card_chargeDeclinedExpiredCard: "4000000000000069",
+  pm_card_chargeDeclinedIncorrectCvc: "4000000000000127",
+  pm_card_chargeDeclinedProcessingError: "4000000000000119",
+  pm_card_radarBlock: "4100000000000019",
+  pm_card_createDispute: "4000000000000259",
+  pm_card_createDisputeInquiry: "4000000000001976",
+  pm_card_createIssuerFraudRecord: "4000000000005423",
+  pm_card_refundFail: "4000000000005126",
+  pm_card_pendingRefund: "4000000000007726",
 };
 
 /** Finds a card by number (spaces allowed), by its last four digits, or by Stripe's token. */

@@ -36,6 +36,9 @@ function lists(stripe: Stripe): Record<string, (filters: Filters) => Promise<Pag
     payment_intent: (filters) => stripe.paymentIntents.list(filters),
     charge: (filters) => stripe.charges.list(filters),
     refund: (filters) => stripe.refunds.list(filters),
+    dispute: (filters) => stripe.disputes.list(filters),
+    "radar.early_fraud_warning": (filters) => stripe.radar.earlyFraudWarnings.list(filters),
+    credit_note: (filters) => stripe.creditNotes.list(filters),
     setup_intent: (filters) => stripe.setupIntents.list(filters),
     event: (filters) => stripe.events.list(filters),
   };
@@ -53,6 +56,10 @@ async function twoOfEverything(): Promise<void> {
     await stripe.subscriptionSchedules.create({ from_subscription: id });
     const [charge] = (await stripe.charges.list({ customer })).data;
     await stripe.refunds.create({ charge: charge!.id, amount: 100 });
+    await simulator.warnOfFraud(charge!.id);
+    await simulator.disputeCharge(charge!.id);
+    const [invoice] = (await stripe.invoices.list({ subscription: id })).data;
+    await stripe.creditNotes.create({ invoice: invoice!.id, amount: 50 });
     await stripe.setupIntents.create({ customer, payment_method: "pm_card_visa", confirm: true });
   }
 }
