@@ -1114,6 +1114,60 @@ export type Database = {
           },
         ];
       };
+      setup_intents: {
+        Row: {
+          account_id: string | null;
+          cancellation_reason: string | null;
+          created_at: string;
+          decline_code: string | null;
+          failure_code: string | null;
+          failure_message: string | null;
+          id: string;
+          status: string | null;
+          stripe_customer_id: string | null;
+          stripe_payment_method_id: string | null;
+          stripe_setup_intent_id: string;
+          usage: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          cancellation_reason?: string | null;
+          created_at?: string;
+          decline_code?: string | null;
+          failure_code?: string | null;
+          failure_message?: string | null;
+          id?: string;
+          status?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_payment_method_id?: string | null;
+          stripe_setup_intent_id: string;
+          usage?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          cancellation_reason?: string | null;
+          created_at?: string;
+          decline_code?: string | null;
+          failure_code?: string | null;
+          failure_message?: string | null;
+          id?: string;
+          status?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_payment_method_id?: string | null;
+          stripe_setup_intent_id?: string;
+          usage?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "setup_intents_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
       stores: {
         Row: {
           created_at: string;
@@ -1430,6 +1484,54 @@ export type Database = {
             columns: ["price_id"];
             isOneToOne: false;
             referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      tax_ids: {
+        Row: {
+          account_id: string | null;
+          country: string | null;
+          created_at: string;
+          deleted_at: string | null;
+          id: string;
+          stripe_customer_id: string | null;
+          stripe_tax_id: string;
+          type: string | null;
+          value: string | null;
+          verification_status: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          country?: string | null;
+          created_at?: string;
+          deleted_at?: string | null;
+          id?: string;
+          stripe_customer_id?: string | null;
+          stripe_tax_id: string;
+          type?: string | null;
+          value?: string | null;
+          verification_status?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          country?: string | null;
+          created_at?: string;
+          deleted_at?: string | null;
+          id?: string;
+          stripe_customer_id?: string | null;
+          stripe_tax_id?: string;
+          type?: string | null;
+          value?: string | null;
+          verification_status?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "tax_ids_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
             referencedColumns: ["id"];
           },
         ];

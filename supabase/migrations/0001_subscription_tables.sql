@@ -47,10 +47,12 @@
 --   29  billing_private.early_fraud_warnings
 --   30  billing.credit_notes
 --   31  billing.payment_methods
---   32  billing.checkout_sessions
---   33  billing.entitlement_grants
---   34  billing.entitlements
---   35  billing_private.entitlement_history
+--   32  billing.setup_intents
+--   33  billing.tax_ids
+--   34  billing.checkout_sessions
+--   35  billing.entitlement_grants
+--   36  billing.entitlements
+--   37  billing_private.entitlement_history
 -- =============================================================================
 
 
@@ -1784,7 +1786,97 @@ grant select on billing.payment_methods to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 32  billing.checkout_sessions
+-- 32  billing.setup_intents
+-- -----------------------------------------------------------------------------
+
+create table billing.setup_intents (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  status text,
+  usage text,
+  failure_code text,
+  decline_code text,
+  failure_message text,
+  cancellation_reason text,
+  stripe_setup_intent_id text not null,
+  stripe_customer_id text,
+  stripe_payment_method_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_setup_intent_id)
+);
+
+comment on table billing.setup_intents is
+  'Attempts to put a payment method on file without paying.';
+comment on column billing.setup_intents.status is
+  'requires_payment_method, requires_confirmation, requires_action, processing, succeeded or '
+  'canceled; open vocabulary.';
+comment on column billing.setup_intents.usage is
+  'off_session for renewals, on_session where the customer will be there.';
+comment on column billing.setup_intents.decline_code is
+  'The issuer''s reason. Show lost, stolen and fraud to the customer as a plain decline.';
+
+create index setup_intents_account_id_idx on billing.setup_intents (account_id);
+create index setup_intents_stripe_customer_id_idx on billing.setup_intents (stripe_customer_id);
+
+alter table billing.setup_intents enable row level security;
+
+create policy select_member on billing.setup_intents
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.setup_intents from public, anon, authenticated, service_role;
+grant select on billing.setup_intents to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 33  billing.tax_ids
+-- -----------------------------------------------------------------------------
+
+create table billing.tax_ids (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  type text,
+  value text,
+  country text,
+  verification_status text,
+  deleted_at timestamptz,
+  stripe_tax_id text not null,
+  stripe_customer_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_tax_id)
+);
+
+comment on table billing.tax_ids is
+  'Tax numbers of customers, as they stand on their invoices.';
+comment on column billing.tax_ids.type is
+  'Kind of number (eu_vat, gb_vat, …); open vocabulary.';
+comment on column billing.tax_ids.verification_status is
+  'pending, verified, unverified or unavailable; open vocabulary. Stripe asks the authority after '
+  'the number was given.';
+comment on column billing.tax_ids.deleted_at is
+  'When it was taken off the customer.';
+
+create index tax_ids_account_id_idx on billing.tax_ids (account_id);
+create index tax_ids_stripe_customer_id_idx on billing.tax_ids (stripe_customer_id);
+
+alter table billing.tax_ids enable row level security;
+
+create policy select_member on billing.tax_ids
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.tax_ids from public, anon, authenticated, service_role;
+grant select on billing.tax_ids to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 34  billing.checkout_sessions
 -- -----------------------------------------------------------------------------
 
 create table billing.checkout_sessions (
@@ -1836,7 +1928,7 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 33  billing.entitlement_grants
+-- 35  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -1877,7 +1969,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 34  billing.entitlements
+-- 36  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -1923,7 +2015,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 35  billing_private.entitlement_history
+-- 37  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (

@@ -18,15 +18,17 @@
 --   2  billing_private.stripe_objects
 --   3  billing_private.event_handlers
 --   4  billing_private.stripe_resources
---   5  billing_private.webhook_rejections
---   6  billing_private.commands
---   7  billing_private.tasks
---   8  billing_private.task_runs
---   9  billing_private.health_checks
---   10  billing_private.entitlement_corrections
---   11  billing_private.admin_actions
---   12  billing_private.doorbell_rings
---   13  billing_private.invoice_numbers
+--   5  billing_private.test_clocks
+--   6  billing_private.meters
+--   7  billing_private.webhook_rejections
+--   8  billing_private.commands
+--   9  billing_private.tasks
+--   10  billing_private.task_runs
+--   11  billing_private.health_checks
+--   12  billing_private.entitlement_corrections
+--   13  billing_private.admin_actions
+--   14  billing_private.doorbell_rings
+--   15  billing_private.invoice_numbers
 -- =============================================================================
 
 
@@ -144,6 +146,10 @@ comment on table billing_private.event_handlers is
   'and ignored.';
 
 insert into billing_private.event_handlers (event_type, projector) values
+  ('billing.meter.created', 'project_meter'),
+  ('billing.meter.deactivated', 'project_meter'),
+  ('billing.meter.reactivated', 'project_meter'),
+  ('billing.meter.updated', 'project_meter'),
   ('charge.captured', 'project_charge'),
   ('charge.dispute.closed', 'project_dispute'),
   ('charge.dispute.created', 'project_dispute'),
@@ -180,6 +186,9 @@ insert into billing_private.event_handlers (event_type, projector) values
   ('customer.subscription.resumed', 'project_subscription'),
   ('customer.subscription.trial_will_end', 'project_subscription'),
   ('customer.subscription.updated', 'project_subscription'),
+  ('customer.tax_id.created', 'project_tax_id'),
+  ('customer.tax_id.deleted', 'project_tax_id'),
+  ('customer.tax_id.updated', 'project_tax_id'),
   ('customer.updated', 'project_customer'),
   ('invoice.created', 'project_invoice'),
   ('invoice.deleted', 'project_invoice'),
@@ -222,7 +231,17 @@ insert into billing_private.event_handlers (event_type, projector) values
   ('radar.early_fraud_warning.updated', 'project_early_fraud_warning'),
   ('refund.created', 'project_refund'),
   ('refund.failed', 'project_refund'),
-  ('refund.updated', 'project_refund');
+  ('refund.updated', 'project_refund'),
+  ('setup_intent.canceled', 'project_setup_intent'),
+  ('setup_intent.created', 'project_setup_intent'),
+  ('setup_intent.requires_action', 'project_setup_intent'),
+  ('setup_intent.setup_failed', 'project_setup_intent'),
+  ('setup_intent.succeeded', 'project_setup_intent'),
+  ('test_helpers.test_clock.advancing', 'project_test_clock'),
+  ('test_helpers.test_clock.created', 'project_test_clock'),
+  ('test_helpers.test_clock.deleted', 'project_test_clock'),
+  ('test_helpers.test_clock.internal_failure', 'project_test_clock'),
+  ('test_helpers.test_clock.ready', 'project_test_clock');
 
 alter table billing_private.event_handlers enable row level security;
 create policy select_nobody on billing_private.event_handlers for select to public using (false);
@@ -258,6 +277,7 @@ comment on column billing_private.stripe_resources.deletion_type is
 insert into billing_private.stripe_resources (
   object_type, retrieve_path, params, snapshot_type, deletion_type
 ) values
+  ('billing.meter', '/v1/billing/meters/{id}', '{}', 'billing.meter.updated', null),
   ('charge', '/v1/charges/{id}', '{}', 'charge.updated', null),
   ('checkout.session', '/v1/checkout/sessions/{id}', '{}', 'checkout.session.completed', null),
   ('coupon', '/v1/coupons/{id}', '{}', 'coupon.updated', 'coupon.deleted'),
@@ -274,7 +294,11 @@ insert into billing_private.stripe_resources (
   ('radar.early_fraud_warning', '/v1/radar/early_fraud_warnings/{id}', '{}',
     'radar.early_fraud_warning.updated', null),
   ('refund', '/v1/refunds/{id}', '{}', 'refund.updated', null),
-  ('subscription', '/v1/subscriptions/{id}', '{}', 'customer.subscription.updated', null);
+  ('setup_intent', '/v1/setup_intents/{id}', '{}', 'setup_intent.requires_action', null),
+  ('subscription', '/v1/subscriptions/{id}', '{}', 'customer.subscription.updated', null),
+  ('tax_id', '/v1/tax_ids/{id}', '{}', 'customer.tax_id.updated', 'customer.tax_id.deleted'),
+  ('test_helpers.test_clock', '/v1/test_helpers/test_clocks/{id}', '{}',
+    'test_helpers.test_clock.ready', 'test_helpers.test_clock.deleted');
 
 alter table billing_private.stripe_resources enable row level security;
 create policy select_nobody on billing_private.stripe_resources
@@ -284,7 +308,71 @@ revoke all on billing_private.stripe_resources from public, anon, authenticated,
 
 
 -- -----------------------------------------------------------------------------
--- 5  billing_private.webhook_rejections
+-- 5  billing_private.test_clocks
+-- -----------------------------------------------------------------------------
+
+create table billing_private.test_clocks (
+  stripe_test_clock_id text not null,
+  name text,
+  status text,
+  frozen_at timestamptz,
+  deletes_after timestamptz,
+  deleted_at timestamptz,
+
+  primary key (stripe_test_clock_id)
+);
+
+comment on table billing_private.test_clocks is
+  'Clocks of Stripe''s test mode: the customers on one live in its time.';
+comment on column billing_private.test_clocks.status is
+  'advancing (its customers'' events are still coming), ready or internal_failure; open '
+  'vocabulary.';
+comment on column billing_private.test_clocks.frozen_at is
+  'What it says now.';
+comment on column billing_private.test_clocks.deleted_at is
+  'When it was deleted, and its customers with it.';
+
+alter table billing_private.test_clocks enable row level security;
+create policy select_nobody on billing_private.test_clocks for select to public using (false);
+
+revoke all on billing_private.test_clocks from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 6  billing_private.meters
+-- -----------------------------------------------------------------------------
+
+create table billing_private.meters (
+  stripe_meter_id text not null,
+  event_name text,
+  display_name text,
+  status text,
+  formula text,
+  customer_key text,
+  value_key text,
+
+  primary key (stripe_meter_id)
+);
+
+comment on table billing_private.meters is
+  'Stripe''s meters: what usage is reported to.';
+comment on column billing_private.meters.event_name is
+  'What reports are sent under.';
+comment on column billing_private.meters.status is
+  'active or inactive; open vocabulary.';
+comment on column billing_private.meters.formula is
+  'How reports add up to a bill: sum, count or last; open vocabulary.';
+comment on column billing_private.meters.customer_key is
+  'Key of a report''s payload that names the customer; value_key is the one of the quantity.';
+
+alter table billing_private.meters enable row level security;
+create policy select_nobody on billing_private.meters for select to public using (false);
+
+revoke all on billing_private.meters from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 7  billing_private.webhook_rejections
 -- -----------------------------------------------------------------------------
 
 -- Counted, not listed: whoever can reach the endpoint can cause these rows.
@@ -310,7 +398,7 @@ revoke all on billing_private.webhook_rejections from public, anon, authenticate
 
 
 -- -----------------------------------------------------------------------------
--- 6  billing_private.commands
+-- 8  billing_private.commands
 -- -----------------------------------------------------------------------------
 
 create table billing_private.commands (
@@ -377,7 +465,7 @@ revoke all on billing_private.commands from public, anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 7  billing_private.tasks
+-- 9  billing_private.tasks
 -- -----------------------------------------------------------------------------
 
 create table billing_private.tasks (
@@ -415,7 +503,7 @@ revoke all on billing_private.tasks from public, anon, authenticated, service_ro
 
 
 -- -----------------------------------------------------------------------------
--- 8  billing_private.task_runs
+-- 10  billing_private.task_runs
 -- -----------------------------------------------------------------------------
 
 create table billing_private.task_runs (
@@ -445,7 +533,7 @@ revoke all on billing_private.task_runs from public, anon, authenticated, servic
 
 
 -- -----------------------------------------------------------------------------
--- 9  billing_private.health_checks
+-- 11  billing_private.health_checks
 -- -----------------------------------------------------------------------------
 
 create table billing_private.health_checks (
@@ -472,7 +560,7 @@ revoke all on billing_private.health_checks from public, anon, authenticated, se
 
 
 -- -----------------------------------------------------------------------------
--- 10  billing_private.entitlement_corrections
+-- 12  billing_private.entitlement_corrections
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_corrections (
@@ -507,7 +595,7 @@ from public, anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 11  billing_private.admin_actions
+-- 13  billing_private.admin_actions
 -- -----------------------------------------------------------------------------
 
 -- Some corrections change no business table (a replay, a retry), so what the audit says of the
@@ -539,7 +627,7 @@ revoke all on billing_private.admin_actions from public, anon, authenticated, se
 
 
 -- -----------------------------------------------------------------------------
--- 12  billing_private.doorbell_rings
+-- 14  billing_private.doorbell_rings
 -- -----------------------------------------------------------------------------
 
 create table billing_private.doorbell_rings (
@@ -568,7 +656,7 @@ revoke all on billing_private.doorbell_rings from public, anon, authenticated, s
 
 
 -- -----------------------------------------------------------------------------
--- 13  billing_private.invoice_numbers
+-- 15  billing_private.invoice_numbers
 -- -----------------------------------------------------------------------------
 
 -- A row, not a sequence: that leaves a gap wherever a transaction fails, and tax law wants none.

@@ -26,24 +26,25 @@
 --   8  projector: invoice
 --   9  projectors: payment intent, charge, refund, payment method
 --   10  projectors: dispute, early fraud warning, credit note
---   11  projector: checkout session
---   12  applying an event
---   13  billing.ingest_stripe_event() and ingest_stripe_events()
---   14  billing.report_rejected_webhook()
---   15  history of subscriptions
---   16  billing.plan_offers and list_plans()
---   17  billing.my_subscription()
---   18  commands
---   19  billing.prepare_checkout()
---   20  billing.prepare_portal()
---   21  billing.claim_commands() and complete_command()
---   22  rules of the lifecycle
---   23  billing.cancel_subscription() and undo_cancel()
---   24  billing.change_plan()
---   25  manual subscriptions
---   26  invoices of manual subscriptions
---   27  proration
---   28  who may call what
+--   11  projectors: setup intent, tax id, test clock, meter
+--   12  projector: checkout session
+--   13  applying an event
+--   14  billing.ingest_stripe_event() and ingest_stripe_events()
+--   15  billing.report_rejected_webhook()
+--   16  history of subscriptions
+--   17  billing.plan_offers and list_plans()
+--   18  billing.my_subscription()
+--   19  commands
+--   20  billing.prepare_checkout()
+--   21  billing.prepare_portal()
+--   22  billing.claim_commands() and complete_command()
+--   23  rules of the lifecycle
+--   24  billing.cancel_subscription() and undo_cancel()
+--   25  billing.change_plan()
+--   26  manual subscriptions
+--   27  invoices of manual subscriptions
+--   28  proration
+--   29  who may call what
 -- =============================================================================
 
 
@@ -211,6 +212,7 @@ begin
       when 'checkout.session' then coalesce(v_status in ('complete', 'expired'), false)
       when 'payment_intent' then coalesce(v_status in ('succeeded', 'canceled'), false)
       when 'refund' then coalesce(v_status in ('failed', 'canceled'), false)
+      when 'setup_intent' then coalesce(v_status in ('succeeded', 'canceled'), false)
       when 'credit_note' then coalesce(v_status = 'void', false)
       else false
     end);
@@ -699,6 +701,14 @@ begin
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
 
   update billing.payment_methods
+  set account_id = p_account_id
+  where stripe_customer_id = p_stripe_customer_id and account_id is null;
+
+  update billing.setup_intents
+  set account_id = p_account_id
+  where stripe_customer_id = p_stripe_customer_id and account_id is null;
+
+  update billing.tax_ids
   set account_id = p_account_id
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
 
@@ -2366,7 +2376,162 @@ comment on function billing_private.refunds_of_credit_note(jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 11  projector: checkout session
+-- 11  projectors: setup intent, tax id, test clock, meter
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_setup_intent(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
+  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+begin
+  insert into billing.setup_intents as stored (
+    account_id, status, usage, failure_code, decline_code, failure_message, cancellation_reason,
+    stripe_setup_intent_id, stripe_customer_id, stripe_payment_method_id, created_at
+  )
+  values (
+    v_account_id, p_object ->> 'status', p_object ->> 'usage',
+    p_object #>> '{last_setup_error,code}',
+    p_object #>> '{last_setup_error,decline_code}',
+    p_object #>> '{last_setup_error,message}',
+    p_object ->> 'cancellation_reason',
+    p_object ->> 'id', v_customer_id,
+    billing_private.stripe_id(p_object -> 'payment_method'),
+    coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at)
+  )
+  on conflict (stripe_setup_intent_id) do update
+  set account_id = coalesce(stored.account_id, excluded.account_id),
+      status = excluded.status,
+      usage = excluded.usage,
+      failure_code = excluded.failure_code,
+      decline_code = excluded.decline_code,
+      failure_message = excluded.failure_message,
+      cancellation_reason = excluded.cancellation_reason,
+      stripe_customer_id = excluded.stripe_customer_id,
+      stripe_payment_method_id = excluded.stripe_payment_method_id,
+      created_at = excluded.created_at;
+end;
+$$;
+
+comment on function billing_private.project_setup_intent(jsonb, billing_private.stripe_events) is
+  'Mirrors a setup intent.';
+
+
+create function billing_private.project_tax_id(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := coalesce(
+    billing_private.stripe_id(p_object -> 'customer'),
+    billing_private.stripe_id(p_object #> '{owner,customer}'));
+  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+begin
+  insert into billing.tax_ids as stored (
+    account_id, type, value, country, verification_status, deleted_at, stripe_tax_id,
+    stripe_customer_id
+  )
+  values (
+    v_account_id, p_object ->> 'type', p_object ->> 'value', p_object ->> 'country',
+    p_object #>> '{verification,status}',
+    case when p_event.type = 'customer.tax_id.deleted' then p_event.occurred_at end,
+    p_object ->> 'id', v_customer_id
+  )
+  on conflict (stripe_tax_id) do update
+  set account_id = coalesce(stored.account_id, excluded.account_id),
+      type = excluded.type,
+      value = excluded.value,
+      country = excluded.country,
+      verification_status = excluded.verification_status,
+      deleted_at = excluded.deleted_at,
+      stripe_customer_id = excluded.stripe_customer_id;
+end;
+$$;
+
+comment on function billing_private.project_tax_id(jsonb, billing_private.stripe_events) is
+  'Mirrors a customer''s tax number.';
+
+
+create function billing_private.project_test_clock(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing_private.test_clocks (
+    stripe_test_clock_id, name, status, frozen_at, deletes_after, deleted_at
+  )
+  values (
+    p_object ->> 'id', p_object ->> 'name', p_object ->> 'status',
+    billing_private.stripe_time(p_object -> 'frozen_time'),
+    billing_private.stripe_time(p_object -> 'deletes_after'),
+    case when p_event.type = 'test_helpers.test_clock.deleted' then p_event.occurred_at end
+  )
+  on conflict (stripe_test_clock_id) do update
+  set name = excluded.name,
+      status = excluded.status,
+      frozen_at = excluded.frozen_at,
+      deletes_after = excluded.deletes_after,
+      deleted_at = excluded.deleted_at;
+end;
+$$;
+
+comment on function billing_private.project_test_clock(jsonb, billing_private.stripe_events) is
+  'Mirrors a test clock.';
+
+
+create function billing_private.project_meter(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing_private.meters (
+    stripe_meter_id, event_name, display_name, status, formula, customer_key, value_key
+  )
+  values (
+    p_event.object_id, p_object ->> 'event_name', p_object ->> 'display_name',
+    p_object ->> 'status',
+    p_object #>> '{default_aggregation,formula}',
+    p_object #>> '{customer_mapping,event_payload_key}',
+    p_object #>> '{value_settings,event_payload_key}'
+  )
+  on conflict (stripe_meter_id) do update
+  set event_name = excluded.event_name,
+      display_name = excluded.display_name,
+      status = excluded.status,
+      formula = excluded.formula,
+      customer_key = excluded.customer_key,
+      value_key = excluded.value_key;
+end;
+$$;
+
+comment on function billing_private.project_meter(jsonb, billing_private.stripe_events) is
+  'Mirrors a meter.';
+
+
+-- -----------------------------------------------------------------------------
+-- 12  projector: checkout session
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_checkout_session(
@@ -2439,7 +2604,7 @@ comment on function billing_private.project_checkout_session(
 
 
 -- -----------------------------------------------------------------------------
--- 12  applying an event
+-- 13  applying an event
 -- -----------------------------------------------------------------------------
 
 create function billing_private.refusal_of(p_event billing_private.stripe_events)
@@ -2622,7 +2787,7 @@ comment on function billing_private.apply_event(text) is
 
 
 -- -----------------------------------------------------------------------------
--- 13  billing.ingest_stripe_event() and ingest_stripe_events()
+-- 14  billing.ingest_stripe_event() and ingest_stripe_events()
 -- -----------------------------------------------------------------------------
 
 create type billing.ingest_result as (
@@ -2665,6 +2830,7 @@ begin
     when v_object ->> 'object' = 'customer' then v_object ->> 'id'
     else coalesce(
       billing_private.stripe_id(v_object -> 'customer'),
+      billing_private.stripe_id(v_object #> '{owner,customer}'),
       billing_private.stripe_id(v_json #> '{data,previous_attributes,customer}'))
   end;
   v_event.connected_account_id := nullif(v_json ->> 'account', '');
@@ -2898,7 +3064,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 14  billing.report_rejected_webhook()
+-- 15  billing.report_rejected_webhook()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.report_rejected_webhook(p_reason text)
@@ -2938,7 +3104,7 @@ reason: the error code the request was answered with.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 15  history of subscriptions
+-- 16  history of subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.record_subscription_changes()
@@ -3073,7 +3239,7 @@ create trigger t050_history_of_inserts
 
 
 -- -----------------------------------------------------------------------------
--- 16  billing.plan_offers and list_plans()
+-- 17  billing.plan_offers and list_plans()
 -- -----------------------------------------------------------------------------
 
 create view billing.plan_offers with (security_invoker = true) as
@@ -3145,7 +3311,7 @@ store: only this store's plans; currency: only prices in it (ISO 4217).$$;
 
 
 -- -----------------------------------------------------------------------------
--- 17  billing.my_subscription()
+-- 18  billing.my_subscription()
 -- -----------------------------------------------------------------------------
 
 create type billing.subscription_summary as (
@@ -3367,7 +3533,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 18  commands
+-- 19  commands
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_command(
@@ -3599,7 +3765,7 @@ comment on function billing_private.retire_checkouts(uuid, uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing.prepare_checkout()
+-- 20  billing.prepare_checkout()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_url(
@@ -3875,7 +4041,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 20  billing.prepare_portal()
+-- 21  billing.prepare_portal()
 -- -----------------------------------------------------------------------------
 
 create type billing.portal_request as (
@@ -3951,7 +4117,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing.claim_commands() and complete_command()
+-- 22  billing.claim_commands() and complete_command()
 -- -----------------------------------------------------------------------------
 
 create type billing.claimed_command as (
@@ -4474,7 +4640,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 22  rules of the lifecycle
+-- 23  rules of the lifecycle
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_transition(
@@ -4653,7 +4819,7 @@ comment on function billing_private.is_to_end(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing.cancel_subscription() and undo_cancel()
+-- 24  billing.cancel_subscription() and undo_cancel()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.cancel_subscription(
@@ -4865,7 +5031,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 24  billing.change_plan()
+-- 25  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
 create type billing_private.terms as (
@@ -5628,7 +5794,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 25  manual subscriptions
+-- 26  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -5950,7 +6116,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 26  invoices of manual subscriptions
+-- 27  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -6290,7 +6456,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 27  proration
+-- 28  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -6409,7 +6575,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 28  who may call what
+-- 29  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -6469,6 +6635,10 @@ revoke all on function
   billing_private.project_early_fraud_warning,
   billing_private.project_credit_note,
   billing_private.refunds_of_credit_note,
+  billing_private.project_setup_intent,
+  billing_private.project_tax_id,
+  billing_private.project_test_clock,
+  billing_private.project_meter,
   billing_private.project_checkout_session,
   billing_private.refusal_of,
   billing_private.date_back,

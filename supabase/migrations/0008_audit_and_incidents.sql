@@ -271,6 +271,8 @@ begin
       ('billing.disputes', '{id}'),
       ('billing.credit_notes', '{id}'),
       ('billing.payment_methods', '{id}'),
+      ('billing.setup_intents', '{id}'),
+      ('billing.tax_ids', '{id}'),
       ('billing.checkout_sessions', '{id}'),
       ('billing.entitlement_grants', '{id}'),
       ('billing.entitlements', '{account_id,feature_key,source_kind,source_id}'),

@@ -98,6 +98,10 @@ insert into tests.served values
       select billing_private.list_discounts(
         '{"id": "sub_5", "object": "subscription", "customer": "cus_5"}', tests.person(5))
     $$),
+  ('billing.setup_intents_stripe_customer_id_idx', 'bind_customer',
+    $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
+  ('billing.tax_ids_stripe_customer_id_idx', 'bind_customer',
+    $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
   ('billing.credit_notes_stripe_customer_id_idx', 'bind_customer',
     $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
   ('billing.subscriptions_stripe_customer_id_idx', 'bind_customer',

@@ -69,6 +69,13 @@ const storedRows = `
   select 'credit_notes', stripe_credit_note_id, to_jsonb(credit_notes) - '{id,created_at}'::text[]
   from billing.credit_notes
   union all
+  select 'setup_intents', stripe_setup_intent_id,
+    to_jsonb(setup_intents) - '{id,created_at}'::text[]
+  from billing.setup_intents
+  union all
+  select 'tax_ids', stripe_tax_id, to_jsonb(tax_ids) - '{id,created_at}'::text[]
+  from billing.tax_ids
+  union all
   select 'checkout_sessions', stripe_session_id,
     to_jsonb(checkout_sessions) - '{price_id,created_at}'::text[]
   from billing.checkout_sessions
