@@ -25,13 +25,14 @@ export async function renderReadme(
     errors: await errorTable(client),
     definers: await definerTable(client, migrations),
     triggers: await triggerTable(client, migrations),
+    events: await eventTable(client),
   };
   let text = readme.text;
   for (const [name, table] of Object.entries(blocks)) text = replaceBlock(text, name, table);
   return format(text, { ...(await resolveConfig(readme.path)), parser: "markdown" });
 }
 
-/** README's tables of RPCs, views, errors, definer functions and triggers equal the database. */
+/** README's tables of RPCs, views, errors, definer functions, triggers and events equal the database. */
 export async function checkReadme(
   client: Client,
   migrations: SourceFile[],
@@ -39,7 +40,7 @@ export async function checkReadme(
 ): Promise<Finding[]> {
   const path = "README.md";
   if (!readme) return [{ path, line: 1, message: "there is no README" }];
-  const missing = ["rpcs", "views", "errors", "definers", "triggers"].filter(
+  const missing = ["rpcs", "views", "errors", "definers", "triggers", "events"].filter(
     (name) => !readme.text.includes(begin(name)),
   );
   const expected = (await renderReadme(client, migrations, readme)).split("\n");
@@ -118,6 +119,21 @@ async function rpcTable(client: Client): Promise<string> {
       row.callers,
       row.summary,
     ]),
+  );
+}
+
+async function eventTable(client: Client): Promise<string> {
+  const { rows } = await client.query<{ family: string; types: string }>(`
+    select
+      regexp_replace(event_type, '\\.[^.]+$', '') as family,
+      string_agg(regexp_replace(event_type, '^.*\\.', ''), ', ' order by event_type) as types
+    from billing_private.event_handlers
+    group by 1
+    order by 1
+  `);
+  return table(
+    ["Events of", "Types"],
+    rows.map(({ family, types }) => [code(family), types]),
   );
 }
 

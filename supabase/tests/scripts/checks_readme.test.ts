@@ -7,7 +7,7 @@ import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 const { migrations } = readSources();
 const blank = `# Title
 
-${["rpcs", "views", "errors", "definers", "triggers"]
+${["rpcs", "views", "errors", "definers", "triggers", "events"]
   .map((name) => `<!-- begin ${name} -->\n<!-- end ${name} -->`)
   .join("\n\n")}
 `;
@@ -41,6 +41,10 @@ describe("README's tables", () => {
     expect(row("billing.plan_offers")?.[2]).not.toBe("");
     expect(row("ACCOUNT_NOT_FOUND")?.slice(2, 4)).toEqual(["404", "there is no such account"]);
     expect(row("billing_private.prepare_checkout()")?.[2]).not.toBe("");
+  });
+
+  it("list the events to enable at Stripe", () => {
+    expect(row("invoice_payment")?.[2]).toBe("paid");
   });
 
   it("are left alone when they are true, and found when they are not", async () => {
