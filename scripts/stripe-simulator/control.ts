@@ -177,19 +177,33 @@ const commands: Command[] = [
     method: "POST",
     path: "/_control/api/fail",
     about:
-      "The next API requests fail: ?when=before|after&status=500&code=lock_timeout&times=1&path=/v1/….",
+      "The next API requests fail: ?when=before|after|saved&status=500&code=lock_timeout&times=1&path=/v1/…&object=sub_….",
     run({ api }, values) {
       const fault: Fault = defined({
-        when: text(values, "when") === "after" ? ("after" as const) : ("before" as const),
+        when:
+          values["when"] === undefined
+            ? ("before" as const)
+            : oneOf(values, "when", ["after", "before", "saved"]),
         status: number(values, "status"),
         code: text(values, "code"),
         message: text(values, "message"),
         path: text(values, "path"),
+        object: text(values, "object"),
         times: number(values, "times"),
         retryAfterSeconds: number(values, "retryAfterSeconds"),
       });
       api.fail(fault);
       return fault;
+    },
+  },
+  {
+    method: "POST",
+    path: "/_control/api/limit",
+    about: "At most ?requestsPerSecond=25 of the simulator's clock; without a number, no limit.",
+    run({ api }, values) {
+      const requestsPerSecond = number(values, "requestsPerSecond") ?? null;
+      api.limit(requestsPerSecond);
+      return { requestsPerSecond };
     },
   },
   {

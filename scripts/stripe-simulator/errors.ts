@@ -5,6 +5,7 @@ export class StripeApiError extends Error {
   constructor(
     readonly status: number,
     readonly body: StripeErrorBody,
+    readonly headers: Record<string, string> = {},
   ) {
     super(body.message);
   }

@@ -294,6 +294,7 @@ export function addPendingItem(
     invoice: null,
     livemode: false,
     metadata: {},
+    net_amount: line.amount,
     parent: {
       type: "subscription_details",
       subscription_details: {

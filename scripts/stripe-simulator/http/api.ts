@@ -60,11 +60,14 @@ export interface Fault {
   times?: number;
   /** Only requests whose path starts so. */
   path?: string;
+  /** Only requests that name this object, in their path or in a parameter. */
+  object?: string;
   /**
-   * `before`: the request is refused and nothing happens. `after`: it is carried out, but the answer is lost and the
-   * connection cut, as when a time-out strikes.
+   * `before`: the request is refused and nothing happens. `saved`: the same, but the refusal is kept for the request's
+   * idempotency key and replayed, as Stripe does with its 500s. `after`: the request is carried out, but the answer is
+   * lost and the connection cut, as when a time-out strikes.
    */
-  when: "after" | "before";
+  when: "after" | "before" | "saved";
   status?: number;
   type?: "api_error" | "invalid_request_error" | "rate_limit_error";
   code?: string;
@@ -76,6 +79,8 @@ export interface ApiControl {
   fail(fault: Fault): void;
   /** Real milliseconds each request takes before it is carried out; its idempotency key is in use meanwhile. */
   delay(milliseconds: number): void;
+  /** At most so many requests in a second of the simulator's clock; more are answered 429. Null lifts the limit. */
+  limit(requestsPerSecond: number | null): void;
 }
 
 export interface Api extends ApiControl {
@@ -104,6 +109,8 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
   const kept = new Map<string, KeptAnswer>();
   const faults: Fault[] = [];
   let delayMs = 0;
+  let limit: number | null = null;
+  let counted = { second: 0, requests: 0 };
 
   async function handle(request: ApiRequest): Promise<ApiResponse | null> {
     const requestId = `req_${randomBytes(10).toString("base64url").replaceAll(/[-_]/g, "0").slice(0, 14)}`;
@@ -125,7 +132,8 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
     try {
       authenticate(request, apiKey);
       const { execute, fingerprint } = prepare(request);
-      const fault = takeFault(request.path);
+      refuseAboveLimit();
+      const fault = takeFault(request);
       if (fault?.when === "before") {
         return respond(fault.status ?? 500, JSON.stringify({ error: faultBody(fault) }), {
           ...(fault.retryAfterSeconds === undefined
@@ -136,7 +144,7 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
       const endpoint = `${request.method} ${request.path}`;
       const known = key === undefined ? undefined : recall(key, endpoint, fingerprint);
       if (known?.answer !== undefined) {
-        if (fault !== undefined) return null;
+        if (fault?.when === "after") return null;
         return respond(known.answer.status, known.answer.body, {
           "idempotent-replayed": "true",
           "original-request": known.answer.requestId,
@@ -146,13 +154,16 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
       if (key !== undefined) kept.set(key, keep);
       if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs));
 
-      const answer = carryOut(execute, { id: requestId, idempotency_key: key ?? null });
+      const answer =
+        fault?.when === "saved"
+          ? { status: fault.status ?? 500, body: JSON.stringify({ error: faultBody(fault) }) }
+          : carryOut(execute, { id: requestId, idempotency_key: key ?? null });
       keep.answer = { ...answer, requestId };
       settled();
       return fault?.when === "after" ? null : respond(answer.status, answer.body);
     } catch (error) {
       const { status, body } = errorAnswer(error);
-      return respond(status, body);
+      return respond(status, body, error instanceof StripeApiError ? error.headers : {});
     }
   }
 
@@ -192,8 +203,29 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
     }
   }
 
-  function takeFault(path: string): Fault | undefined {
-    const position = faults.findIndex((fault) => path.startsWith(fault.path ?? "/"));
+  function refuseAboveLimit(): void {
+    const second = simulation.now();
+    if (second !== counted.second) counted = { second, requests: 0 };
+    counted.requests += 1;
+    if (limit === null || counted.requests <= limit) return;
+    throw new StripeApiError(
+      429,
+      {
+        type: "rate_limit_error",
+        code: "rate_limit",
+        message:
+          "Request rate limit exceeded. Learn more about rate limits here https://docs.stripe.com/rate-limits.",
+      },
+      { "retry-after": "1", "stripe-rate-limited-reason": "global-rate" },
+    );
+  }
+
+  function takeFault({ path, query, body }: ApiRequest): Fault | undefined {
+    const position = faults.findIndex(
+      (fault) =>
+        path.startsWith(fault.path ?? "/") &&
+        (fault.object === undefined || `${path} ${query} ${body}`.includes(fault.object)),
+    );
     const fault = faults[position];
     if (fault === undefined) return undefined;
     fault.times = (fault.times ?? 1) - 1;
@@ -206,6 +238,9 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
     fail: (fault) => void faults.push({ ...fault, times: fault.times ?? 1 }),
     delay(milliseconds) {
       delayMs = milliseconds;
+    },
+    limit(requestsPerSecond) {
+      limit = requestsPerSecond;
     },
   };
 }

@@ -176,6 +176,55 @@ describe("errors", () => {
     await stripe.customers.create();
     expect((await stripe.customers.list()).data).toHaveLength(1);
   });
+
+  test("a 500 is kept for its key and replayed, though nothing happened", async () => {
+    harness = await useSimulator();
+    const { stripe, simulator } = harness;
+    simulator.api.fail({ when: "saved", status: 500, path: "/v1/customers" });
+    const create = (idempotencyKey: string) => stripe.customers.create({}, { idempotencyKey });
+    await expect(create("k1")).rejects.toMatchObject({ statusCode: 500 });
+    await expect(create("k1")).rejects.toMatchObject({
+      statusCode: 500,
+      headers: { "idempotent-replayed": "true" },
+    });
+    expect((await stripe.customers.list()).data).toEqual([]);
+    await create("k2");
+    expect((await stripe.customers.list()).data).toHaveLength(1);
+  });
+
+  test("one object can be locked while the others are free", async () => {
+    harness = await useSimulator();
+    const { stripe, simulator } = harness;
+    const [locked, free] = [await stripe.customers.create(), await stripe.customers.create()];
+    const lock = { when: "before", status: 429, code: "lock_timeout", object: locked.id } as const;
+    simulator.api.fail({ ...lock, times: 2 });
+    await stripe.customers.update(free.id, { name: "Ada" });
+    const refused = { statusCode: 429, code: "lock_timeout" };
+    await expect(stripe.customers.update(locked.id, { name: "Ada" })).rejects.toMatchObject(
+      refused,
+    );
+    await expect(stripe.setupIntents.create({ customer: locked.id })).rejects.toMatchObject(
+      refused,
+    );
+    await stripe.customers.update(locked.id, { name: "Ada" });
+  });
+
+  test("a rate limit counts by the simulator's seconds", async () => {
+    harness = await useSimulator();
+    const { stripe, simulator } = harness;
+    simulator.api.limit(2);
+    await stripe.customers.create();
+    await stripe.customers.create();
+    await expect(stripe.customers.create()).rejects.toMatchObject({
+      statusCode: 429,
+      code: "rate_limit",
+      headers: { "retry-after": "1" },
+    });
+    await simulator.clock.advanceBy(1);
+    await stripe.customers.create();
+    simulator.api.limit(null);
+    expect((await stripe.customers.list()).data).toHaveLength(3);
+  });
 });
 
 describe("objects", () => {

@@ -105,7 +105,7 @@ describe("a subscriber's life", () => {
     const invoice = await stripe.invoices.retrieve(invoiceId, {
       expand: ["payments.data.payment.payment_intent"],
     });
-    expect(invoice).toMatchObject({ status: "paid", attempt_count: 1, amount_paid: 2_000 });
+    expect(invoice).toMatchObject({ status: "paid", attempt_count: 2, amount_paid: 2_000 });
     expect(invoice.payments?.data[0]).toMatchObject({
       status: "paid",
       payment: { payment_intent: { status: "succeeded", amount_received: 2_000 } },
