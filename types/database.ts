@@ -1628,6 +1628,7 @@ export type Database = {
           command_id: string;
           elapsed_seconds?: number;
           http_status: number;
+          is_replay?: boolean;
           lease: string;
           response: Json;
           retry_after_seconds?: number;
@@ -1788,6 +1789,7 @@ export type Database = {
       claimed_command: {
         id: string | null;
         lease: string | null;
+        idempotency_key: string | null;
         method: string | null;
         path: string | null;
         params: Json | null;

@@ -115,6 +115,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'Audit rows are never changed or removed; add a correcting row instead.'),
   ('CHECKOUT_IN_PROGRESS', 409, 'another checkout of this account is being prepared',
     'Wait a few seconds and try again.'),
+  ('COMMAND_EXPIRED', 422, 'the command is too old to be made',
+    'Nobody waits for it any more, or making it again could take effect twice: start anew.'),
   ('COMMAND_NOT_FOUND', 404, 'there is no such command',
     'List billing_admin.command_backlog for the ids that exist.'),
   ('CUSTOMER_NOT_FOUND', 404, 'the account is not a customer yet',

@@ -9,7 +9,8 @@
 --
 -- Invariants
 --   * An event is stored before anything is decided about it, and never twice.
---   * A command's id is the idempotency key of its call to Stripe.
+--   * A call to Stripe is repeated under the key of its first try, or not before Stripe has been
+--     asked whether it took effect (see command_kinds).
 --   * What is stored of Stripe's object is a function of the set of its snapshots in the
 --     inbox, not of the order in which they came (see stripe_objects).
 --
@@ -29,6 +30,8 @@
 --   13  billing_private.admin_actions
 --   14  billing_private.doorbell_rings
 --   15  billing_private.invoice_numbers
+--   16  billing_private.command_kinds
+--   17  billing_private.dispatcher
 -- =============================================================================
 
 
@@ -422,6 +425,10 @@ create table billing_private.commands (
   lease_expires_at timestamptz,
   result_id text,
   last_error jsonb,
+  idempotency_key uuid,
+  first_attempt_at timestamptz,
+  looking_up text,
+  looked_up_to text,
   actor_id uuid,
   cause jsonb not null default '{}',
   request_id text,
@@ -429,6 +436,7 @@ create table billing_private.commands (
   finished_at timestamptz,
 
   primary key (id),
+  constraint commands_looking_up_is_known check (looking_up in ('old', 'spent', 'refused')),
   constraint commands_status_is_known check (
     status in ('pending', 'leased', 'succeeded', 'dead', 'canceled')
   ),
@@ -438,8 +446,7 @@ create table billing_private.commands (
 );
 
 comment on table billing_private.commands is
-  'Outbox: calls to Stripe, written in the transaction that wants them. The id is the idempotency '
-  'key.';
+  'Outbox: calls to Stripe, written in the transaction that wants them.';
 comment on column billing_private.commands.account_id is
   'Null for what the machine asks for itself: that stands in no account''s line.';
 comment on column billing_private.commands.position is
@@ -454,6 +461,17 @@ comment on column billing_private.commands.target_object_id is
   'claimed, before the call.';
 comment on column billing_private.commands.sequence is
   'Taken when it was claimed: the place of what it reads among the snapshots of the inbox.';
+
+comment on column billing_private.commands.idempotency_key is
+  'Under which Stripe knows the call; null for the id. A fresh one when the last is used up.';
+comment on column billing_private.commands.first_attempt_at is
+  'When the call was first handed out under this key.';
+comment on column billing_private.commands.looking_up is
+  'Why Stripe is asked whether the call took effect, before anything else: its key is old (Stripe '
+  'may have forgotten it) or spent (Stripe repeats a server error for it), or the call was refused '
+  '(perhaps because there is nothing left to do).';
+comment on column billing_private.commands.looked_up_to is
+  'The last object of a list that was looked through so far.';
 
 create index commands_account_id_idx on billing_private.commands (account_id, position);
 create index commands_subscription_id_idx on billing_private.commands (subscription_id);
@@ -674,3 +692,122 @@ alter table billing_private.invoice_numbers enable row level security;
 create policy select_nobody on billing_private.invoice_numbers for select to public using (false);
 
 revoke all on billing_private.invoice_numbers from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 16  billing_private.command_kinds
+-- -----------------------------------------------------------------------------
+
+-- Stripe keeps an idempotency key for 24 hours. After that the same call is a new one, so whether
+-- the first took effect has to be seen from what there is.
+create table billing_private.command_kinds (
+  kind text not null,
+  description text not null,
+  max_attempts integer not null default 12,
+  when_old text not null,
+  look_up_path text,
+  look_up_params jsonb not null default '{}',
+  effect jsonpath,
+  verify_refusals boolean not null default false,
+
+  primary key (kind),
+  constraint command_kinds_max_attempts_is_positive check (max_attempts > 0),
+  constraint command_kinds_when_old_is_known check (
+    when_old in ('repeat', 'find_or_repeat', 'find_or_drop', 'drop')
+  ),
+  constraint command_kinds_look_up_tells_an_effect check (
+    (look_up_path is null) = (effect is null)
+  ),
+  constraint command_kinds_look_up_where_needed check (
+    look_up_path is not null or not (when_old like 'find%' or verify_refusals)
+  )
+);
+
+comment on table billing_private.command_kinds is
+  'What each kind of call to Stripe is, how often it is tried, and how to see whether one that may '
+  'have been made took effect.';
+comment on column billing_private.command_kinds.max_attempts is
+  'After so many tries without a clear answer it is given up.';
+comment on column billing_private.command_kinds.when_old is
+  'What becomes of a call first tried 23 hours ago: repeated (twice does no more than once), '
+  'looked for and repeated if not found, looked for and given up if not found, or given up.';
+comment on column billing_private.command_kinds.look_up_path is
+  'Where Stripe shows what the call leaves behind. {3} is the third part of the call''s own path, '
+  '{id} the id among its parameters, {target} its target_object_id.';
+comment on column billing_private.command_kinds.look_up_params is
+  'Of the look-up. A text that begins with $ is a path into the command; $.since is an hour before '
+  'its first try, in Unix seconds.';
+comment on column billing_private.command_kinds.effect is
+  'Finds in Stripe''s answer the object the call would have returned; variables are the command''s '
+  'columns.';
+comment on column billing_private.command_kinds.verify_refusals is
+  'A refusal may mean that there is nothing left to do: Stripe is asked before it counts.';
+
+insert into billing_private.command_kinds (
+  kind, description, when_old, look_up_path, look_up_params, effect, verify_refusals
+) values
+  ('cancel_subscription', 'end a subscription now', 'repeat',
+    '/v1/subscriptions/{3}', '{}',
+    '$ ? (@.status == "canceled" || @.status == "incomplete_expired")', true),
+  ('change_plan', 'move a subscription to another price, with proration', 'find_or_repeat',
+    '/v1/subscriptions/{3}', '{}',
+    '$ ? (
+      exists (@.items.data[*] ? (@.id == $params.items[0].id
+        && @.price.id == $params.items[0].price
+        && (!exists ($params.items[0].quantity) || @.quantity == $params.items[0].quantity)))
+      || exists (@.pending_update.subscription_items[*] ? (
+        @.price.id == $params.items[0].price)))', false),
+  ('create_checkout', 'open a checkout page somebody waits for', 'drop',
+    null, '{}', null, false),
+  ('create_customer', 'make an account known', 'find_or_repeat',
+    '/v1/customers', '{"email": "$.params.email", "created[gte]": "$.since", "limit": 100}',
+    '$.data[*] ? (@.metadata.account_id == $account_id)', false),
+  ('create_portal', 'open a portal page somebody waits for', 'drop',
+    null, '{}', null, false),
+  ('create_schedule', 'prepare a change at period end', 'find_or_repeat',
+    '/v1/subscriptions/{target}', '{"expand": ["schedule"]}',
+    '$.schedule ? (@.object == "subscription_schedule")', false),
+  ('expire_checkout', 'close a checkout page', 'repeat',
+    '/v1/checkout/sessions/{4}', '{}',
+    '$ ? (@.status == "expired" || @.status == "complete")', true),
+  ('mark_uncollectible', 'give up on an invoice', 'repeat',
+    '/v1/invoices/{3}', '{}',
+    '$ ? (@.status == "uncollectible" || @.status == "paid" || @.status == "void")', true),
+  ('pay_invoice', 'try to collect an invoice', 'find_or_drop',
+    '/v1/invoices/{3}', '{}', '$ ? (@.status == "paid")', true),
+  ('release_schedule', 'take back a change at period end', 'repeat',
+    '/v1/subscription_schedules/{3}', '{}',
+    '$ ? (@.status == "released" || @.status == "canceled" || @.status == "completed")', true),
+  ('reread', 'ask how an object is', 'repeat', null, '{}', null, false),
+  ('undo_cancel', 'go on after all', 'repeat', null, '{}', null, false),
+  ('update_schedule', 'set what comes at period end', 'repeat', null, '{}', null, false),
+  ('update_subscription', 'end a subscription with its period', 'repeat',
+    null, '{}', null, false);
+
+alter table billing_private.command_kinds enable row level security;
+create policy select_nobody on billing_private.command_kinds for select to public using (false);
+
+revoke all on billing_private.command_kinds from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 17  billing_private.dispatcher
+-- -----------------------------------------------------------------------------
+
+create table billing_private.dispatcher (
+  only_row boolean not null default true,
+  last_claim_at timestamptz,
+
+  primary key (only_row),
+  constraint dispatcher_is_one_row check (only_row)
+);
+
+comment on table billing_private.dispatcher is
+  'When somebody last asked for commands to carry, to within a few seconds. Exactly one row.';
+
+insert into billing_private.dispatcher default values;
+
+alter table billing_private.dispatcher enable row level security;
+create policy select_nobody on billing_private.dispatcher for select to public using (false);
+
+revoke all on billing_private.dispatcher from public, anon, authenticated, service_role;

@@ -3570,8 +3570,7 @@ $$;
 comment on function billing_private.enqueue_command(
   text, uuid, text, jsonb, text, uuid, billing.subscriptions
 ) is
-  'Writes a call to Stripe into the outbox, in the transaction that wants it. Returns its id, '
-  'which is its idempotency key.';
+  'Writes a call to Stripe into the outbox, in the transaction that wants it. Returns its id.';
 
 
 create function billing_private.request_reread(
@@ -4123,13 +4122,14 @@ Errors
 create type billing.claimed_command as (
   id uuid,
   lease uuid,
+  idempotency_key uuid,
   method text,
   path text,
   params jsonb
 );
 
 comment on type billing.claimed_command is
-  'A call to Stripe to be made now. id is its idempotency key, lease proves the claim on '
+  'A call to Stripe to be made now, under this idempotency key; lease proves the claim on '
   'completion.';
 
 
@@ -4157,6 +4157,73 @@ comment on function billing_private.account_behind(uuid) is
   'to one request.';
 
 
+create function billing_private.old_since()
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return billing_private.now() - interval '23 hours';
+end;
+$$;
+
+comment on function billing_private.old_since() is
+  'Keys first used before this may be forgotten by Stripe before a call under them is through: it '
+  'keeps them for 24 hours.';
+
+
+create function billing_private.request_of(
+  p_command billing_private.commands,
+  out method text,
+  out path text,
+  out params jsonb
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_kind billing_private.command_kinds;
+  v_command jsonb;
+begin
+  method := p_command.method;
+  path := p_command.path;
+  params := p_command.params;
+  if p_command.looking_up is null then
+    return;
+  end if;
+
+  select * into strict v_kind from billing_private.command_kinds where kind = p_command.kind;
+  v_command := to_jsonb(p_command) || jsonb_build_object(
+    'since', extract(epoch from p_command.first_attempt_at - interval '1 hour')::bigint);
+  method := 'GET';
+  path := v_kind.look_up_path;
+  for v_part in 2..4 loop
+    path := replace(path, format('{%s}', v_part), split_part(p_command.path, '/', v_part + 1));
+  end loop;
+  path := replace(path, '{id}', coalesce(p_command.params ->> 'id', ''));
+  path := replace(path, '{target}', coalesce(p_command.target_object_id, ''));
+  params := jsonb_strip_nulls(jsonb_build_object('starting_after', p_command.looked_up_to))
+    || coalesce(
+      (
+        select jsonb_strip_nulls(jsonb_object_agg(key, case
+          when value #>> '{}' like '$%'
+            then jsonb_path_query_first(v_command, (value #>> '{}')::jsonpath)
+          else value
+        end))
+        from jsonb_each(v_kind.look_up_params)
+      ),
+      '{}');
+end;
+$$;
+
+comment on function billing_private.request_of(billing_private.commands) is
+  'The request a command makes of Stripe now: the call it is for, or the look-up whether that took '
+  'effect.';
+
+
+-- Long because it is one statement over one set: who is due, and what each is told to do.
 create function billing_private.claim_commands(
   p_batch integer,
   p_subject_id uuid
@@ -4170,21 +4237,39 @@ as $$
 declare
   v_batch integer := least(greatest(coalesce(p_batch, 20), 1), 100);
   v_account_id uuid := billing_private.account_behind(p_subject_id);
+  v_now timestamptz := billing_private.now();
+  v_old_since timestamptz := billing_private.old_since();
 begin
+  if p_subject_id is null then
+    update billing_private.dispatcher
+    set last_claim_at = v_now
+    where only_row
+      and coalesce(last_claim_at < v_now - interval '5 seconds', true);
+  end if;
+
   return query
   with due as (
-    select commands.id
+    select
+      commands.id,
+      coalesce(command_kinds.when_old, 'drop') as when_old,
+      coalesce(commands.first_attempt_at <= v_old_since, false) as is_old
     from billing_private.commands
+    left join billing_private.command_kinds using (kind)
     where commands.status in ('pending', 'leased')
       and case commands.status
         when 'pending' then commands.next_attempt_at
         else commands.lease_expires_at
-      end <= billing_private.now()
+      end <= v_now
       -- Whoever waits for a checkout also runs what stands before it in the account's line.
       and (p_subject_id is null or commands.account_id = v_account_id)
       -- A portal's address is of use only to the user who waits for it: it stands in no line, and
       -- nobody else takes it.
       and (commands.subject_id = p_subject_id or commands.kind <> 'create_portal')
+      -- Left to give_up_old_commands().
+      and not coalesce(
+        commands.first_attempt_at <= v_old_since
+          and coalesce(command_kinds.when_old, 'drop') = 'drop',
+        false)
       -- A later one may be under way: positions are given before they are committed.
       and not exists (
         select
@@ -4193,30 +4278,48 @@ begin
           and other.id <> commands.id
           and (
             other.status in ('pending', 'leased') and other.position < commands.position
-            or other.status = 'leased' and other.lease_expires_at > billing_private.now()
+            or other.status = 'leased' and other.lease_expires_at > v_now
           )
           and 'create_portal' not in (other.kind, commands.kind)
       )
     order by commands.account_id is null, commands.position
     limit v_batch
-    for update skip locked
+    for update of commands skip locked
+  ),
+  claimed as (
+    update billing_private.commands
+    set status = 'leased',
+        attempts = commands.attempts + 1,
+        lease = gen_random_uuid(),
+        -- Each call may take 20 seconds and the claimed ones are made one after the other.
+        lease_expires_at = v_now + interval '30 seconds' + interval '20 seconds' * v_batch,
+        idempotency_key = case
+          when due.is_old and due.when_old = 'repeat' then gen_random_uuid()
+          else commands.idempotency_key
+        end,
+        first_attempt_at = case
+          when due.is_old and due.when_old = 'repeat' then v_now
+          else coalesce(commands.first_attempt_at, v_now)
+        end,
+        looking_up = coalesce(
+          commands.looking_up, case when due.is_old and due.when_old like 'find%' then 'old' end),
+        target_event_id = (
+          select stripe_objects.event_id
+          from billing_private.stripe_objects
+          where stripe_objects.object_id = commands.target_object_id
+        ),
+        sequence = nextval('billing_private.stripe_events_sequence_seq')
+    from due
+    where commands.id = due.id
+    returning commands as command
   )
-  update billing_private.commands
-  set status = 'leased',
-      attempts = commands.attempts + 1,
-      lease = gen_random_uuid(),
-      -- Each call may take 20 seconds and the claimed ones are made one after the other.
-      lease_expires_at = billing_private.now()
-        + interval '30 seconds' + interval '20 seconds' * v_batch,
-      target_event_id = (
-        select stripe_objects.event_id
-        from billing_private.stripe_objects
-        where stripe_objects.object_id = commands.target_object_id
-      ),
-      sequence = nextval('billing_private.stripe_events_sequence_seq')
-  from due
-  where commands.id = due.id
-  returning commands.id, commands.lease, commands.method, commands.path, commands.params;
+  select
+    (claimed.command).id, (claimed.command).lease,
+    coalesce((claimed.command).idempotency_key, (claimed.command).id),
+    request.method, request.path, request.params
+  from claimed
+  cross join lateral billing_private.request_of(claimed.command) as request
+  order by (claimed.command).account_id is null, (claimed.command).position;
 end;
 $$;
 
@@ -4239,7 +4342,8 @@ $$Leases calls to Stripe that are due, at most one per account, oldest first. Fo
 batch: at most this many (1 to 100). subject_id: only the account behind this checkout, portal
 request or subscription.
 A lease that runs out is given to the next caller; Stripe's idempotency key keeps the effect
-single.$$;
+single. Instead of a call whose key Stripe may have forgotten, the look-up comes that tells whether
+it took effect.$$;
 
 
 create type billing.command_outcome as (
@@ -4251,10 +4355,31 @@ comment on type billing.command_outcome is
   'What became of a command: succeeded, pending (will be tried again at retry_at) or dead.';
 
 
+create function billing_private.may_pass(
+  p_http_status integer,
+  p_response jsonb
+)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- No answer, server errors, rate limits, lock time-outs, requests in flight, and keys that are
+  -- not accepted (somebody will correct them). Any other refusal would be refused again.
+  return coalesce(
+    p_http_status is null or p_http_status >= 500 or p_http_status in (401, 403, 408, 409, 429)
+      or p_response #>> '{error,code}' = 'lock_timeout',
+    false);
+end;
+$$;
+
+comment on function billing_private.may_pass(integer, jsonb) is
+  'True for an answer after which the same call, under the same key, may fare better.';
+
+
 create function billing_private.retry_at(
   p_command billing_private.commands,
-  p_http_status integer,
-  p_response jsonb,
   p_retry_after_seconds integer
 )
 returns timestamptz
@@ -4263,27 +4388,165 @@ volatile
 set search_path = ''
 as $$
 begin
-  -- No answer, server errors, rate limits, lock time-outs, requests in flight, and keys that are
-  -- not accepted (somebody will correct them) pass. Any other refusal would be refused again.
-  if not coalesce(
-      p_http_status is null or p_http_status >= 500 or p_http_status in (401, 403, 408, 409, 429)
-        or p_response #>> '{error,code}' = 'lock_timeout',
-      false)
-    -- Twelve tries take about two hours: well inside the 24 hours Stripe keeps a key.
-    or p_command.attempts >= 12
-  then
-    return null;
-  end if;
-
   return billing_private.now() + make_interval(secs => greatest(
     least(coalesce(p_retry_after_seconds, 0), 3600),
     least(2.5 * 2 ^ p_command.attempts, 1800) * (0.75 + random() / 2)));
 end;
 $$;
 
-comment on function billing_private.retry_at(billing_private.commands, integer, jsonb, integer) is
-  'When a failed command is tried again (doubling, with jitter, never before Retry-After), or null'
-  ' when it never is.';
+comment on function billing_private.retry_at(billing_private.commands, integer) is
+  'When a failed command is tried again: doubling, with jitter, never before Retry-After.';
+
+
+create type billing_private.verdict as (
+  status text,
+  retry_at timestamptz,
+  object jsonb,
+  error jsonb,
+  looking_up text,
+  looked_up_to text,
+  needs_fresh_key boolean
+);
+
+comment on type billing_private.verdict is
+  'What follows from an answer: the command''s next status, with the object that came of it, or '
+  'the error and what is to be done next.';
+
+
+create function billing_private.judge_answer(
+  p_command billing_private.commands,
+  p_http_status integer,
+  p_response jsonb,
+  p_retry_after_seconds integer,
+  p_is_replay boolean
+)
+returns billing_private.verdict
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_kind billing_private.command_kinds;
+  v_verdict billing_private.verdict;
+begin
+  select * into v_kind from billing_private.command_kinds where kind = p_command.kind;
+  v_verdict.status := 'dead';
+  v_verdict.error := jsonb_build_object('http_status', p_http_status)
+    || coalesce(p_response, '{}');
+
+  if p_http_status between 200 and 299 or billing_private.is_gone(p_command, p_response) then
+    v_verdict.status := 'succeeded';
+    v_verdict.object := p_response;
+  elsif billing_private.may_pass(p_http_status, p_response) then
+    -- Twelve tries take about two hours: well inside the 24 hours Stripe keeps a key.
+    if p_command.attempts < coalesce(v_kind.max_attempts, 12)
+      -- Stripe keeps a server error for the key as it keeps any answer: it would never pass.
+      and not (p_is_replay and p_http_status >= 500 and coalesce(v_kind.when_old, 'drop') = 'drop')
+    then
+      v_verdict.status := 'pending';
+      v_verdict.retry_at := billing_private.retry_at(p_command, p_retry_after_seconds);
+      if p_is_replay and p_http_status >= 500 then
+        v_verdict.needs_fresh_key := v_kind.when_old = 'repeat';
+        v_verdict.looking_up := case when v_kind.when_old like 'find%' then 'spent' end;
+      end if;
+    end if;
+  elsif v_kind.verify_refusals and p_http_status <> 402 then
+    v_verdict.status := 'pending';
+    v_verdict.retry_at := billing_private.now();
+    v_verdict.looking_up := 'refused';
+  end if;
+  return v_verdict;
+end;
+$$;
+
+comment on function billing_private.judge_answer(
+  billing_private.commands, integer, jsonb, integer, boolean
+) is
+  'What follows from Stripe''s answer to a call.';
+
+
+create function billing_private.judge_look_up(
+  p_command billing_private.commands,
+  p_http_status integer,
+  p_response jsonb,
+  p_retry_after_seconds integer
+)
+returns billing_private.verdict
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_kind billing_private.command_kinds;
+  v_verdict billing_private.verdict;
+begin
+  select * into strict v_kind from billing_private.command_kinds where kind = p_command.kind;
+  v_verdict.status := 'dead';
+  v_verdict.error := jsonb_build_object('http_status', p_http_status)
+    || coalesce(p_response, '{}');
+  v_verdict.object := case when p_http_status between 200 and 299 then
+    jsonb_path_query_first(p_response, v_kind.effect, to_jsonb(p_command), true) end;
+
+  if v_verdict.object is not null then
+    v_verdict.status := 'succeeded';
+  elsif p_http_status between 200 and 299 and p_response -> 'has_more' = 'true' then
+    v_verdict.status := 'pending';
+    v_verdict.retry_at := billing_private.now();
+    v_verdict.error := p_command.last_error;
+    v_verdict.looking_up := p_command.looking_up;
+    v_verdict.looked_up_to := p_response #>> '{data,-1,id}';
+  elsif p_http_status between 200 and 299
+    or p_response #>> '{error,code}' = 'resource_missing'
+  then
+    -- It did not take effect.
+    if p_command.looking_up = 'refused' then
+      v_verdict.error := p_command.last_error;
+    elsif v_kind.when_old = 'find_or_drop' then
+      v_verdict.error := billing_private.too_old_error();
+    else
+      v_verdict.status := 'pending';
+      v_verdict.retry_at := billing_private.now();
+      v_verdict.error := p_command.last_error;
+      v_verdict.needs_fresh_key := true;
+    end if;
+  elsif billing_private.may_pass(p_http_status, p_response)
+    and p_command.attempts < v_kind.max_attempts
+  then
+    v_verdict.status := 'pending';
+    v_verdict.retry_at := billing_private.retry_at(p_command, p_retry_after_seconds);
+    v_verdict.error := case p_command.looking_up
+      when 'refused' then p_command.last_error
+      else v_verdict.error
+    end;
+    v_verdict.looking_up := p_command.looking_up;
+    v_verdict.looked_up_to := p_command.looked_up_to;
+  end if;
+  return v_verdict;
+end;
+$$;
+
+comment on function billing_private.judge_look_up(
+  billing_private.commands, integer, jsonb, integer
+) is
+  'What follows from Stripe''s answer to the question whether a call took effect: found, the call '
+  'is done; not found, it is made under a fresh key, or given up.';
+
+
+create function billing_private.too_old_error()
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object('error', jsonb_build_object(
+    'code', 'too_old',
+    'message', 'Tried too long ago to be tried again; whether it took effect is not known.'));
+end;
+$$;
+
+comment on function billing_private.too_old_error() is
+  'Why a call is given up that Stripe might take for a new one.';
 
 
 create function billing_private.complete_command(
@@ -4293,7 +4556,8 @@ create function billing_private.complete_command(
   p_response jsonb,
   p_retry_after_seconds integer,
   p_stripe_date text,
-  p_elapsed_seconds numeric
+  p_elapsed_seconds numeric,
+  p_is_replay boolean
 )
 returns billing.command_outcome
 language plpgsql
@@ -4303,9 +4567,7 @@ set search_path = ''
 as $$
 declare
   v_command billing_private.commands;
-  v_retry_at timestamptz;
-  v_status text;
-  v_asked_at timestamptz := billing_private.asked_at(p_stripe_date, p_elapsed_seconds);
+  v_verdict billing_private.verdict;
 begin
   select * into v_command
   from billing_private.commands
@@ -4323,41 +4585,86 @@ begin
   if p_response -> 'livemode'
     <> (select to_jsonb(stripe_livemode) from billing_private.settings)
   then
-    v_status := 'dead';
-    p_response := '{"error": {"code": "other_livemode",
-      "message": "The secret key is of the other Stripe mode than this database."}}';
-  elsif p_http_status between 200 and 299
-    or billing_private.is_gone(v_command, p_response)
-  then
-    v_status := 'succeeded';
-  else
-    v_retry_at := billing_private.retry_at(
+    v_verdict.status := 'dead';
+    v_verdict.error := jsonb_build_object('http_status', p_http_status, 'error', jsonb_build_object(
+      'code', 'other_livemode',
+      'message', 'The secret key is of the other Stripe mode than this database.'));
+  elsif v_command.looking_up is not null then
+    v_verdict := billing_private.judge_look_up(
       v_command, p_http_status, p_response, p_retry_after_seconds);
-    v_status := case when v_retry_at is null then 'dead' else 'pending' end;
+  else
+    v_verdict := billing_private.judge_answer(
+      v_command, p_http_status, p_response, p_retry_after_seconds, coalesce(p_is_replay, false));
   end if;
 
   update billing_private.commands
-  set status = v_status,
+  set status = v_verdict.status,
       lease = null,
       lease_expires_at = null,
-      next_attempt_at = coalesce(v_retry_at, next_attempt_at),
-      result_id = case when v_status = 'succeeded' then p_response ->> 'id' end,
-      last_error = case
-        when v_status <> 'succeeded'
-          then jsonb_build_object('http_status', p_http_status) || coalesce(p_response, '{}')
-      end,
-      finished_at = case when v_status <> 'pending' then billing_private.now() end
+      next_attempt_at = coalesce(v_verdict.retry_at, next_attempt_at),
+      result_id = case when v_verdict.status = 'succeeded' then v_verdict.object ->> 'id' end,
+      last_error = case when v_verdict.status <> 'succeeded' then v_verdict.error end,
+      looking_up = v_verdict.looking_up,
+      looked_up_to = v_verdict.looked_up_to,
+      idempotency_key = case
+        when v_verdict.needs_fresh_key then gen_random_uuid() else idempotency_key end,
+      first_attempt_at = case when v_verdict.needs_fresh_key then null else first_attempt_at end,
+      finished_at = case when v_verdict.status <> 'pending' then billing_private.now() end
   where id = p_command_id;
 
   perform billing_private.set_cause('command', p_command_id::text, v_command.kind);
-  if v_status = 'succeeded' then
-    perform billing_private.command_succeeded(v_command, p_response, v_asked_at);
-  elsif v_status = 'dead' then
-    perform billing_private.command_refused(v_command, p_response);
+  if v_verdict.status = 'succeeded' then
+    perform billing_private.command_succeeded(
+      v_command, v_verdict.object,
+      billing_private.asked_at(p_stripe_date, p_elapsed_seconds));
+  elsif v_verdict.status = 'dead' then
+    perform billing_private.command_refused(v_command, v_verdict.error);
   end if;
-  return row(v_status, v_retry_at);
+  return row(v_verdict.status, v_verdict.retry_at);
 end;
 $$;
+
+
+create function billing_private.give_up_old_commands(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_command billing_private.commands;
+  v_count bigint := 0;
+begin
+  for v_command in
+    select commands.*
+    from billing_private.commands
+    left join billing_private.command_kinds using (kind)
+    where commands.status in ('pending', 'leased')
+      and commands.first_attempt_at <= billing_private.old_since()
+      and coalesce(commands.lease_expires_at <= billing_private.now(), true)
+      and coalesce(command_kinds.when_old, 'drop') = 'drop'
+    order by commands.position
+    limit p_limit
+    for update of commands skip locked
+  loop
+    update billing_private.commands
+    set status = 'dead',
+        lease = null,
+        lease_expires_at = null,
+        last_error = billing_private.too_old_error(),
+        finished_at = billing_private.now()
+    where id = v_command.id;
+    perform billing_private.set_cause('command', v_command.id::text, v_command.kind);
+    perform billing_private.command_refused(v_command, billing_private.too_old_error());
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.give_up_old_commands(integer) is
+  'Gives up calls that were first tried 23 hours ago and are of no use any more, or whose '
+  'repetition could take effect twice. Returns how many.';
 
 
 create function billing_private.asked_at(
@@ -4519,6 +4826,7 @@ set search_path = ''
 as $$
 declare
   v_event_id text := 'command:' || p_command.id;
+  v_is_read boolean := p_command.kind = 'reread' or p_command.looking_up is not null;
   v_customer_id text := case
     when p_object ->> 'object' = 'customer' then p_object ->> 'id'
     else billing_private.stripe_id(p_object -> 'customer')
@@ -4539,9 +4847,9 @@ begin
   )
   select
     v_event_id,
-    case when p_command.kind = 'reread' then 'reread' else 'command' end,
+    case when v_is_read then 'reread' else 'command' end,
     case
-      when p_command.kind = 'reread' then p_command.sequence
+      when v_is_read then p_command.sequence
       else nextval('billing_private.stripe_events_sequence_seq')
     end,
     p_command.target_event_id,
@@ -4613,7 +4921,8 @@ create function billing.complete_command(
   response jsonb,
   retry_after_seconds integer default null,
   stripe_date text default null,
-  elapsed_seconds numeric default null
+  elapsed_seconds numeric default null,
+  is_replay boolean default null
 )
 returns billing.command_outcome
 language sql
@@ -4621,17 +4930,19 @@ volatile
 set search_path = ''
 begin atomic
   select billing_private.complete_command(
-    command_id, lease, http_status, response, retry_after_seconds, stripe_date, elapsed_seconds);
+    command_id, lease, http_status, response, retry_after_seconds, stripe_date, elapsed_seconds,
+    is_replay);
 end;
 
 comment on function billing.complete_command(
-  uuid, uuid, integer, jsonb, integer, text, numeric
+  uuid, uuid, integer, jsonb, integer, text, numeric, boolean
 ) is
 $$Reports what Stripe answered to a claimed command. For service_role.
 
 http_status: null when no answer came. response: Stripe's body. retry_after_seconds: from
 Retry-After. stripe_date: the answer's Date header; elapsed_seconds: how long the call took. From
-them follows which events are newer than the answer.
+them follows which events are newer than the answer. is_replay: Stripe had this answer ready for the
+key.
 A returned object is applied at once, through the same code as an event.
 
 Errors
@@ -6684,7 +6995,14 @@ revoke all on function
   billing_private.account_behind,
   billing_private.claim_commands,
   billing.claim_commands,
+  billing_private.old_since,
+  billing_private.request_of,
+  billing_private.may_pass,
   billing_private.retry_at,
+  billing_private.judge_answer,
+  billing_private.judge_look_up,
+  billing_private.too_old_error,
+  billing_private.give_up_old_commands,
   billing_private.complete_command,
   billing_private.asked_at,
   billing_private.is_gone,

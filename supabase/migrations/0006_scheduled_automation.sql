@@ -19,7 +19,7 @@
 --   3  task: apply_scheduled_changes
 --   4  task: validate_entitlements
 --   5  task: retry_events
---   6  task: ring_dispatcher
+--   6  tasks: ring_dispatcher, give_up_commands
 --   7  task: check_health
 --   8  task: clean_up
 --   9  the registry
@@ -292,7 +292,7 @@ comment on function billing_private.task_retry_events() is
 
 
 -- -----------------------------------------------------------------------------
--- 6  task: ring_dispatcher
+-- 6  tasks: ring_dispatcher, give_up_commands
 -- -----------------------------------------------------------------------------
 
 -- pg_net forgets its requests when the server crashes, and cannot speak to Stripe itself: it rings
@@ -453,6 +453,21 @@ comment on function billing_private.ring_dispatcher() is
   'are under way at a time. False when there was nothing to ask for, or no way to ask.';
 
 
+create function billing_private.task_give_up_commands()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  return billing_private.give_up_old_commands(200);
+end;
+$$;
+
+comment on function billing_private.task_give_up_commands() is
+  'Gives up commands too old to be made, up to 200: they would hold up what stands behind them.';
+
+
 create function billing_private.task_ring_dispatcher()
 returns bigint
 language plpgsql
@@ -555,6 +570,7 @@ comment on function billing_private.doorbell_health() is
   'Whether the doorbell rings, and is heard.';
 
 
+-- Long because it is a list: one select for each check.
 create function billing_private.health()
 returns setof billing_private.health_result
 language plpgsql
@@ -595,7 +611,13 @@ begin
     select billing_private.graded(
       'commands',
       greatest(round(extract(epoch from v_now - min(next_attempt_at)) / 60, 1), 0),
-      5, 30, 'minutes the oldest due command has waited (nobody rings the dispatcher?)')
+      5, 30,
+      format(
+        'minutes the oldest due command has waited; the dispatcher last came %s',
+        coalesce(
+          (select to_char(last_claim_at, 'YYYY-MM-DD HH24:MI:SS TZ')
+          from billing_private.dispatcher),
+          'never')))
     from billing_private.commands
     where status in ('pending', 'leased')
       and kind <> 'create_portal'
@@ -723,6 +745,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_apply_scheduled_changes', '1 minute'),
   ('retry_events', 'apply failed events again',
     'task_retry_events', '1 minute'),
+  ('give_up_commands', 'give up commands too old to be made',
+    'task_give_up_commands', '1 minute'),
   ('ring_dispatcher', 'have commands that are due carried to Stripe',
     'task_ring_dispatcher', '1 minute'),
   ('check_health', 'judge the state of the system',
@@ -781,6 +805,7 @@ revoke all on function
   billing_private.vault_secret,
   billing_private.note_ring_answers,
   billing_private.ring_dispatcher,
+  billing_private.task_give_up_commands,
   billing_private.task_ring_dispatcher,
   billing_private.graded,
   billing_private.doorbell_health,

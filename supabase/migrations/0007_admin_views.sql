@@ -1480,19 +1480,46 @@ volatile
 security definer -- the outbox is writable by nobody
 set search_path = ''
 as $$
+declare
+  v_command billing_private.commands;
+  v_when_old text;
+  v_was_refused boolean;
 begin
   perform billing_private.begin_admin_action(p_reason, 'retry_command', p_command_id::text);
-  update billing_private.commands
-  set status = 'pending',
-      attempts = 0,
-      next_attempt_at = billing_private.now(),
-      finished_at = null
+  select * into v_command
+  from billing_private.commands
   where id = p_command_id
-    and status in ('pending', 'dead');
+    and status in ('pending', 'dead')
+  for update;
   if not found then
     perform billing_private.fail('COMMAND_NOT_FOUND', jsonb_build_object(
       'command_id', p_command_id));
   end if;
+
+  -- What Stripe refused it has not done, and would refuse again under the same key.
+  v_was_refused := coalesce(
+    not billing_private.may_pass(
+      (v_command.last_error ->> 'http_status')::integer, v_command.last_error),
+    false);
+  select when_old into v_when_old
+  from billing_private.command_kinds
+  where kind = v_command.kind;
+  if not v_was_refused
+    and v_command.first_attempt_at <= billing_private.old_since()
+    and coalesce(v_when_old, 'drop') = 'drop'
+  then
+    perform billing_private.fail('COMMAND_EXPIRED', jsonb_build_object(
+      'command_id', p_command_id, 'first_attempt_at', v_command.first_attempt_at));
+  end if;
+
+  update billing_private.commands
+  set status = 'pending',
+      attempts = 0,
+      next_attempt_at = billing_private.now(),
+      idempotency_key = case when v_was_refused then gen_random_uuid() else idempotency_key end,
+      first_attempt_at = case when not v_was_refused then first_attempt_at end,
+      finished_at = null
+  where id = p_command_id;
 end;
 $$;
 
@@ -1513,10 +1540,14 @@ comment on function billing_admin.retry_command(uuid, text) is
 $$Puts a command that was given up, or waits for its next try, at the head of the line, with fresh
 retries.
 
+One that Stripe refused is made under a fresh idempotency key. One whose outcome is not known keeps
+its key, and after 23 hours is made again only if a look at Stripe shows that it took no effect.
+
 Errors
   VALIDATION_FAILED  400  no reason
   NOT_AN_ADMIN       403  the caller is no administrator
-  COMMAND_NOT_FOUND  404  the backlog holds no such command$$;
+  COMMAND_NOT_FOUND  404  the backlog holds no such command
+  COMMAND_EXPIRED    422  it is too old, and of a kind that is not made again$$;
 
 
 create function billing_private.admin_run_task(

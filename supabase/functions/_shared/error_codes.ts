@@ -10,6 +10,7 @@ export const errorCodes = {
     status: 409,
     message: "another checkout of this account is being prepared",
   },
+  COMMAND_EXPIRED: { status: 422, message: "the command is too old to be made" },
   COMMAND_NOT_FOUND: { status: 404, message: "there is no such command" },
   CUSTOMER_NOT_FOUND: { status: 404, message: "the account is not a customer yet" },
   EVENT_INVALID: { status: 400, message: "the payload is not a stripe event" },

@@ -59,7 +59,7 @@ export async function runCommand(
 
 async function complete(
   { id, lease }: Command,
-  { http_status, response, retry_after_seconds, stripe_date }: StripeAnswer,
+  { http_status, response, retry_after_seconds, stripe_date, is_replay }: StripeAnswer,
   elapsedMs: number,
   service: DataApi,
 ): Promise<CommandResult["status"]> {
@@ -74,6 +74,7 @@ async function complete(
         retry_after_seconds,
         stripe_date,
         elapsed_seconds: elapsedMs / 1000,
+        is_replay,
       },
     );
     if (!outcome) throw new Error("complete_command returned nothing");

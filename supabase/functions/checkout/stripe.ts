@@ -3,6 +3,7 @@ import Stripe from "stripe";
 /** A call to Stripe as the database wants it made. */
 export interface StripeRequest {
   id: string;
+  idempotency_key: string;
   method: string;
   path: string;
   params: Record<string, unknown> | null;
@@ -13,6 +14,8 @@ export interface StripeAnswer {
   http_status: number | null;
   response: Record<string, unknown>;
   retry_after_seconds: number | null;
+  /** Whether Stripe had the answer ready, from an earlier request under the same key. */
+  is_replay: boolean;
   /** Stripe's clock when it answered. */
   stripe_date: string | null;
   stripe_request_id: string | null;
@@ -27,20 +30,24 @@ export interface StripeOptions {
 }
 
 /**
- * Makes the calls, each once: whether and when to try again is decided by the database. The request's id is the
- * idempotency key, so the same request made twice has one effect.
+ * Makes the calls, each once: whether and when to try again, and under which idempotency key, is decided by the
+ * database.
  *
  * Never throws for what Stripe or the network does.
  */
 export function createStripeCaller(options: StripeOptions): CallStripe {
   const client = createClient(options);
 
-  return async ({ id, method, path, params }, timeoutMs) => {
+  return async ({ idempotency_key, method, path, params }, timeoutMs) => {
+    // The stripe package sends the parameters of a POST only.
+    const query = method === "POST" ? "" : queryOf(params ?? {});
     try {
-      const object = await client.rawRequest(method, path, params ?? undefined, {
-        idempotencyKey: id,
-        timeout: timeoutMs,
-      });
+      const object = await client.rawRequest(
+        method,
+        query === "" ? path : `${path}?${query}`,
+        method === "POST" ? (params ?? undefined) : undefined,
+        { idempotencyKey: idempotency_key, timeout: timeoutMs },
+      );
       return answer(200, object, object.lastResponse);
     } catch (error) {
       if (!(error instanceof Stripe.errors.StripeError)) {
@@ -71,15 +78,30 @@ function createClient({ secretKey, apiBase, fetch }: StripeOptions): Stripe {
 function answer(
   status: number | null,
   response: Record<string, unknown>,
-  meta: { requestId?: string; headers?: Record<string, string> } = {},
+  meta: { requestId?: string; headers?: unknown } = {},
 ): StripeAnswer {
+  // The stripe package gives errors plain headers, and answers those of fetch.
+  const headers = new Headers((meta.headers ?? {}) as HeadersInit);
   return {
     http_status: status,
     response,
-    retry_after_seconds: secondsUntil(meta.headers?.["retry-after"]),
-    stripe_date: meta.headers?.["date"] ?? null,
+    retry_after_seconds: secondsUntil(headers.get("retry-after")),
+    is_replay: headers.get("idempotent-replayed") === "true",
+    stripe_date: headers.get("date"),
     stripe_request_id: meta.requestId ?? null,
   };
+}
+
+/** Parameters as Stripe reads them from a query: nested ones with their keys in brackets. */
+function queryOf(params: Record<string, unknown>): string {
+  const pairs = (name: string, value: unknown): [string, string][] => {
+    if (value === null || value === undefined) return [[name, ""]];
+    if (typeof value !== "object") return [[name, String(value)]];
+    return Object.entries(value).flatMap(([key, inner]) => pairs(`${name}[${key}]`, inner));
+  };
+  return new URLSearchParams(
+    Object.entries(params).flatMap(([name, value]) => pairs(name, value)),
+  ).toString();
 }
 
 /** The `error` of Stripe's answer, without what the stripe package wrote into it. */
@@ -90,7 +112,7 @@ function rawError(error: Stripe.errors.StripeError): Record<string, unknown> {
 }
 
 /** Retry-After is a number of seconds or a date. */
-function secondsUntil(retryAfter: string | undefined): number | null {
+function secondsUntil(retryAfter: string | null): number | null {
   if (!retryAfter) return null;
   if (/^\d+$/.test(retryAfter)) return Number(retryAfter);
   const time = Date.parse(retryAfter);

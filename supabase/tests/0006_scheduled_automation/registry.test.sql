@@ -11,6 +11,7 @@ select results_eq(
       ('check_health', '5 minutes', true),
       ('clean_up', '1 hour', true),
       ('expire_subscriptions', '1 minute', true),
+      ('give_up_commands', '1 minute', true),
       ('retry_events', '1 minute', true),
       ('ring_dispatcher', '1 minute', true),
       ('scan_security', '1 minute', true),

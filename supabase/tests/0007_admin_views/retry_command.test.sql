@@ -1,7 +1,7 @@
 -- billing_admin.command_backlog and retry_command(): calls to Stripe that wait, or were given up.
 begin;
 \ir ../helpers.psql
-select plan(22);
+select plan(30);
 
 select tests.catalog();
 select tests.set_time('2026-01-10 12:00');
@@ -123,8 +123,8 @@ select tests.be_service();
 delete from claimed;
 insert into claimed select * from billing.claim_commands();
 select results_eq(
-  'select id from claimed', 'select id from ours',
-  'E2: it is carried again, under the same idempotency key'
+  'select id, idempotency_key <> id from claimed', 'select id, true from ours',
+  'E2: it is carried again, under a fresh key: Stripe would repeat its refusal under the old one'
 );
 select is(
   (
@@ -144,7 +144,62 @@ select is_empty(
   'then it has left the backlog'
 );
 
+-- ---- one whose outcome is not known -----------------------------------------
+
+select tests.be_owner();
+create function pg_temp.dead(p_kind text, p_http_status integer) returns void
+language sql as $$
+  delete from billing_private.commands where id = md5('dead')::uuid;
+  insert into billing_private.commands
+    (id, kind, account_id, path, params, status, attempts, first_attempt_at, last_error, finished_at)
+  values (md5('dead')::uuid, p_kind, md5('ann')::uuid, '/v1/customers', '{"email": "a@b.c"}', 'dead',
+    12, '2026-01-10 12:00', jsonb_build_object('http_status', p_http_status), '2026-01-10 14:00');
+$$;
+
+-- What is carried after the retry: method, and whether under the first key.
+create function pg_temp.retried() returns text
+language plpgsql as $$
+declare
+  v_claimed text;
+begin
+  perform billing_admin.retry_command(md5('dead')::uuid, 'a try');
+  select format('%s %s', method, idempotency_key = id)
+  into v_claimed
+  from billing.claim_commands();
+  return v_claimed;
+end;
+$$;
+
+select pg_temp.dead('create_customer', 503);
+select is(pg_temp.retried(), 'POST t', 'the same day it is made again under its first key');
+select pg_temp.dead('create_customer', null);
+select tests.set_time('2026-01-11 10:59:59');
+select is(pg_temp.retried(), 'POST t', 'also where no answer came, until 23 hours have passed');
+select pg_temp.dead('create_customer', null);
+select tests.set_time('2026-01-11 11:00:00');
+select is(pg_temp.retried(), 'GET t', 'B10: from then on Stripe is asked first whether it took effect');
+select pg_temp.dead('undo_cancel', null);
+select is(pg_temp.retried(), 'POST f', 'or it goes out under a fresh key, if twice does no harm');
+select pg_temp.dead('create_checkout', null);
+select throws_ok(
+  'select pg_temp.retried()',
+  'PT422', 'the command is too old to be made',
+  'a page nobody waits for is not opened'
+);
+select is(
+  (select status from billing_private.commands where id = md5('dead')::uuid), 'dead',
+  'it stays as it was'
+);
+select pg_temp.dead('create_checkout', 400);
+select is(pg_temp.retried(), 'POST f', 'one that was refused took no effect, however long ago');
+select pg_temp.dead('create_customer', 429);
+select is(pg_temp.retried(), 'GET t', 'a rate limit is no refusal');
+delete from billing_private.commands where id = md5('dead')::uuid;
+select tests.set_time('2026-01-10 18:00');
+
 -- ---- errors -----------------------------------------------------------------
+
+select tests.sign_in('ada');
 
 select throws_ok(
   $$ select billing_admin.retry_command((select id from ours), 'once more') $$,

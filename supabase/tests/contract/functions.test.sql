@@ -1,7 +1,7 @@
 -- Rules that every function keeps: who may call it, what it resolves, what it raises.
 -- Without helpers.psql, which puts a clock into billing_private.now(): this is the shipped schema.
 begin;
-select plan(25);
+select plan(26);
 
 create temporary view functions as
 select
@@ -189,12 +189,12 @@ select set_eq(
   $$,
   array[
     'billing.claim_commands(integer,uuid)',
-    'billing.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric)',
+    'billing.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric,boolean)',
     'billing.ingest_stripe_event(text)',
     'billing.ingest_stripe_events(text[])',
     'billing.report_rejected_webhook(text)',
     'billing_private.claim_commands(integer,uuid)',
-    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric)',
+    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric,boolean)',
     'billing_private.ingest_stripe_event(text)',
     'billing_private.ingest_stripe_events(text[])',
     'billing_private.report_rejected_webhook(text)'
@@ -259,7 +259,7 @@ select set_eq(
     'billing_private.cancel_subscription(boolean,text,uuid)',
     'billing_private.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing_private.claim_commands(integer,uuid)',
-    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric)',
+    'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric,boolean)',
     'billing_private.configure_doorbell(text,text,text)',
     'billing_private.discard_event(text,text)',
     'billing_private.discard_events(text,text,text,'
@@ -406,6 +406,19 @@ select is_empty(
 );
 
 -- ---- what the registries name -----------------------------------------------
+
+-- Kinds that are given as a word; how often each is tried and how it is looked up is data.
+select is_empty(
+  $$
+    select name, match[1]
+    from functions
+    cross join lateral regexp_matches(
+      definition,
+      '(?:enqueue_command|enqueue_wish|ask_once)\(\s*(?:[a-z_.]+,\s*)?''([a-z_]+)''', 'g') as match
+    where match[1] not in (select kind from billing_private.command_kinds)
+  $$,
+  'every kind of call that is written into the outbox is described in command_kinds'
+);
 
 select set_eq(
   $$ select 'billing_private.' || function_name || '()' from billing_private.tasks $$,

@@ -29,6 +29,7 @@ const order = {
 const createCustomer = {
   id: "command-1",
   lease: "lease-1",
+  idempotency_key: "key-1",
   method: "POST",
   path: "/v1/customers",
   params: { email: "reader@example.com", metadata: { account_id: "a" } },
@@ -36,6 +37,7 @@ const createCustomer = {
 const createSession = {
   id: "command-2",
   lease: "lease-2",
+  idempotency_key: "key-2",
   method: "POST",
   path: "/v1/checkout/sessions",
   params: {
@@ -93,6 +95,7 @@ describe("POST /checkout", () => {
           http_status: 200,
           response: { id: "cus_1", object: "customer" },
           retry_after_seconds: null,
+          is_replay: false,
           stripe_date: null,
           elapsed_seconds: 0,
         },
@@ -107,6 +110,7 @@ describe("POST /checkout", () => {
           http_status: 200,
           response: { id: "cs_1", object: "checkout.session", url },
           retry_after_seconds: null,
+          is_replay: false,
           stripe_date: null,
           elapsed_seconds: 0,
         },
@@ -132,7 +136,7 @@ describe("POST /checkout", () => {
       "mode=subscription&line_items[0][price]=price_1&line_items[0][quantity]=2" +
         "&subscription_data[trial_end]=&allow_promotion_codes=true",
     );
-    expect(call?.headers.get("idempotency-key")).toBe("command-2");
+    expect(call?.headers.get("idempotency-key")).toBe("key-2");
     expect(call?.headers.get("stripe-version")).toBe("2026-10-28.endive");
     expect(call?.headers.get("authorization")).toBe(`Bearer ${keys.stripe}`);
   });
@@ -283,6 +287,7 @@ describe("when Stripe does not open the page", () => {
       http_status: null,
       response: { error: { message: expect.any(String) as string } },
       retry_after_seconds: null,
+      is_replay: false,
       stripe_date: null,
       elapsed_seconds: 0,
     });
@@ -323,6 +328,7 @@ describe("when Stripe does not open the page", () => {
         http_status: null,
         response: {},
         retry_after_seconds: null,
+        is_replay: false,
         stripe_date: null,
         stripe_request_id: null,
       };
@@ -363,6 +369,7 @@ describe("POST /checkout/portal", () => {
   const createPortal = {
     id: "portal-1",
     lease: "lease-3",
+    idempotency_key: "key-3",
     method: "POST",
     path: "/v1/billing_portal/sessions",
     params: { customer: "cus_1" },
@@ -391,7 +398,7 @@ describe("POST /checkout/portal", () => {
     ]);
     expect(dataApi.calls[0]?.args).toEqual(wish);
     expect(dataApi.calls[1]?.args).toEqual({ batch: 1, subject_id: "portal-1" });
-    expect(stripe.calls[1]?.headers.get("idempotency-key")).toBe("portal-1");
+    expect(stripe.calls[1]?.headers.get("idempotency-key")).toBe("key-3");
   });
 
   it("is not in the log", async () => {

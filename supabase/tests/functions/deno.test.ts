@@ -36,6 +36,7 @@ function answerTo(path: string): unknown {
             {
               id: "command-1",
               lease: "l",
+              idempotency_key: "key-1",
               method: "POST",
               path: "/v1/checkout/sessions",
               params: {},
@@ -124,7 +125,7 @@ describe("checkout under Deno", () => {
     expect(answer.body.data).toEqual({ checkout_id: "checkout-1", url: pageUrl, expires_at: null });
     const call = received.find(({ path }) => path === "/v1/checkout/sessions");
     expect(call?.headers).toMatchObject({
-      "idempotency-key": "command-1",
+      "idempotency-key": "key-1",
       "stripe-version": "2026-10-28.endive",
       authorization: `Bearer ${keys.stripe}`,
     });

@@ -6,6 +6,7 @@ import { checkoutFunction, fakeClock, fakeDataApi, fakeStripe, keys, read } from
 const command = (id: string) => ({
   id,
   lease: `lease-${id}`,
+  idempotency_key: `key-${id}`,
   method: "POST",
   path: `/v1/subscriptions/sub_${id}`,
   params: { cancel_at_period_end: true, pause_collection: null },
@@ -95,9 +96,9 @@ describe("working the outbox off", () => {
     const claimed = answers.map(({ body }) => Number(body.data?.["claimed"]));
     expect(claimed.reduce((sum, count) => sum + count)).toBe(3);
     expect(stripe.calls.map(({ headers }) => headers.get("idempotency-key")).sort()).toEqual([
-      "1",
-      "2",
-      "3",
+      "key-1",
+      "key-2",
+      "key-3",
     ]);
   });
 
@@ -111,7 +112,10 @@ describe("working the outbox off", () => {
     const { handler, log } = checkoutFunction({ dataApi, stripe });
     const answer = await read(await handler(ring()));
     expect(answer.body.data).toEqual({ claimed: 2, succeeded: 1, retrying: 1, failed: 0 });
-    expect(stripe.calls.map(({ headers }) => headers.get("idempotency-key"))).toEqual(["1", "1"]);
+    expect(stripe.calls.map(({ headers }) => headers.get("idempotency-key"))).toEqual([
+      "key-1",
+      "key-1",
+    ]);
     expect(log.text()).toContain("command not completed");
   });
 
@@ -129,6 +133,7 @@ describe("working the outbox off", () => {
         http_status: null,
         response: {},
         retry_after_seconds: null,
+        is_replay: false,
         stripe_date: null,
         stripe_request_id: null,
       };
@@ -214,5 +219,124 @@ describe("a ring that does not wait", () => {
     const answer = await read(await handler(ring({ apikey: "x" }, '{"wait": false}')));
     expect(answer.status).toBe(401);
     expect([...kept, ...stripe.calls]).toEqual([]);
+  });
+});
+
+describe("what Stripe is sent and what the database is told", () => {
+  /** Carries one command and tells the request Stripe got and the answer the database got. */
+  async function carry(commandOf: Record<string, unknown>, answer: Response | Error) {
+    const dataApi = fakeDataApi({
+      claim_commands: (_args: unknown, nth: number) =>
+        nth === 0 ? [{ ...command("1"), ...commandOf }] : [],
+      complete_command: { status: "pending", retry_at: null },
+    });
+    const stripe = fakeStripe(answer);
+    const { handler } = checkoutFunction({ dataApi, stripe });
+    await handler(ring());
+    const [call] = stripe.calls;
+    const [completion] = dataApi.named("complete_command");
+    if (!call || !completion) throw new Error("nothing was carried");
+    return { call, told: completion.args };
+  }
+  const gone = {
+    error: { type: "invalid_request_error", code: "resource_missing", message: "No" },
+  };
+
+  it("a POST is a form, under the pinned version, the key of the account and that of the call", async () => {
+    const params = {
+      items: [{ id: "si_1", price: "price_2", quantity: 3 }],
+      metadata: { note: "a&b=c ü", empty: "" },
+      pause_collection: null,
+      proration_behavior: "always_invoice",
+    };
+    const { call } = await carry({ params }, Response.json({ id: "sub_1" }));
+    expect(call.method).toBe("POST");
+    expect(call.url).toBe("https://stripe.test/v1/subscriptions/sub_1");
+    expect(Object.fromEntries(call.headers)).toMatchObject({
+      authorization: `Bearer ${keys.stripe}`,
+      "content-type": "application/x-www-form-urlencoded",
+      "idempotency-key": "key-1",
+      "stripe-version": "2026-10-28.endive",
+    });
+    expect(Object.fromEntries(new URLSearchParams(call.form))).toEqual({
+      "items[0][id]": "si_1",
+      "items[0][price]": "price_2",
+      "items[0][quantity]": "3",
+      "metadata[note]": "a&b=c ü",
+      "metadata[empty]": "",
+      pause_collection: "",
+      proration_behavior: "always_invoice",
+    });
+  });
+
+  it.each(["GET", "DELETE"])("a %s has its parameters in the address", async (method) => {
+    const params = {
+      expand: ["tiers", "product"],
+      "created[gte]": 1767225600,
+      limit: 100,
+      email: "a+b@example.com",
+      nested: { yes: true },
+    };
+    const { call } = await carry({ method, path: "/v1/prices", params }, Response.json({}));
+    expect(call.method).toBe(method);
+    expect(call.form).toBe("");
+    const { pathname, searchParams } = new URL(call.url);
+    expect(pathname).toBe("/v1/prices");
+    expect(Object.fromEntries(searchParams)).toEqual({
+      "expand[0]": "tiers",
+      "expand[1]": "product",
+      "created[gte]": "1767225600",
+      limit: "100",
+      email: "a+b@example.com",
+      "nested[yes]": "true",
+    });
+  });
+
+  it("an answer is told with Stripe's own time", async () => {
+    const date = "Sat, 10 Jan 2026 08:00:00 GMT";
+    const { told } = await carry({}, Response.json({ id: "sub_1" }, { headers: { date } }));
+    expect(told).toEqual({
+      command_id: "1",
+      lease: "lease-1",
+      http_status: 200,
+      response: { id: "sub_1" },
+      retry_after_seconds: null,
+      stripe_date: date,
+      elapsed_seconds: 0,
+      is_replay: false,
+    });
+  });
+
+  it("a server error that Stripe repeats for its key is told as such", async () => {
+    const headers = { "idempotent-replayed": "true" };
+    const error = { type: "api_error", message: "An error occurred" };
+    const { told } = await carry({}, Response.json({ error }, { status: 500, headers }));
+    expect(told).toMatchObject({ http_status: 500, response: { error }, is_replay: true });
+  });
+
+  it.each([
+    ["H7: a lock time-out", 429, { code: "lock_timeout", type: "invalid_request_error" }],
+    ["H6: a rate limit", 429, { code: "rate_limit", type: "invalid_request_error" }],
+    ["a key in use", 409, { code: "idempotency_key_in_use", type: "idempotency_error" }],
+    ["B9: a key used for something else", 400, { type: "idempotency_error" }],
+    ["a declined card", 402, { code: "card_declined", type: "card_error" }],
+  ])("%s is told with Stripe's code, and never tried twice here", async (_what, status, error) => {
+    const headers = { "retry-after": "7" };
+    const { told } = await carry({}, Response.json({ error }, { status, headers }));
+    expect(told).toMatchObject({
+      http_status: status,
+      response: { error },
+      retry_after_seconds: 7,
+    });
+  });
+
+  it("E3: what does not exist is told by its code", async () => {
+    const { told } = await carry({}, Response.json(gone, { status: 404 }));
+    expect(told).toMatchObject({ http_status: 404, response: gone, is_replay: false });
+  });
+
+  it("B10: no answer is told as none", async () => {
+    const { told } = await carry({}, new TypeError("connection reset"));
+    expect(told).toMatchObject({ http_status: null, stripe_date: null, is_replay: false });
   });
 });

@@ -107,7 +107,13 @@ describe("the Data API", () => {
 });
 
 describe("a call to Stripe", () => {
-  const request = { id: "command-1", method: "POST", path: "/v1/customers", params: {} };
+  const request = {
+    id: "command-1",
+    idempotency_key: "key-1",
+    method: "POST",
+    path: "/v1/customers",
+    params: {},
+  };
 
   it("goes to the simulator where one is named", async () => {
     const stripe = fakeStripe(Response.json({ id: "cus_1" }));
