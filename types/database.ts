@@ -5,6 +5,95 @@ export type Json = string | number | boolean | null | { [key: string]: Json | un
 export type Database = {
   billing: {
     Tables: {
+      access_policies: {
+        Row: {
+          description: string;
+          dispute_lost: string;
+          dispute_opened: string;
+          dispute_won: string;
+          full_refund: string;
+          key: string;
+          partial_refund: string;
+          paused: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          description: string;
+          dispute_lost?: string;
+          dispute_opened?: string;
+          dispute_won?: string;
+          full_refund?: string;
+          key: string;
+          partial_refund?: string;
+          paused?: string;
+        };
+        Update: {
+          description?: string;
+          dispute_lost?: string;
+          dispute_opened?: string;
+          dispute_won?: string;
+          full_refund?: string;
+          key?: string;
+          partial_refund?: string;
+          paused?: string;
+        };
+        Relationships: [];
+      };
+      access_restrictions: {
+        Row: {
+          access_level: string;
+          account_id: string | null;
+          begins_at: string;
+          cause: string;
+          created_at: string;
+          id: string;
+          lifted_at: string | null;
+          periods_before: string;
+          reference: string;
+          subscription_id: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          access_level: string;
+          account_id?: string | null;
+          begins_at: string;
+          cause: string;
+          created_at?: string;
+          id?: string;
+          lifted_at?: string | null;
+          periods_before: string;
+          reference: string;
+          subscription_id: string;
+        };
+        Update: {
+          access_level?: string;
+          account_id?: string | null;
+          begins_at?: string;
+          cause?: string;
+          created_at?: string;
+          id?: string;
+          lifted_at?: string | null;
+          periods_before?: string;
+          reference?: string;
+          subscription_id?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "access_restrictions_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "access_restrictions_subscription_id_fkey";
+            columns: ["subscription_id"];
+            isOneToOne: false;
+            referencedRelation: "subscriptions";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
       accounts: {
         Row: {
           closed_at: string | null;
@@ -404,6 +493,61 @@ export type Database = {
           },
         ];
       };
+      dunning_policies: {
+        Row: {
+          description: string;
+          key: string;
+          max_retries: number;
+          retry_offsets: string[] | null;
+          retry_window: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          description: string;
+          key: string;
+          max_retries?: number;
+          retry_offsets?: string[] | null;
+          retry_window?: string;
+        };
+        Update: {
+          description?: string;
+          key?: string;
+          max_retries?: number;
+          retry_offsets?: string[] | null;
+          retry_window?: string;
+        };
+        Relationships: [];
+      };
+      dunning_stages: {
+        Row: {
+          action: string;
+          begins_after: string;
+          id: string;
+          policy_key: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          action: string;
+          begins_after: string;
+          id?: string;
+          policy_key: string;
+        };
+        Update: {
+          action?: string;
+          begins_after?: string;
+          id?: string;
+          policy_key?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "dunning_stages_policy_key_fkey";
+            columns: ["policy_key"];
+            isOneToOne: false;
+            referencedRelation: "dunning_policies";
+            referencedColumns: ["key"];
+          },
+        ];
+      };
       entitlement_grants: {
         Row: {
           account_id: string;
@@ -464,6 +608,7 @@ export type Database = {
       };
       entitlements: {
         Row: {
+          access_level: string;
           account_id: string;
           feature_key: string;
           limit_value: number | null;
@@ -476,6 +621,7 @@ export type Database = {
         };
         ComputedFields: never;
         Insert: {
+          access_level?: string;
           account_id: string;
           feature_key: string;
           limit_value?: number | null;
@@ -487,6 +633,7 @@ export type Database = {
           valid_until: string;
         };
         Update: {
+          access_level?: string;
           account_id?: string;
           feature_key?: string;
           limit_value?: number | null;
@@ -625,11 +772,13 @@ export type Database = {
       invoices: {
         Row: {
           account_id: string | null;
+          action_required_at: string | null;
           amount_due_minor: number;
           amount_paid_minor: number;
           amount_remaining_minor: number;
           attempt_count: number;
           billing_reason: string | null;
+          collection_method: string | null;
           created_at: string;
           currency: string;
           deleted_at: string | null;
@@ -643,6 +792,7 @@ export type Database = {
           next_payment_attempt_at: string | null;
           number: string | null;
           paid_at: string | null;
+          payment_failed_at: string | null;
           status: string | null;
           stripe_customer_id: string | null;
           stripe_invoice_id: string | null;
@@ -655,11 +805,13 @@ export type Database = {
         ComputedFields: never;
         Insert: {
           account_id?: string | null;
+          action_required_at?: string | null;
           amount_due_minor: number;
           amount_paid_minor: number;
           amount_remaining_minor: number;
           attempt_count?: number;
           billing_reason?: string | null;
+          collection_method?: string | null;
           created_at?: string;
           currency: string;
           deleted_at?: string | null;
@@ -673,6 +825,7 @@ export type Database = {
           next_payment_attempt_at?: string | null;
           number?: string | null;
           paid_at?: string | null;
+          payment_failed_at?: string | null;
           status?: string | null;
           stripe_customer_id?: string | null;
           stripe_invoice_id?: string | null;
@@ -684,11 +837,13 @@ export type Database = {
         };
         Update: {
           account_id?: string | null;
+          action_required_at?: string | null;
           amount_due_minor?: number;
           amount_paid_minor?: number;
           amount_remaining_minor?: number;
           attempt_count?: number;
           billing_reason?: string | null;
+          collection_method?: string | null;
           created_at?: string;
           currency?: string;
           deleted_at?: string | null;
@@ -702,6 +857,7 @@ export type Database = {
           next_payment_attempt_at?: string | null;
           number?: string | null;
           paid_at?: string | null;
+          payment_failed_at?: string | null;
           status?: string | null;
           stripe_customer_id?: string | null;
           stripe_invoice_id?: string | null;
@@ -737,6 +893,7 @@ export type Database = {
           card_last4: string | null;
           created_at: string;
           detached_at: string | null;
+          fingerprint_hash: string | null;
           id: string;
           stripe_customer_id: string | null;
           stripe_payment_method_id: string;
@@ -751,6 +908,7 @@ export type Database = {
           card_last4?: string | null;
           created_at?: string;
           detached_at?: string | null;
+          fingerprint_hash?: string | null;
           id?: string;
           stripe_customer_id?: string | null;
           stripe_payment_method_id: string;
@@ -764,6 +922,7 @@ export type Database = {
           card_last4?: string | null;
           created_at?: string;
           detached_at?: string | null;
+          fingerprint_hash?: string | null;
           id?: string;
           stripe_customer_id?: string | null;
           stripe_payment_method_id?: string;
@@ -903,8 +1062,10 @@ export type Database = {
       };
       plans: {
         Row: {
+          access_policy_key: string;
           created_at: string;
           description: string | null;
+          dunning_policy_key: string;
           id: string;
           is_active: boolean;
           is_listed: boolean;
@@ -920,8 +1081,10 @@ export type Database = {
         };
         ComputedFields: never;
         Insert: {
+          access_policy_key?: string;
           created_at?: string;
           description?: string | null;
+          dunning_policy_key?: string;
           id?: string;
           is_active?: boolean;
           is_listed?: boolean;
@@ -936,8 +1099,10 @@ export type Database = {
           tier_rank?: number;
         };
         Update: {
+          access_policy_key?: string;
           created_at?: string;
           description?: string | null;
+          dunning_policy_key?: string;
           id?: string;
           is_active?: boolean;
           is_listed?: boolean;
@@ -952,6 +1117,20 @@ export type Database = {
           tier_rank?: number;
         };
         Relationships: [
+          {
+            foreignKeyName: "plans_access_policy_key_fkey";
+            columns: ["access_policy_key"];
+            isOneToOne: false;
+            referencedRelation: "access_policies";
+            referencedColumns: ["key"];
+          },
+          {
+            foreignKeyName: "plans_dunning_policy_key_fkey";
+            columns: ["dunning_policy_key"];
+            isOneToOne: false;
+            referencedRelation: "dunning_policies";
+            referencedColumns: ["key"];
+          },
           {
             foreignKeyName: "plans_store_id_fkey";
             columns: ["store_id"];
@@ -1538,6 +1717,30 @@ export type Database = {
       };
     };
     Views: {
+      current_access: {
+        Row: {
+          access_level: string | null;
+          account_id: string;
+          feature_key: string;
+        };
+        ComputedFields: never;
+        Relationships: [
+          {
+            foreignKeyName: "entitlements_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "entitlements_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+        ];
+      };
       current_entitlements: {
         Row: {
           account_id: string;
@@ -1587,6 +1790,7 @@ export type Database = {
       };
     };
     Functions: {
+      access_level: { Args: { account_id?: string; feature: string }; Returns: string };
       cancel_subscription: {
         Args: { account_id?: string; at_period_end?: boolean; reason?: string };
         Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
@@ -1803,6 +2007,7 @@ export type Database = {
         reason: string | null;
         source_kind: string | null;
         source_id: string | null;
+        access_level: string | null;
         plan_key: string | null;
         subscription_status: string | null;
         limit_value: number | null;

@@ -28,31 +28,36 @@
 --   10  billing.profiles
 --   11  billing.stores
 --   12  billing.features
---   13  billing.plans
---   14  billing.plan_features
---   15  billing.prices
---   16  billing.customers
---   17  billing.subscriptions
---   18  billing.subscription_items
---   19  billing.discounts
---   20  billing.coupons
---   21  billing_private.promotion_codes
---   22  billing.subscription_transitions
---   23  billing.subscription_changes
---   24  billing.invoices
---   25  billing.invoice_lines
---   26  billing.payments
---   27  billing.refunds
---   28  billing.disputes
---   29  billing_private.early_fraud_warnings
---   30  billing.credit_notes
---   31  billing.payment_methods
---   32  billing.setup_intents
---   33  billing.tax_ids
---   34  billing.checkout_sessions
---   35  billing.entitlement_grants
---   36  billing.entitlements
---   37  billing_private.entitlement_history
+--   13  billing.access_policies
+--   14  billing.dunning_policies
+--   15  billing.dunning_stages
+--   16  billing.plans
+--   17  billing.plan_features
+--   18  billing.prices
+--   19  billing.customers
+--   20  billing.subscriptions
+--   21  billing.subscription_items
+--   22  billing.discounts
+--   23  billing.coupons
+--   24  billing_private.promotion_codes
+--   25  billing.subscription_transitions
+--   26  billing.subscription_changes
+--   27  billing.invoices
+--   28  billing.invoice_lines
+--   29  billing.payments
+--   30  billing.refunds
+--   31  billing.disputes
+--   32  billing_private.early_fraud_warnings
+--   33  billing.credit_notes
+--   34  billing.payment_methods
+--   35  billing.setup_intents
+--   36  billing.tax_ids
+--   37  billing_private.declines
+--   38  billing.checkout_sessions
+--   39  billing.entitlement_grants
+--   40  billing.entitlements
+--   41  billing_private.entitlement_history
+--   42  billing.access_restrictions
 -- =============================================================================
 
 
@@ -267,6 +272,7 @@ create table billing_private.settings (
   stripe_livemode boolean not null default false,
   functions_url text,
   functions_secret_name text,
+  hash_salt uuid not null default gen_random_uuid(),
 
   primary key (only_row),
   constraint settings_is_one_row check (only_row),
@@ -279,6 +285,8 @@ comment on table billing_private.settings is
   'Installation-wide settings: exactly one row.';
 comment on column billing_private.settings.stripe_livemode is
   'Which Stripe mode this database belongs to. Events of the other mode are stored, never applied.';
+comment on column billing_private.settings.hash_salt is
+  'Goes into every hash of something personal, so that hashes mean nothing outside this database.';
 
 comment on column billing_private.settings.functions_url is
   'Where the Edge Functions are, for the doorbell; null where another scheduler calls the '
@@ -292,6 +300,25 @@ alter table billing_private.settings enable row level security;
 create policy select_nobody on billing_private.settings for select to public using (false);
 
 revoke all on billing_private.settings from public, anon, authenticated, service_role;
+
+
+create function billing_private.salted_hash(p_value text)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return encode(
+    sha256(convert_to((select hash_salt from billing_private.settings) || p_value, 'UTF8')), 'hex');
+end;
+$$;
+
+comment on function billing_private.salted_hash(text) is
+  'Tells whether two values are the same (a card, an address) without keeping the value.';
+
+revoke all on function billing_private.salted_hash(text)
+  from public, anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
@@ -753,7 +780,146 @@ grant select on billing.features to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 13  billing.plans
+-- 13  billing.access_policies
+-- -----------------------------------------------------------------------------
+
+create table billing.access_policies (
+  key text not null,
+  description text not null,
+  paused text not null default 'none',
+  full_refund text not null default 'none',
+  partial_refund text not null default 'full',
+  dispute_opened text not null default 'read_only',
+  dispute_lost text not null default 'none',
+  dispute_won text not null default 'full',
+
+  primary key (key),
+  constraint access_policies_key_is_a_slug check (key ~ '^[a-z0-9][a-z0-9_-]*$'),
+  constraint access_policies_paused_is_known check (paused in ('full', 'read_only', 'none')),
+  constraint access_policies_refunds_are_known check (
+    full_refund in ('full', 'read_only', 'none') and partial_refund in ('full', 'read_only', 'none')
+  ),
+  constraint access_policies_disputes_are_known check (
+    dispute_opened in ('full', 'read_only', 'none')
+    and dispute_lost in ('full', 'read_only', 'none')
+    and dispute_won in ('full', 'read_only', 'none')
+  )
+);
+
+comment on table billing.access_policies is
+  'What a subscription still gives while it is not simply paid: full, read_only or none. A plan '
+  'names its policy; what holds while payment is overdue is in its dunning policy.';
+comment on column billing.access_policies.paused is
+  'While status is paused, or collection is paused by voiding invoices: then nobody pays for the '
+  'period. Invoices that are kept as drafts or written off mean that the service goes on.';
+comment on column billing.access_policies.full_refund is
+  'Of the period a payment was for, once all of it was given back.';
+comment on column billing.access_policies.partial_refund is
+  'Of the period a payment was for, once a part of it was given back.';
+comment on column billing.access_policies.dispute_opened is
+  'While the bank decides about a disputed payment.';
+comment on column billing.access_policies.dispute_lost is
+  'Until the period that is running then is over.';
+
+insert into billing.access_policies (key, description) values
+  ('standard', 'a pause or refund in full ends access, a dispute leaves reading until it is lost');
+
+alter table billing.access_policies enable row level security;
+
+create policy select_anyone on billing.access_policies
+  for select
+  to anon, authenticated
+  using (true);
+
+revoke all on billing.access_policies from public, anon, authenticated, service_role;
+grant select on billing.access_policies to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 14  billing.dunning_policies
+-- -----------------------------------------------------------------------------
+
+create table billing.dunning_policies (
+  key text not null,
+  description text not null,
+  max_retries integer not null default 4,
+  retry_offsets interval[],
+  retry_window interval not null default '30 days',
+
+  primary key (key),
+  constraint dunning_policies_key_is_a_slug check (key ~ '^[a-z0-9][a-z0-9_-]*$'),
+  constraint dunning_policies_retries_are_not_negative check (max_retries >= 0),
+  constraint dunning_policies_offsets_are_not_negative check (interval '0' <= all (retry_offsets)),
+  constraint dunning_policies_window_is_not_negative check (retry_window >= interval '0')
+);
+
+comment on table billing.dunning_policies is
+  'How an overdue invoice is treated. A plan names its policy; billing.dunning_stages says what '
+  'happens when.';
+comment on column billing.dunning_policies.max_retries is
+  'How often we try to collect where Stripe does not try again itself; zero for never. The limits '
+  'of the card networks hold whatever is written here.';
+comment on column billing.dunning_policies.retry_offsets is
+  'When each retry is due, counted from the first failure; null for 1, 2, 4, 8, … days.';
+comment on column billing.dunning_policies.retry_window is
+  'How long after the first failure an invoice is still retried.';
+
+insert into billing.dunning_policies (key, description) values
+  ('standard', 'remind on day 0, 3 and 7; whether anything ends is left to Stripe''s settings');
+
+alter table billing.dunning_policies enable row level security;
+
+create policy select_anyone on billing.dunning_policies
+  for select
+  to anon, authenticated
+  using (true);
+
+revoke all on billing.dunning_policies from public, anon, authenticated, service_role;
+grant select on billing.dunning_policies to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 15  billing.dunning_stages
+-- -----------------------------------------------------------------------------
+
+create table billing.dunning_stages (
+  id uuid not null default gen_random_uuid(),
+  policy_key text not null references billing.dunning_policies (key) on delete cascade,
+  begins_after interval not null,
+  action text not null,
+
+  primary key (id),
+  unique (policy_key, action, begins_after),
+  constraint dunning_stages_begin_is_not_negative check (begins_after >= interval '0'),
+  constraint dunning_stages_action_is_known check (
+    action in ('notify', 'read_only', 'suspend', 'mark_uncollectible', 'cancel')
+  )
+);
+
+comment on table billing.dunning_stages is
+  'What happens to an overdue invoice and its subscription, and how long after the first failure.';
+comment on column billing.dunning_stages.action is
+  'notify: tell the customer; read_only, suspend: what the subscription gives from then on; '
+  'mark_uncollectible: write the invoice off; cancel: end the subscription.';
+
+insert into billing.dunning_stages (policy_key, begins_after, action) values
+  ('standard', '0', 'notify'),
+  ('standard', '3 days', 'notify'),
+  ('standard', '7 days', 'notify');
+
+alter table billing.dunning_stages enable row level security;
+
+create policy select_anyone on billing.dunning_stages
+  for select
+  to anon, authenticated
+  using (true);
+
+revoke all on billing.dunning_stages from public, anon, authenticated, service_role;
+grant select on billing.dunning_stages to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 16  billing.plans
 -- -----------------------------------------------------------------------------
 
 create table billing.plans (
@@ -769,6 +935,10 @@ create table billing.plans (
   is_listed boolean not null default true,
   renewal_grace interval not null default '3 hours',
   past_due_grace interval not null default '3 days',
+  access_policy_key text not null default 'standard'
+    references billing.access_policies (key) on delete restrict,
+  dunning_policy_key text not null default 'standard'
+    references billing.dunning_policies (key) on delete restrict,
   stripe_product_id text,
   created_at timestamptz not null default billing_private.now(),
 
@@ -797,9 +967,12 @@ comment on column billing.plans.renewal_grace is
   'How long access outlives a period end, so a late webhook locks nobody out. None once a '
   'cancellation is scheduled.';
 comment on column billing.plans.past_due_grace is
-  'How long access outlives the first failed payment; zero for none.';
+  'How long access outlives the first failed payment; zero for none. Where the dunning policy has '
+  'stages of access (read_only, suspend), these decide instead.';
 
 create index plans_store_id_idx on billing.plans (store_id);
+create index plans_access_policy_key_idx on billing.plans (access_policy_key);
+create index plans_dunning_policy_key_idx on billing.plans (dunning_policy_key);
 
 alter table billing.plans enable row level security;
 
@@ -813,7 +986,7 @@ grant select on billing.plans to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 14  billing.plan_features
+-- 17  billing.plan_features
 -- -----------------------------------------------------------------------------
 
 create table billing.plan_features (
@@ -844,7 +1017,7 @@ grant select on billing.plan_features to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 15  billing.prices
+-- 18  billing.prices
 -- -----------------------------------------------------------------------------
 
 create table billing.prices (
@@ -903,7 +1076,7 @@ grant select on billing.prices to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 16  billing.customers
+-- 19  billing.customers
 -- -----------------------------------------------------------------------------
 
 create table billing.customers (
@@ -952,7 +1125,7 @@ grant select on billing.customers to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 17  billing.subscriptions
+-- 20  billing.subscriptions
 -- -----------------------------------------------------------------------------
 
 create table billing.subscriptions (
@@ -1073,7 +1246,7 @@ grant select on billing.subscriptions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 18  billing.subscription_items
+-- 21  billing.subscription_items
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_items (
@@ -1121,7 +1294,7 @@ grant select on billing.subscription_items to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing.discounts
+-- 22  billing.discounts
 -- -----------------------------------------------------------------------------
 
 create table billing.discounts (
@@ -1170,7 +1343,7 @@ grant select on billing.discounts to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 20  billing.coupons
+-- 23  billing.coupons
 -- -----------------------------------------------------------------------------
 
 create table billing.coupons (
@@ -1224,7 +1397,7 @@ grant select on billing.coupons to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing_private.promotion_codes
+-- 24  billing_private.promotion_codes
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever reads a code can use it.
@@ -1264,7 +1437,7 @@ revoke all on billing_private.promotion_codes from public, anon, authenticated, 
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.subscription_transitions
+-- 25  billing.subscription_transitions
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_transitions (
@@ -1322,7 +1495,7 @@ grant select on billing.subscription_transitions to anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing.subscription_changes
+-- 26  billing.subscription_changes
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_changes (
@@ -1378,7 +1551,7 @@ grant select on billing.subscription_changes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 24  billing.invoices
+-- 27  billing.invoices
 -- -----------------------------------------------------------------------------
 
 create table billing.invoices (
@@ -1394,8 +1567,11 @@ create table billing.invoices (
   amount_due_minor bigint not null,
   amount_paid_minor bigint not null,
   amount_remaining_minor bigint not null,
+  collection_method text,
   attempt_count integer not null default 0,
   next_payment_attempt_at timestamptz,
+  payment_failed_at timestamptz,
+  action_required_at timestamptz,
   issued_at timestamptz,
   due_at timestamptz,
   finalized_at timestamptz,
@@ -1427,6 +1603,13 @@ comment on column billing.invoices.status is
   'compare amount_paid_minor.';
 comment on column billing.invoices.next_payment_attempt_at is
   'When Stripe tries again by itself; null on an open invoice means nobody will.';
+comment on column billing.invoices.collection_method is
+  'charge_automatically, or send_invoice: then the customer pays by due_at.';
+comment on column billing.invoices.payment_failed_at is
+  'When collecting it failed first, whatever became of it later.';
+comment on column billing.invoices.action_required_at is
+  'When the bank last asked for the customer''s confirmation, at hosted_invoice_url; null when the '
+  'last attempt failed otherwise.';
 comment on column billing.invoices.attempt_count is
   'Payment attempts so far; after the first, Stripe counts only automatic ones.';
 
@@ -1447,7 +1630,7 @@ grant select on billing.invoices to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing.invoice_lines
+-- 28  billing.invoice_lines
 -- -----------------------------------------------------------------------------
 
 create table billing.invoice_lines (
@@ -1489,7 +1672,7 @@ grant select on billing.invoice_lines to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 26  billing.payments
+-- 29  billing.payments
 -- -----------------------------------------------------------------------------
 
 -- One row for a payment intent and its latest charge: each writes its own columns, so the two may
@@ -1553,7 +1736,7 @@ grant select on billing.payments to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.refunds
+-- 30  billing.refunds
 -- -----------------------------------------------------------------------------
 
 create table billing.refunds (
@@ -1591,7 +1774,7 @@ grant select on billing.refunds to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.disputes
+-- 31  billing.disputes
 -- -----------------------------------------------------------------------------
 
 create table billing.disputes (
@@ -1648,7 +1831,7 @@ grant select on billing.disputes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing_private.early_fraud_warnings
+-- 32  billing_private.early_fraud_warnings
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is suspected is not told.
@@ -1688,7 +1871,7 @@ revoke all on billing_private.early_fraud_warnings from public, anon, authentica
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.credit_notes
+-- 33  billing.credit_notes
 -- -----------------------------------------------------------------------------
 
 create table billing.credit_notes (
@@ -1746,7 +1929,7 @@ grant select on billing.credit_notes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 31  billing.payment_methods
+-- 34  billing.payment_methods
 -- -----------------------------------------------------------------------------
 
 create table billing.payment_methods (
@@ -1758,6 +1941,7 @@ create table billing.payment_methods (
   card_exp_month integer,
   card_exp_year integer,
   detached_at timestamptz,
+  fingerprint_hash text,
   stripe_payment_method_id text not null,
   stripe_customer_id text,
   created_at timestamptz not null default billing_private.now(),
@@ -1768,6 +1952,8 @@ create table billing.payment_methods (
 
 comment on table billing.payment_methods is
   'How accounts pay: what Stripe shows of a card, never the card.';
+comment on column billing.payment_methods.fingerprint_hash is
+  'The same for the same card or bank account, also when it is added again; says nothing else.';
 comment on column billing.payment_methods.detached_at is
   'When it was taken off the customer; it cannot be charged since.';
 comment on column billing.payment_methods.stripe_customer_id is
@@ -1788,7 +1974,7 @@ grant select on billing.payment_methods to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 32  billing.setup_intents
+-- 35  billing.setup_intents
 -- -----------------------------------------------------------------------------
 
 create table billing.setup_intents (
@@ -1834,7 +2020,7 @@ grant select on billing.setup_intents to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 33  billing.tax_ids
+-- 36  billing.tax_ids
 -- -----------------------------------------------------------------------------
 
 create table billing.tax_ids (
@@ -1878,7 +2064,42 @@ grant select on billing.tax_ids to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 34  billing.checkout_sessions
+-- 37  billing_private.declines
+-- -----------------------------------------------------------------------------
+
+-- Private: whoever is told that a card is reported stolen should not be.
+create table billing_private.declines (
+  stripe_charge_id text not null,
+  stripe_payment_key text not null,
+  stripe_customer_id text,
+  stripe_payment_method_id text,
+  method_hash text,
+  decline_code text,
+  advice_code text,
+  network_advice_code text,
+  network_decline_code text,
+  declined_at timestamptz not null,
+
+  primary key (stripe_charge_id)
+);
+
+comment on table billing_private.declines is
+  'Each charge that failed: when, on which card, what bank and network said about trying again.';
+comment on column billing_private.declines.method_hash is
+  'Of the card''s fingerprint; billing.payment_methods.fingerprint_hash is of the same kind.';
+comment on column billing_private.declines.advice_code is
+  'Stripe''s: try_again_later, confirm_card_data or do_not_try_again.';
+comment on column billing_private.declines.network_advice_code is
+  'The card network''s: two digits, such as Mastercard''s 03 (never again).';
+
+alter table billing_private.declines enable row level security;
+create policy select_nobody on billing_private.declines for select to public using (false);
+
+revoke all on billing_private.declines from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 38  billing.checkout_sessions
 -- -----------------------------------------------------------------------------
 
 create table billing.checkout_sessions (
@@ -1930,7 +2151,7 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 35  billing.entitlement_grants
+-- 39  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -1971,7 +2192,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 36  billing.entitlements
+-- 40  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -1979,14 +2200,16 @@ create table billing.entitlements (
   feature_key text not null references billing.features (key) on delete restrict,
   source_kind text not null,
   source_id uuid not null,
+  access_level text not null default 'full',
   plan_id uuid references billing.plans (id) on delete restrict,
   limit_value bigint,
   valid_from timestamptz not null,
   valid_until timestamptz not null,
   recorded_at timestamptz not null default billing_private.now(),
 
-  primary key (account_id, feature_key, source_kind, source_id),
+  primary key (account_id, feature_key, source_kind, source_id, access_level),
   constraint entitlements_source_is_known check (source_kind in ('subscription_item', 'grant')),
+  constraint entitlements_level_is_known check (access_level in ('full', 'read_only')),
   constraint entitlements_interval_is_ordered check (valid_from < valid_until)
 );
 
@@ -1995,6 +2218,9 @@ comment on table billing.entitlements is
   'billing_private.refresh_entitlements().';
 comment on column billing.entitlements.source_id is
   'The subscription item or the grant.';
+comment on column billing.entitlements.access_level is
+  'full, or read_only: what a plan''s policies leave while it is overdue, paused, refunded or '
+  'disputed. One source may give full access first and reading after.';
 comment on column billing.entitlements.limit_value is
   'Units of a limit or metered feature; null for unlimited, and for boolean features.';
 comment on column billing.entitlements.valid_until is
@@ -2017,7 +2243,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 37  billing_private.entitlement_history
+-- 41  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (
@@ -2026,6 +2252,7 @@ create table billing_private.entitlement_history (
   feature_key text not null,
   source_kind text not null,
   source_id uuid not null,
+  access_level text not null,
   plan_id uuid,
   limit_value bigint,
   valid_from timestamptz not null,
@@ -2050,3 +2277,54 @@ create policy select_nobody on billing_private.entitlement_history
   for select to public using (false);
 
 revoke all on billing_private.entitlement_history from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 42  billing.access_restrictions
+-- -----------------------------------------------------------------------------
+
+create table billing.access_restrictions (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  subscription_id uuid not null references billing.subscriptions (id) on delete restrict,
+  cause text not null,
+  reference text not null,
+  access_level text not null,
+  begins_at timestamptz not null,
+  periods_before timestamptz not null,
+  lifted_at timestamptz,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (subscription_id, cause, reference),
+  constraint access_restrictions_cause_is_known check (
+    cause in (
+      'full_refund', 'partial_refund', 'dispute_opened', 'dispute_lost', 'dispute_won'
+    )
+  ),
+  constraint access_restrictions_level_is_known check (
+    access_level in ('full', 'read_only', 'none')
+  )
+);
+
+comment on table billing.access_restrictions is
+  'What refunds and disputes left of a subscription''s access, and from when: each by a row of its '
+  'own, lifted when its cause is gone, never removed.';
+comment on column billing.access_restrictions.reference is
+  'Stripe''s id of the payment that was refunded, or of the dispute.';
+comment on column billing.access_restrictions.access_level is
+  'By the plan''s access policy when the row was written.';
+comment on column billing.access_restrictions.periods_before is
+  'Only periods that began before this are concerned; infinity for all until it is lifted.';
+
+create index access_restrictions_account_id_idx on billing.access_restrictions (account_id);
+
+alter table billing.access_restrictions enable row level security;
+
+create policy select_member on billing.access_restrictions
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.access_restrictions from public, anon, authenticated, service_role;
+grant select on billing.access_restrictions to authenticated, service_role;

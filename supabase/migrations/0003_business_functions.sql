@@ -27,24 +27,25 @@
 --   9  projectors: payment intent, charge, refund, payment method
 --   10  projectors: dispute, early fraud warning, credit note
 --   11  projectors: setup intent, tax id, test clock, meter
---   12  projector: checkout session
---   13  applying an event
---   14  billing.ingest_stripe_event() and ingest_stripe_events()
---   15  billing.report_rejected_webhook()
---   16  history of subscriptions
---   17  billing.plan_offers and list_plans()
---   18  billing.my_subscription()
---   19  commands
---   20  billing.prepare_checkout()
---   21  billing.prepare_portal()
---   22  billing.claim_commands() and complete_command()
---   23  rules of the lifecycle
---   24  billing.cancel_subscription() and undo_cancel()
---   25  billing.change_plan()
---   26  manual subscriptions
---   27  invoices of manual subscriptions
---   28  proration
---   29  who may call what
+--   12  what refunds and disputes leave
+--   13  projector: checkout session
+--   14  applying an event
+--   15  billing.ingest_stripe_event() and ingest_stripe_events()
+--   16  billing.report_rejected_webhook()
+--   17  history of subscriptions
+--   18  billing.plan_offers and list_plans()
+--   19  billing.my_subscription()
+--   20  commands
+--   21  billing.prepare_checkout()
+--   22  billing.prepare_portal()
+--   23  billing.claim_commands() and complete_command()
+--   24  rules of the lifecycle
+--   25  billing.cancel_subscription() and undo_cancel()
+--   26  billing.change_plan()
+--   27  manual subscriptions
+--   28  invoices of manual subscriptions
+--   29  proration
+--   30  who may call what
 -- =============================================================================
 
 
@@ -735,6 +736,13 @@ begin
     set account_id = p_account_id
     where stripe_customer_id = p_stripe_customer_id and account_id is null
     returning id
+  ),
+  restricted as (
+    update billing.access_restrictions
+    set account_id = p_account_id
+    from bound
+    where access_restrictions.subscription_id = bound.id
+      and access_restrictions.account_id is null
   )
   update billing.subscription_changes
   set account_id = p_account_id
@@ -1231,6 +1239,7 @@ declare
     select id from billing.subscriptions where stripe_subscription_id = v_id
   );
   v_written_id uuid;
+  v_payment_keys text[];
   v_base billing.subscription_items;
 begin
   -- Stripe ends a deleted customer's subscriptions, whether or not an event says so.
@@ -1247,6 +1256,17 @@ begin
   if v_stored_id is not null then
     perform billing_private.project_subscription_items(v_stored_id, p_object);
     v_base := billing_private.base_item(v_stored_id);
+  else
+    -- Refunds may have come before what they concern.
+    select array_agg(payment_key) into v_payment_keys
+    from (
+      select stripe_invoice_id
+      from billing.invoices
+      where stripe_subscription_id = v_id
+      order by stripe_invoice_id
+    ) as bills
+    cross join lateral unnest(
+      billing_private.lock_payments_of(bills.stripe_invoice_id, v_customer_id)) as payment_key;
   end if;
 
   insert into billing.subscriptions as stored (
@@ -1317,6 +1337,7 @@ begin
   if v_stored_id is null then
     perform billing_private.project_subscription_items(v_written_id, p_object);
     perform billing_private.follow_base_item(array[v_written_id]);
+    perform billing_private.restrict_access(v_payment_keys);
   end if;
 end;
 $$;
@@ -1728,6 +1749,67 @@ comment on function billing_private.coupon_of(jsonb) is
 -- 8  projector: invoice
 -- -----------------------------------------------------------------------------
 
+create function billing_private.failed_attempts(
+  p_stripe_invoice_id text,
+  out failed_at timestamptz,
+  out action_required_at timestamptz
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- Read from the inbox, so it does not depend on the order in which the events came.
+  select
+    min(occurred_at),
+    case
+      when coalesce(
+        max(occurred_at) filter (where type = 'invoice.payment_action_required')
+          < max(occurred_at) filter (where type = 'invoice.payment_failed'),
+        false) then null
+      else max(occurred_at) filter (where type = 'invoice.payment_action_required')
+    end
+  into failed_at, action_required_at
+  from billing_private.stripe_events
+  where object_id = p_stripe_invoice_id
+    and type in ('invoice.payment_failed', 'invoice.payment_action_required')
+    and coalesce(status_reason, 'superseded') = 'superseded';
+end;
+$$;
+
+comment on function billing_private.failed_attempts(text) is
+  'When collecting an invoice failed first, and when it last failed for want of the customer''s '
+  'confirmation; null where a later attempt failed otherwise.';
+
+
+create function billing_private.inferred_failure(p_object jsonb)
+returns timestamptz
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- A single attempt of which nobody says that it failed may be a bank debit on its way.
+  return case
+    when (p_object ->> 'status') in ('open', 'paid', 'uncollectible')
+      and (
+        billing_private.stripe_integer(p_object -> 'attempt_count') > 1
+        or billing_private.stripe_integer(p_object -> 'attempt_count') = 1
+          and p_object ->> 'status' = 'open'
+          and billing_private.stripe_time(p_object -> 'next_payment_attempt') is not null
+      )
+      then coalesce(
+        billing_private.stripe_time(p_object #> '{status_transitions,finalized_at}'),
+        billing_private.stripe_time(p_object -> 'created'))
+  end;
+end;
+$$;
+
+comment on function billing_private.inferred_failure(jsonb) is
+  'When an invoice that was tried more than once, or is to be tried again, failed first, where no '
+  'event of a failure is known: it was tried when it was finalized.';
+
+
 -- Its body is long because it is one row, column by column.
 create function billing_private.project_invoice(
   p_object jsonb,
@@ -1744,13 +1826,16 @@ declare
   v_account_id uuid := billing_private.note_customer(v_customer_id, coalesce(
     nullif(p_object #> '{parent,subscription_details,metadata}', 'null'),
     p_object #> '{subscription_details,metadata}'));
+  v_payment_keys text[] := billing_private.lock_payments_of(
+    p_object ->> 'id', v_customer_id);
+  v_failure record := billing_private.failed_attempts(p_object ->> 'id');
 begin
   insert into billing.invoices as stored (
     account_id, number, status, billing_reason, currency, subtotal_minor, total_minor,
-    amount_due_minor, amount_paid_minor, amount_remaining_minor, attempt_count,
-    next_payment_attempt_at, issued_at, due_at, finalized_at, paid_at, voided_at,
-    marked_uncollectible_at, deleted_at, hosted_invoice_url, invoice_pdf_url, stripe_invoice_id,
-    stripe_customer_id, stripe_subscription_id
+    amount_due_minor, amount_paid_minor, amount_remaining_minor, collection_method, attempt_count,
+    next_payment_attempt_at, payment_failed_at, action_required_at, issued_at, due_at, finalized_at,
+    paid_at, voided_at, marked_uncollectible_at, deleted_at, hosted_invoice_url, invoice_pdf_url,
+    stripe_invoice_id, stripe_customer_id, stripe_subscription_id
   )
   values (
     v_account_id, p_object ->> 'number', p_object ->> 'status', p_object ->> 'billing_reason',
@@ -1760,8 +1845,11 @@ begin
     coalesce(billing_private.stripe_integer(p_object -> 'amount_due'), 0),
     coalesce(billing_private.stripe_integer(p_object -> 'amount_paid'), 0),
     coalesce(billing_private.stripe_integer(p_object -> 'amount_remaining'), 0),
+    p_object ->> 'collection_method',
     coalesce(billing_private.stripe_integer(p_object -> 'attempt_count'), 0),
     billing_private.stripe_time(p_object -> 'next_payment_attempt'),
+    coalesce(v_failure.failed_at, billing_private.inferred_failure(p_object)),
+    v_failure.action_required_at,
     billing_private.stripe_time(p_object -> 'created'),
     billing_private.stripe_time(p_object -> 'due_date'),
     billing_private.stripe_time(p_object #> '{status_transitions,finalized_at}'),
@@ -1779,21 +1867,23 @@ begin
   on conflict (stripe_invoice_id) do update
   set (
     account_id, number, status, billing_reason, currency, subtotal_minor, total_minor,
-    amount_due_minor, amount_paid_minor, amount_remaining_minor, attempt_count,
-    next_payment_attempt_at, issued_at, due_at, finalized_at, paid_at, voided_at,
-    marked_uncollectible_at, deleted_at, hosted_invoice_url, invoice_pdf_url, stripe_customer_id,
-    stripe_subscription_id
+    amount_due_minor, amount_paid_minor, amount_remaining_minor, collection_method, attempt_count,
+    next_payment_attempt_at, payment_failed_at, action_required_at, issued_at, due_at, finalized_at,
+    paid_at, voided_at, marked_uncollectible_at, deleted_at, hosted_invoice_url, invoice_pdf_url,
+    stripe_customer_id, stripe_subscription_id
   ) = row(
     coalesce(stored.account_id, excluded.account_id), excluded.number, excluded.status,
     excluded.billing_reason, excluded.currency, excluded.subtotal_minor, excluded.total_minor,
     excluded.amount_due_minor, excluded.amount_paid_minor, excluded.amount_remaining_minor,
-    excluded.attempt_count, excluded.next_payment_attempt_at, excluded.issued_at, excluded.due_at,
+    excluded.collection_method, excluded.attempt_count, excluded.next_payment_attempt_at,
+    excluded.payment_failed_at, excluded.action_required_at, excluded.issued_at, excluded.due_at,
     excluded.finalized_at, excluded.paid_at, excluded.voided_at, excluded.marked_uncollectible_at,
     excluded.deleted_at, excluded.hosted_invoice_url, excluded.invoice_pdf_url,
     excluded.stripe_customer_id, excluded.stripe_subscription_id
   );
 
   perform billing_private.project_invoice_lines(p_object);
+  perform billing_private.restrict_access(v_payment_keys);
 end;
 $$;
 
@@ -1945,7 +2035,10 @@ declare
   v_account_id uuid := billing_private.note_customer(v_customer_id, null);
   v_created_at timestamptz := billing_private.stripe_time(p_object -> 'created');
 begin
-  -- A failed attempt is told by its intent, which outlives it.
+  if p_object ->> 'status' = 'failed' then
+    perform billing_private.note_decline(p_object, p_event.occurred_at);
+  end if;
+  -- What a failed attempt says of the payment is told by its intent, which outlives it.
   if v_intent_id is not null and not v_is_paid then
     return;
   end if;
@@ -2003,7 +2096,57 @@ $$;
 
 comment on function billing_private.project_charge(jsonb, billing_private.stripe_events) is
   'Mirrors a successful charge, or one without intent, into billing.payments: when it was paid, '
-  'refunded, disputed.';
+  'refunded, disputed. A failed one is a decline.';
+
+
+create function billing_private.note_decline(
+  p_charge jsonb,
+  p_heard_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := billing_private.stripe_id(p_charge -> 'customer');
+  v_method_id text := coalesce(
+    billing_private.stripe_id(p_charge -> 'payment_method'),
+    billing_private.stripe_id(p_charge -> 'source'));
+begin
+  insert into billing_private.declines (
+    stripe_charge_id, stripe_payment_key, stripe_customer_id, stripe_payment_method_id,
+    method_hash, decline_code, advice_code, network_advice_code, network_decline_code, declined_at
+  )
+  values (
+    p_charge ->> 'id',
+    coalesce(billing_private.stripe_id(p_charge -> 'payment_intent'), p_charge ->> 'id'),
+    v_customer_id, v_method_id,
+    billing_private.method_hash(
+      p_charge #>> '{payment_method_details,type}', p_charge -> 'payment_method_details',
+      v_method_id),
+    -- outcome.reason is the decline code, and failure_code what is known without one.
+    coalesce(p_charge #>> '{outcome,reason}', p_charge ->> 'failure_code'),
+    p_charge #>> '{outcome,advice_code}',
+    p_charge #>> '{outcome,network_advice_code}',
+    p_charge #>> '{outcome,network_decline_code}',
+    coalesce(billing_private.stripe_time(p_charge -> 'created'), p_heard_at)
+  )
+  on conflict (stripe_charge_id) do update
+  set stripe_customer_id = excluded.stripe_customer_id,
+      stripe_payment_method_id = excluded.stripe_payment_method_id,
+      method_hash = excluded.method_hash,
+      decline_code = excluded.decline_code,
+      advice_code = excluded.advice_code,
+      network_advice_code = excluded.network_advice_code,
+      network_decline_code = excluded.network_decline_code,
+      declined_at = excluded.declined_at;
+end;
+$$;
+
+comment on function billing_private.note_decline(jsonb, timestamptz) is
+  'Keeps why a charge failed, and on which card: whether and when it may be tried again depends on '
+  'it.';
 
 
 create function billing_private.project_invoice_payment(
@@ -2015,7 +2158,12 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_payment_key text;
 begin
+  -- It names no customer: whoever writes the invoice meanwhile would miss the link.
+  perform billing_private.lock_payment(billing_private.stripe_id(p_object -> 'invoice'));
+
   -- Since basil the only link between an invoice and its payment.
   insert into billing.payments as stored (
     stripe_payment_key, amount_minor, currency, stripe_invoice_id, created_at
@@ -2032,7 +2180,10 @@ begin
   ) as payment_key
   where payment_key is not null
   on conflict (stripe_payment_key) do update
-  set stripe_invoice_id = excluded.stripe_invoice_id;
+  set stripe_invoice_id = excluded.stripe_invoice_id
+  returning stripe_payment_key into v_payment_key;
+
+  perform billing_private.bind_payment_rows(v_payment_key);
 end;
 $$;
 
@@ -2072,11 +2223,14 @@ begin
     and early_fraud_warnings.stripe_payment_key = p_stripe_payment_key
     and early_fraud_warnings.account_id is null
     and payments.account_id is not null;
+
+  perform billing_private.restrict_access(array[p_stripe_payment_key]);
 end;
 $$;
 
 comment on function billing_private.bind_payment_rows(text) is
-  'Gives refunds, disputes and warnings that came before their payment its account.';
+  'Gives refunds, disputes and warnings that came before their payment its account, and what was '
+  'bought with it the access they leave.';
 
 
 create function billing_private.project_refund(
@@ -2122,6 +2276,27 @@ comment on function billing_private.project_refund(jsonb, billing_private.stripe
   'Mirrors a refund. It names no customer: its account is its payment''s.';
 
 
+create function billing_private.method_hash(
+  p_type text,
+  p_details jsonb,
+  p_stripe_payment_method_id text
+)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return billing_private.salted_hash(coalesce(
+    p_details #>> array[p_type, 'fingerprint'], p_stripe_payment_method_id));
+end;
+$$;
+
+comment on function billing_private.method_hash(text, jsonb, text) is
+  'The same for the same card or bank account, however often it is added again; of a method '
+  'without fingerprint, its own.';
+
+
 create function billing_private.project_payment_method(
   p_object jsonb,
   p_event billing_private.stripe_events
@@ -2138,7 +2313,7 @@ declare
 begin
   insert into billing.payment_methods as stored (
     account_id, type, card_brand, card_last4, card_exp_month, card_exp_year, detached_at,
-    stripe_payment_method_id, stripe_customer_id
+    fingerprint_hash, stripe_payment_method_id, stripe_customer_id
   )
   values (
     v_account_id, coalesce(p_object ->> 'type', 'unknown'),
@@ -2146,6 +2321,7 @@ begin
     billing_private.stripe_integer(p_object #> '{card,exp_month}'),
     billing_private.stripe_integer(p_object #> '{card,exp_year}'),
     case when p_event.type = 'payment_method.detached' then p_event.occurred_at end,
+    billing_private.method_hash(p_object ->> 'type', p_object, p_object ->> 'id'),
     p_object ->> 'id', v_customer_id
   )
   on conflict (stripe_payment_method_id) do update
@@ -2156,6 +2332,7 @@ begin
       card_exp_month = excluded.card_exp_month,
       card_exp_year = excluded.card_exp_year,
       detached_at = excluded.detached_at,
+      fingerprint_hash = excluded.fingerprint_hash,
       stripe_customer_id = coalesce(excluded.stripe_customer_id, stored.stripe_customer_id);
 
   update billing.customers
@@ -2531,7 +2708,192 @@ comment on function billing_private.project_meter(jsonb, billing_private.stripe_
 
 
 -- -----------------------------------------------------------------------------
--- 12  projector: checkout session
+-- 12  what refunds and disputes leave
+-- -----------------------------------------------------------------------------
+
+create function billing_private.lock_payments_of(
+  p_stripe_invoice_id text,
+  p_stripe_customer_id text
+)
+returns text[]
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_payment_keys text[];
+begin
+  perform billing_private.lock_payment(p_stripe_invoice_id);
+
+  select array_agg(stripe_payment_key order by stripe_payment_key) into v_payment_keys
+  from billing.payments
+  where stripe_customer_id = p_stripe_customer_id
+    and stripe_invoice_id = p_stripe_invoice_id;
+  perform billing_private.lock_payment(payment_key)
+  from unnest(v_payment_keys) as payment_key;
+  return v_payment_keys;
+end;
+$$;
+
+comment on function billing_private.lock_payments_of(text, text) is
+  'The payments of an invoice, locked together with it before rows are: a refund or dispute that '
+  'comes meanwhile is applied by whoever is second.';
+
+
+-- Its body is long because it is one query: a branch for each cause.
+create function billing_private.restrictions_of(p_payment_keys text[])
+returns setof billing.access_restrictions
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  with bought as materialized (
+    select
+      payments.stripe_payment_key as payment_key,
+      payments.amount_received_minor,
+      subscriptions.id as subscription_id,
+      subscriptions.account_id,
+      access_policies as policy,
+      (
+        select coalesce(max(invoice_lines.period_end), 'infinity')
+        from billing.invoice_lines
+        where invoice_lines.invoice_id = invoices.id
+      ) as period_end
+    from billing.payments
+    join billing.invoices on invoices.stripe_invoice_id = payments.stripe_invoice_id
+    join billing.subscriptions
+      on subscriptions.stripe_subscription_id = invoices.stripe_subscription_id
+    left join billing.prices on prices.id = subscriptions.price_id
+    left join billing.plans on plans.id = prices.plan_id
+    join billing.access_policies
+      on access_policies.key = coalesce(plans.access_policy_key, 'standard')
+    where payments.stripe_payment_key = any (p_payment_keys)
+  ),
+  -- A refund counts from its beginning: a pending one fails rarely, and then it is taken back.
+  refunded as (
+    select
+      bought.payment_key,
+      sum(refunds.amount_minor) >= bought.amount_received_minor as is_full,
+      max(coalesce(refunds.refunded_at, refunds.created_at)) as refunded_at
+    from bought
+    join billing.refunds on refunds.stripe_payment_key = bought.payment_key
+    where refunds.status in ('succeeded', 'pending')
+      and bought.amount_received_minor > 0
+    group by bought.payment_key, bought.amount_received_minor
+  ),
+  causes as (
+    select
+      bought.*,
+      case when refunded.is_full then 'full_refund' else 'partial_refund' end as cause,
+      bought.payment_key as reference,
+      case
+        when refunded.is_full then (bought.policy).full_refund
+        else (bought.policy).partial_refund
+      end as access_level,
+      refunded.refunded_at as begins_at,
+      bought.period_end as periods_before,
+      null::timestamptz as lifted_at
+    from bought
+    join refunded using (payment_key)
+    union all
+    select
+      bought.*, 'dispute_opened', disputes.stripe_dispute_id, (bought.policy).dispute_opened,
+      coalesce(disputes.disputed_at, disputes.created_at), 'infinity',
+      case when disputes.status in ('won', 'lost') then disputes.updated_at end
+    from bought
+    join billing.disputes on disputes.stripe_payment_key = bought.payment_key
+    -- In an inquiry no money has moved, and what was prevented never became a dispute.
+    where disputes.status !~ '^(warning_|prevented$)'
+    union all
+    select
+      bought.*, 'dispute_' || disputes.status, disputes.stripe_dispute_id,
+      case disputes.status
+        when 'lost' then (bought.policy).dispute_lost
+        else (bought.policy).dispute_won
+      end,
+      disputes.updated_at, greatest(disputes.updated_at, bought.period_end), null
+    from bought
+    join billing.disputes on disputes.stripe_payment_key = bought.payment_key
+    where disputes.status in ('won', 'lost')
+  )
+  select
+    gen_random_uuid(), account_id, subscription_id, cause, reference, access_level, begins_at,
+    periods_before, lifted_at, billing_private.now()
+  from causes;
+end;
+$$;
+
+comment on function billing_private.restrictions_of(text[]) is
+$$What the refunds and disputes of these payments leave of the subscriptions that were paid with
+them, by the access policy of their plan.
+
+A refund concerns the period that was paid. A dispute concerns the subscription until the bank has
+decided; a lost one, until the period that is running then is over.$$;
+
+
+create function billing_private.restrict_access(p_payment_keys text[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Nearly all payments are neither refunded nor disputed.
+  if p_payment_keys is null
+    or not exists (select from billing.refunds where stripe_payment_key = any (p_payment_keys))
+    and not exists (select from billing.disputes where stripe_payment_key = any (p_payment_keys))
+  then
+    return;
+  end if;
+
+  with expected as materialized (
+    select * from billing_private.restrictions_of(p_payment_keys)
+  ),
+  lifted as (
+    update billing.access_restrictions
+    set lifted_at = billing_private.now()
+    where access_restrictions.lifted_at is null
+      and access_restrictions.reference = any (
+        p_payment_keys || array(
+          select stripe_dispute_id
+          from billing.disputes
+          where stripe_payment_key = any (p_payment_keys)))
+      and access_restrictions.subscription_id in (
+        select subscriptions.id
+        from billing.payments
+        join billing.invoices using (stripe_invoice_id)
+        join billing.subscriptions
+          on subscriptions.stripe_subscription_id = invoices.stripe_subscription_id
+        where payments.stripe_payment_key = any (p_payment_keys)
+      )
+      and not exists (
+        select
+        from expected
+        where (expected.subscription_id, expected.cause, expected.reference)
+          = (access_restrictions.subscription_id, access_restrictions.cause,
+            access_restrictions.reference)
+      )
+  )
+  insert into billing.access_restrictions as stored
+  select * from expected
+  on conflict (subscription_id, cause, reference) do update
+  set begins_at = excluded.begins_at,
+      periods_before = excluded.periods_before,
+      lifted_at = excluded.lifted_at
+  where (stored.begins_at, stored.periods_before, stored.lifted_at)
+    is distinct from (excluded.begins_at, excluded.periods_before, excluded.lifted_at);
+end;
+$$;
+
+comment on function billing_private.restrict_access(text[]) is
+  'Records what refunds and disputes of these payments leave of access, and lifts what no longer '
+  'holds. Whoever calls it holds the locks of the payments.';
+
+
+-- -----------------------------------------------------------------------------
+-- 13  projector: checkout session
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_checkout_session(
@@ -2604,7 +2966,7 @@ comment on function billing_private.project_checkout_session(
 
 
 -- -----------------------------------------------------------------------------
--- 13  applying an event
+-- 14  applying an event
 -- -----------------------------------------------------------------------------
 
 create function billing_private.refusal_of(p_event billing_private.stripe_events)
@@ -2651,6 +3013,12 @@ begin
     where stripe_session_id = p_event.object_id
       and completed_at > p_event.occurred_at
       and billing_private.parse_json(p_event.payload) #>> '{data,object,status}' = 'complete';
+  elsif p_event.type in ('invoice.payment_failed', 'invoice.payment_action_required') then
+    update billing.invoices
+    set payment_failed_at = failure.failed_at,
+        action_required_at = failure.action_required_at
+    from billing_private.failed_attempts(p_event.object_id) as failure
+    where stripe_invoice_id = p_event.object_id;
   elsif p_event.object_type = 'payment_method' then
     update billing.payment_methods
     set stripe_customer_id = p_event.stripe_customer_id,
@@ -2787,7 +3155,7 @@ comment on function billing_private.apply_event(text) is
 
 
 -- -----------------------------------------------------------------------------
--- 14  billing.ingest_stripe_event() and ingest_stripe_events()
+-- 15  billing.ingest_stripe_event() and ingest_stripe_events()
 -- -----------------------------------------------------------------------------
 
 create type billing.ingest_result as (
@@ -3064,7 +3432,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 15  billing.report_rejected_webhook()
+-- 16  billing.report_rejected_webhook()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.report_rejected_webhook(p_reason text)
@@ -3104,7 +3472,7 @@ reason: the error code the request was answered with.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 16  history of subscriptions
+-- 17  history of subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.record_subscription_changes()
@@ -3239,7 +3607,7 @@ create trigger t050_history_of_inserts
 
 
 -- -----------------------------------------------------------------------------
--- 17  billing.plan_offers and list_plans()
+-- 18  billing.plan_offers and list_plans()
 -- -----------------------------------------------------------------------------
 
 create view billing.plan_offers with (security_invoker = true) as
@@ -3311,7 +3679,7 @@ store: only this store's plans; currency: only prices in it (ISO 4217).$$;
 
 
 -- -----------------------------------------------------------------------------
--- 18  billing.my_subscription()
+-- 19  billing.my_subscription()
 -- -----------------------------------------------------------------------------
 
 create type billing.subscription_summary as (
@@ -3533,7 +3901,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 19  commands
+-- 20  commands
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_command(
@@ -3764,7 +4132,7 @@ comment on function billing_private.retire_checkouts(uuid, uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 20  billing.prepare_checkout()
+-- 21  billing.prepare_checkout()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_url(
@@ -4040,7 +4408,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing.prepare_portal()
+-- 22  billing.prepare_portal()
 -- -----------------------------------------------------------------------------
 
 create type billing.portal_request as (
@@ -4116,7 +4484,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.claim_commands() and complete_command()
+-- 23  billing.claim_commands() and complete_command()
 -- -----------------------------------------------------------------------------
 
 create type billing.claimed_command as (
@@ -4951,7 +5319,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 23  rules of the lifecycle
+-- 24  rules of the lifecycle
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_transition(
@@ -5130,7 +5498,7 @@ comment on function billing_private.is_to_end(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 24  billing.cancel_subscription() and undo_cancel()
+-- 25  billing.cancel_subscription() and undo_cancel()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.cancel_subscription(
@@ -5342,7 +5710,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing.change_plan()
+-- 26  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
 create type billing_private.terms as (
@@ -6105,7 +6473,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 26  manual subscriptions
+-- 27  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -6427,7 +6795,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 27  invoices of manual subscriptions
+-- 28  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -6767,7 +7135,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 28  proration
+-- 29  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -6886,7 +7254,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 29  who may call what
+-- 30  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -6933,13 +7301,20 @@ revoke all on function
   billing_private.is_told,
   billing_private.discounts_of,
   billing_private.coupon_of,
+  billing_private.failed_attempts,
+  billing_private.inferred_failure,
   billing_private.project_invoice,
   billing_private.project_invoice_lines,
   billing_private.project_payment_intent,
   billing_private.project_charge,
   billing_private.project_invoice_payment,
   billing_private.bind_payment_rows,
+  billing_private.lock_payments_of,
+  billing_private.restrictions_of,
+  billing_private.restrict_access,
   billing_private.project_refund,
+  billing_private.note_decline,
+  billing_private.method_hash,
   billing_private.project_payment_method,
   billing_private.project_dispute,
   billing_private.is_withdrawn,

@@ -18,10 +18,11 @@
 --   2  billing_private.refresh_entitlements()
 --   3  in step with the sources
 --   4  billing.current_entitlements and has_entitlement()
---   5  billing.my_entitlements()
---   6  billing.explain_entitlement() and has_entitlement_at()
---   7  validate and correct
---   8  who may call what
+--   5  billing.current_access and access_level()
+--   6  billing.my_entitlements()
+--   7  billing.explain_entitlement() and has_entitlement_at()
+--   8  validate and correct
+--   9  who may call what
 -- =============================================================================
 
 
@@ -29,13 +30,31 @@
 -- 1  what the sources say
 -- -----------------------------------------------------------------------------
 
+create type billing_private.access_terms as (
+  latest_invoice_status text,
+  paused text,
+  read_only_after interval,
+  suspend_after interval,
+  limited_from timestamptz,
+  ended_from timestamptz,
+  limited_because text
+);
+
+comment on type billing_private.access_terms is
+  'What beside a subscription decides what it gives: its latest invoice, the policies of its plan '
+  'and the restrictions on its running period.';
+
+
+-- Full access comes first, reading after it: no state leads from reading back to full access by
+-- the clock alone. Its body is long because it is a table of cases: what each state gives.
 create function billing_private.access_of_item(
   p_subscription billing.subscriptions,
   p_item billing.subscription_items,
   p_plan billing.plans,
-  p_latest_invoice_status text,
+  p_terms billing_private.access_terms,
   out valid_from timestamptz,
   out valid_until timestamptz,
+  out read_only_until timestamptz,
   out reason text
 )
 language plpgsql
@@ -53,16 +72,36 @@ begin
     or p_subscription.status in ('canceled', 'incomplete_expired')
   then
     reason := 'ended';
-  elsif p_subscription.status in ('incomplete', 'unpaid', 'paused') then
+  elsif p_subscription.status = 'paused'
+    -- Voiding is how a service that is not given is not billed; drafts and write-offs are for one
+    -- that goes on (https://docs.stripe.com/billing/subscriptions/pause-payment).
+    or (p_subscription.pause_collection ->> 'behavior' = 'void'
+      and p_terms.latest_invoice_status = 'void')
+  then
+    valid_until := case p_terms.paused when 'full' then coalesce(v_scheduled_end, 'infinity') end;
+    read_only_until := case p_terms.paused
+      when 'read_only' then coalesce(v_scheduled_end, 'infinity')
+    end;
+    reason := 'paused';
+  elsif p_subscription.status in ('incomplete', 'unpaid') then
     reason := p_subscription.status;
   elsif p_subscription.status not in ('active', 'trialing', 'past_due') then
     reason := 'unknown_status';
   elsif p_item.current_period_end is null then
     reason := 'period_unknown';
   -- Stripe's two events about a late payment may come in either order: the money decides.
-  elsif p_subscription.status = 'past_due' and p_latest_invoice_status is distinct from 'paid' then
+  elsif p_subscription.status = 'past_due'
+    and p_terms.latest_invoice_status is distinct from 'paid'
+  then
     valid_until := least(
-      v_scheduled_end, p_subscription.past_due_since + p_plan.past_due_grace);
+      v_scheduled_end,
+      p_subscription.past_due_since + coalesce(
+        least(p_terms.read_only_after, p_terms.suspend_after), p_plan.past_due_grace));
+    read_only_until := case
+      when p_terms.read_only_after is not null then least(
+        v_scheduled_end,
+        coalesce(p_subscription.past_due_since + p_terms.suspend_after, 'infinity'))
+    end;
     reason := 'past_due_grace';
   else
     -- A late renewal event locks nobody out; where an end is scheduled there is none to wait for.
@@ -78,18 +117,27 @@ begin
       else p_subscription.status
     end;
   end if;
+
+  if p_terms.limited_from < valid_until then
+    read_only_until := least(greatest(valid_until, read_only_until), p_terms.ended_from);
+    valid_until := p_terms.limited_from;
+    reason := p_terms.limited_because;
+  elsif p_terms.ended_from < read_only_until then
+    read_only_until := p_terms.ended_from;
+    reason := p_terms.limited_because;
+  end if;
 end;
 $$;
 
 comment on function billing_private.access_of_item(
-  billing.subscriptions, billing.subscription_items, billing.plans, text
+  billing.subscriptions, billing.subscription_items, billing.plans, billing_private.access_terms
 ) is
-$$From when until when a subscription item gives its plan's features, and why. valid_until is null
-when it gives nothing.
+$$From when until when a subscription item gives its plan's features, and why: in full until
+valid_until, for reading from then until read_only_until. Each is null when it gives no such access.
 
 Statuses are Stripe's
-(https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses); the graces are the
-plan's.$$;
+(https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses); the graces and
+policies are the plan's.$$;
 
 
 create type billing_private.entitlement_source as (
@@ -97,6 +145,7 @@ create type billing_private.entitlement_source as (
   feature_key text,
   source_kind text,
   source_id uuid,
+  access_level text,
   plan_id uuid,
   subscription_status text,
   limit_value bigint,
@@ -115,21 +164,54 @@ begin
   return query
   select
     subscriptions.account_id, plan_features.feature_key, 'subscription_item',
-    subscription_items.id, plans.id, subscriptions.status, plan_features.limit_value,
-    access.valid_from, access.valid_until, access.reason
+    subscription_items.id, levels.access_level, plans.id, subscriptions.status,
+    plan_features.limit_value, levels.valid_from, levels.valid_until, access.reason
   from billing.subscriptions
   join billing.subscription_items on subscription_items.subscription_id = subscriptions.id
   join billing.prices on prices.id = subscription_items.price_id
   join billing.plans on plans.id = prices.plan_id
+  join billing.access_policies on access_policies.key = plans.access_policy_key
   join billing.plan_features on plan_features.plan_id = plans.id
   left join billing.invoices
     on invoices.stripe_invoice_id = subscriptions.stripe_latest_invoice_id
+  left join lateral (
+    select
+      min(begins_after) filter (where action = 'read_only') as read_only_after,
+      min(begins_after) filter (where action = 'suspend') as suspend_after
+    from billing.dunning_stages
+    where policy_key = plans.dunning_policy_key
+      and subscriptions.status = 'past_due'
+  ) as stages on true
+  left join lateral (
+    select
+      min(begins_at) as limited_from,
+      min(begins_at) filter (where access_level = 'none') as ended_from,
+      (array_agg(cause order by begins_at, cause))[1] as limited_because
+    from billing.access_restrictions
+    where access_restrictions.subscription_id = subscriptions.id
+      and lifted_at is null
+      and access_level <> 'full'
+      -- What was refunded or disputed is a period; the next one is paid for anew.
+      and coalesce(subscription_items.current_period_start < periods_before, true)
+  ) as restrictions on true
   cross join lateral billing_private.access_of_item(
-    subscriptions, subscription_items, plans, invoices.status) as access
+    subscriptions, subscription_items, plans,
+    row(
+      invoices.status, access_policies.paused, stages.read_only_after, stages.suspend_after,
+      restrictions.limited_from, restrictions.ended_from, restrictions.limited_because
+    )::billing_private.access_terms
+  ) as access
+  cross join lateral (
+    values
+      ('full', access.valid_from, access.valid_until),
+      ('read_only', greatest(access.valid_from, access.valid_until), access.read_only_until)
+  ) as levels (access_level, valid_from, valid_until)
   where subscriptions.account_id = any (p_account_ids)
+    -- A source that gives nothing at all still says why.
+    and (levels.access_level = 'full' or levels.valid_from < levels.valid_until)
   union all
   select
-    account_id, feature_key, 'grant', id, null, null, limit_value, valid_from,
+    account_id, feature_key, 'grant', id, 'full', null, null, limit_value, valid_from,
     case when revoked_at is null then valid_until end,
     case when revoked_at is null then 'granted' else 'revoked' end
   from billing.entitlement_grants
@@ -182,15 +264,15 @@ begin
   ),
   replaced as (
     insert into billing_private.entitlement_history (
-      account_id, feature_key, source_kind, source_id, plan_id, limit_value, valid_from,
-      valid_until, recorded_at, replaced_at
+      account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
+      valid_from, valid_until, recorded_at, replaced_at
     )
     select
       stored.account_id, stored.feature_key, stored.source_kind, stored.source_id,
-      stored.plan_id, stored.limit_value, stored.valid_from, stored.valid_until,
-      stored.recorded_at, v_now
+      stored.access_level, stored.plan_id, stored.limit_value, stored.valid_from,
+      stored.valid_until, stored.recorded_at, v_now
     from billing.entitlements as stored
-    left join computed using (account_id, feature_key, source_kind, source_id)
+    left join computed using (account_id, feature_key, source_kind, source_id, access_level)
     where stored.account_id = any (p_account_ids)
       and (stored.plan_id, stored.limit_value, stored.valid_from, stored.valid_until)
         is distinct from
@@ -202,19 +284,21 @@ begin
       and not exists (
         select
         from computed
-        where (computed.account_id, computed.feature_key, computed.source_kind, computed.source_id)
-          = (stored.account_id, stored.feature_key, stored.source_kind, stored.source_id)
+        where (computed.account_id, computed.feature_key, computed.source_kind,
+            computed.source_id, computed.access_level)
+          = (stored.account_id, stored.feature_key, stored.source_kind, stored.source_id,
+            stored.access_level)
       )
   )
   insert into billing.entitlements as stored (
-    account_id, feature_key, source_kind, source_id, plan_id, limit_value, valid_from,
-    valid_until, recorded_at
+    account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
+    valid_from, valid_until, recorded_at
   )
   select
-    account_id, feature_key, source_kind, source_id, plan_id, limit_value, valid_from,
-    valid_until, v_now
+    account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
+    valid_from, valid_until, v_now
   from computed
-  on conflict (account_id, feature_key, source_kind, source_id) do update
+  on conflict (account_id, feature_key, source_kind, source_id, access_level) do update
   set plan_id = excluded.plan_id,
       limit_value = excluded.limit_value,
       valid_from = excluded.valid_from,
@@ -282,6 +366,7 @@ begin
   from billing.accounts
   left join billing.entitlements
     on entitlements.account_id = accounts.id
+    and entitlements.access_level = 'full'
     and entitlements.valid_from <= v_now
     and entitlements.valid_until > v_now
   left join billing.plans on plans.id = entitlements.plan_id
@@ -326,14 +411,19 @@ begin
   join rows_before as before using (id)
   cross join lateral unnest(array[before.account_id, after.account_id]) as affected (id)
   where affected.id is not null
-    -- The latest invoice decides only while payment is overdue; every renewal names another.
+    -- The latest invoice decides only while payment is overdue or paused; every renewal names
+    -- another.
     and (before.account_id, before.status, before.started_at, before.past_due_since,
         before.cancel_at, before.cancel_at_period_end, before.ended_at,
-        case when before.status = 'past_due' then before.stripe_latest_invoice_id end)
+        before.pause_collection ->> 'behavior',
+        case when before.status = 'past_due' or before.pause_collection is not null
+          then before.stripe_latest_invoice_id end)
       is distinct from
       (after.account_id, after.status, after.started_at, after.past_due_since,
         after.cancel_at, after.cancel_at_period_end, after.ended_at,
-        case when after.status = 'past_due' then after.stripe_latest_invoice_id end);
+        after.pause_collection ->> 'behavior',
+        case when after.status = 'past_due' or after.pause_collection is not null
+          then after.stripe_latest_invoice_id end);
 
   if v_account_ids is not null then
     perform billing_private.refresh_entitlements(v_account_ids);
@@ -441,9 +531,11 @@ begin
   join billing.subscriptions
     on subscriptions.stripe_subscription_id = changed_rows.stripe_subscription_id
     and subscriptions.stripe_latest_invoice_id = changed_rows.stripe_invoice_id
-  where changed_rows.status = 'paid'
-    and subscriptions.status = 'past_due'
-    and subscriptions.account_id is not null;
+  where subscriptions.account_id is not null
+    and (
+      changed_rows.status = 'paid' and subscriptions.status = 'past_due'
+      or changed_rows.status = 'void' and subscriptions.pause_collection is not null
+    );
 
   if v_account_ids is not null then
     perform billing_private.refresh_entitlements(v_account_ids);
@@ -453,7 +545,7 @@ end;
 $$;
 
 comment on function billing_private.refresh_after_invoices() is
-  'Refreshes the accounts whose overdue invoice was paid.';
+  'Refreshes the accounts whose overdue invoice was paid, or voided because collection is paused.';
 
 
 create function billing_private.refresh_after_catalog()
@@ -485,8 +577,11 @@ begin
       from rows_after as after
       join rows_before as before using (id)
       join billing.prices on prices.plan_id = after.id
-      where (before.tier, before.tier_rank, before.renewal_grace, before.past_due_grace)
-        is distinct from (after.tier, after.tier_rank, after.renewal_grace, after.past_due_grace));
+      where (before.tier, before.tier_rank, before.renewal_grace, before.past_due_grace,
+          before.access_policy_key, before.dunning_policy_key)
+        is distinct from
+        (after.tier, after.tier_rank, after.renewal_grace, after.past_due_grace,
+          after.access_policy_key, after.dunning_policy_key));
   else
     v_price_ids := array(
       select after.id
@@ -516,6 +611,72 @@ $$;
 
 comment on function billing_private.refresh_after_catalog() is
   'Refreshes the subscribers of plans whose features, graces, tier or prices changed.';
+
+
+create function billing_private.refresh_after_policies()
+returns trigger
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  -- What a refund or a dispute led to is recorded with it; of the policy only pauses are read anew.
+  select array_agg(distinct subscriptions.account_id) into v_account_ids
+  from billing.plans
+  join billing.prices on prices.plan_id = plans.id
+  join billing.subscription_items on subscription_items.price_id = prices.id
+  join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+  where case tg_table_name
+      when 'access_policies' then
+        plans.access_policy_key in (select to_jsonb(changed_rows) ->> 'key' from changed_rows)
+        and (subscriptions.status = 'paused' or subscriptions.pause_collection is not null)
+      else
+        plans.dunning_policy_key in (
+          select to_jsonb(changed_rows) ->> 'policy_key' from changed_rows
+        )
+        and subscriptions.status = 'past_due'
+    end
+    and subscriptions.account_id is not null
+    and subscriptions.ended_at is null;
+
+  if v_account_ids is not null then
+    perform billing_private.refresh_entitlements(v_account_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_after_policies() is
+  'Refreshes the accounts a changed policy applies to now: the paused ones, or those past due.';
+
+
+create function billing_private.refresh_after_restrictions()
+returns trigger
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  select array_agg(distinct subscriptions.account_id) into v_account_ids
+  from changed_rows
+  join billing.subscriptions on subscriptions.id = changed_rows.subscription_id
+  where subscriptions.account_id is not null;
+
+  if v_account_ids is not null then
+    perform billing_private.refresh_entitlements(v_account_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_after_restrictions() is
+  'Refreshes the accounts whose refunds or disputes restrict a subscription, or no longer do.';
 
 
 create function billing_private.wait_for_subscribers()
@@ -611,6 +772,44 @@ create trigger t100_access_of_updates
   referencing old table as rows_before new table as rows_after
   for each statement execute function billing_private.refresh_after_catalog();
 
+create trigger t000_catalog
+  before update on billing.access_policies
+  for each statement execute function billing_private.wait_for_subscribers();
+
+create trigger t000_catalog
+  before insert or update or delete on billing.dunning_stages
+  for each statement execute function billing_private.wait_for_subscribers();
+
+create trigger t100_access_of_updates
+  after update on billing.access_policies
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_policies();
+
+create trigger t100_access_of_inserts
+  after insert on billing.dunning_stages
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_policies();
+
+create trigger t100_access_of_updates
+  after update on billing.dunning_stages
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_policies();
+
+create trigger t100_access_of_deletes
+  after delete on billing.dunning_stages
+  referencing old table as changed_rows
+  for each statement execute function billing_private.refresh_after_policies();
+
+create trigger t100_access_of_inserts
+  after insert on billing.access_restrictions
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_restrictions();
+
+create trigger t100_access_of_updates
+  after update on billing.access_restrictions
+  referencing new table as changed_rows
+  for each statement execute function billing_private.refresh_after_restrictions();
+
 
 -- -----------------------------------------------------------------------------
 -- 4  billing.current_entitlements and has_entitlement()
@@ -626,13 +825,14 @@ select
   min(entitlements.valid_from) as valid_from,
   max(entitlements.valid_until) as valid_until
 from billing.entitlements
-where entitlements.valid_from <= (select billing_private.now())
+where entitlements.access_level = 'full'
+  and entitlements.valid_from <= (select billing_private.now())
   and entitlements.valid_until > (select billing_private.now())
 group by entitlements.account_id, entitlements.feature_key;
 
 comment on view billing.current_entitlements is
-  'What each account has at this instant. Several sources of one feature: the best limit, the '
-  'latest end.';
+  'What each account has at this instant, in full. Several sources of one feature: the best limit, '
+  'the latest end. What may still be read is in billing.current_access.';
 comment on column billing.current_entitlements.limit_value is
   'The highest limit of all sources; null for unlimited, and for boolean features.';
 
@@ -663,7 +863,7 @@ end;
 $$;
 
 comment on function billing.has_entitlement(text, uuid) is
-$$True while the account has the feature, at this instant. In a policy write (select
+$$True while the account has the feature in full, at this instant. In a policy write (select
 billing.has_entitlement('feature')).
 
 account_id: null for the caller's own account. False for an unknown feature, for another's account
@@ -672,7 +872,58 @@ whoever asks about a stranger learns nothing.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 5  billing.my_entitlements()
+-- 5  billing.current_access and access_level()
+-- -----------------------------------------------------------------------------
+
+create view billing.current_access with (security_invoker = true) as
+select
+  entitlements.account_id,
+  entitlements.feature_key,
+  -- Alphabetical order happens to be the order of rank.
+  min(entitlements.access_level) as access_level
+from billing.entitlements
+where entitlements.valid_from <= (select billing_private.now())
+  and entitlements.valid_until > (select billing_private.now())
+group by entitlements.account_id, entitlements.feature_key;
+
+comment on view billing.current_access is
+  'How far each account may use a feature at this instant: full, or read_only. No row is none.';
+
+
+create function billing.access_level(
+  feature text,
+  account_id uuid default null
+)
+returns text
+language plpgsql
+stable
+parallel safe
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+begin
+  return coalesce(
+    (
+      select current_access.access_level
+      from billing.current_access
+      where current_access.account_id = coalesce(access_level.account_id, auth.uid())
+        and current_access.feature_key = access_level.feature
+    ),
+    'none');
+end;
+$$;
+
+comment on function billing.access_level(text, uuid) is
+$$How far the account may use a feature at this instant: full, read_only or none.
+
+read_only is what a plan's policies leave while it is overdue, paused or disputed: let people see
+and export what is theirs, in a policy for select. has_entitlement() is true for full access alone.
+account_id: null for the caller's own account. none for an unknown feature, for another's account
+and for visitors.$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 6  billing.my_entitlements()
 -- -----------------------------------------------------------------------------
 
 create function billing.my_entitlements(account_id uuid default null)
@@ -699,7 +950,7 @@ account_id: null for the caller's own account. No rows for another's.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 6  billing.explain_entitlement() and has_entitlement_at()
+-- 7  billing.explain_entitlement() and has_entitlement_at()
 -- -----------------------------------------------------------------------------
 
 create type billing.entitlement_explanation as (
@@ -707,6 +958,7 @@ create type billing.entitlement_explanation as (
   reason text,
   source_kind text,
   source_id uuid,
+  access_level text,
   plan_key text,
   subscription_status text,
   limit_value bigint,
@@ -715,10 +967,11 @@ create type billing.entitlement_explanation as (
 );
 
 comment on type billing.entitlement_explanation is
-  'One source of a feature: whether it gave access at the instant asked about, and why or why not.'
-  ' reason: active, trialing, ending, paid (past due, but the latest invoice is paid), '
-  'past_due_grace, granted, recorded; or ended, revoked, incomplete, unpaid, paused, '
-  'unknown_status, period_unknown, expired, not_begun.';
+  'One source of a feature: whether it gave access at the instant asked about, how far, and why or '
+  'why not. reason: active, trialing, ending, paid (past due, but the latest invoice is paid), '
+  'past_due_grace, granted, recorded; or ended, revoked, incomplete, unpaid, paused, full_refund, '
+  'partial_refund, dispute_opened, dispute_lost, dispute_won, unknown_status, period_unknown, '
+  'expired, not_begun.';
 
 
 create function billing_private.explain_entitlement(
@@ -758,10 +1011,11 @@ begin
     case
       when judged.gives_access or sources.valid_until is null then sources.reason
       when sources.valid_from > judged.at then 'not_begun'
+      when sources.reason ~ '^(full_refund|partial_refund|dispute_)' then sources.reason
       else 'expired'
     end,
-    sources.source_kind, sources.source_id, plans.key, sources.subscription_status,
-    sources.limit_value, sources.valid_from, sources.valid_until
+    sources.source_kind, sources.source_id, sources.access_level, plans.key,
+    sources.subscription_status, sources.limit_value, sources.valid_from, sources.valid_until
   from billing_private.entitlement_sources(array[v_account_id]) as sources
   cross join lateral (
     select
@@ -773,7 +1027,9 @@ begin
   ) as judged
   left join billing.plans on plans.id = sources.plan_id
   where sources.feature_key = p_feature
-  order by judged.gives_access desc, sources.valid_until desc nulls last, sources.source_id;
+  order by
+    judged.gives_access desc, sources.access_level, sources.valid_until desc nulls last,
+    sources.source_id;
 end;
 $$;
 
@@ -791,19 +1047,19 @@ as $$
 begin
   return query
   select
-    true, 'recorded', recorded.source_kind, recorded.source_id, plans.key, null::text,
-    recorded.limit_value, recorded.valid_from, recorded.valid_until
+    true, 'recorded', recorded.source_kind, recorded.source_id, recorded.access_level, plans.key,
+    null::text, recorded.limit_value, recorded.valid_from, recorded.valid_until
   from (
     select
-      source_kind, source_id, plan_id, limit_value, valid_from, valid_until, recorded_at,
-      'infinity'::timestamptz as replaced_at
+      source_kind, source_id, access_level, plan_id, limit_value, valid_from, valid_until,
+      recorded_at, 'infinity'::timestamptz as replaced_at
     from billing.entitlements
     where account_id = p_account_id
       and feature_key = p_feature
     union all
     select
-      source_kind, source_id, plan_id, limit_value, valid_from, valid_until, recorded_at,
-      replaced_at
+      source_kind, source_id, access_level, plan_id, limit_value, valid_from, valid_until,
+      recorded_at, replaced_at
     from billing_private.entitlement_history
     where account_id = p_account_id
       and feature_key = p_feature
@@ -813,7 +1069,7 @@ begin
     and p_at < recorded.replaced_at
     and recorded.valid_from <= p_at
     and p_at < recorded.valid_until
-  order by recorded.valid_until desc, recorded.source_id;
+  order by recorded.access_level, recorded.valid_until desc, recorded.source_id;
 end;
 $$;
 
@@ -866,11 +1122,12 @@ begin atomic
       has_entitlement_at.feature, has_entitlement_at.account_id, has_entitlement_at.at)
       as explanation
     where explanation.gives_access
+      and explanation.access_level = 'full'
   );
 end;
 
 comment on function billing.has_entitlement_at(text, timestamptz, uuid) is
-$$Whether the account had or, as things stand, will have the feature at an instant (UTC).
+$$Whether the account had or, as things stand, will have the feature in full at an instant (UTC).
 
 account_id: null for the caller's own account; admins may ask about any.
 
@@ -881,7 +1138,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 7  validate and correct
+-- 8  validate and correct
 -- -----------------------------------------------------------------------------
 
 create type billing_private.entitlement_drift as (
@@ -905,7 +1162,7 @@ begin
   return query
   with stored as (
     select
-      account_id, feature_key, source_kind, source_id,
+      account_id, feature_key, source_kind, source_id, access_level,
       jsonb_build_object(
         'plan_id', plan_id, 'limit_value', limit_value, 'valid_from', valid_from,
         'valid_until', valid_until) as facts
@@ -915,7 +1172,7 @@ begin
   ),
   computed as (
     select
-      account_id, feature_key, source_kind, source_id,
+      account_id, feature_key, source_kind, source_id, access_level,
       jsonb_build_object(
         'plan_id', plan_id, 'limit_value', limit_value, 'valid_from', valid_from,
         'valid_until', valid_until) as facts
@@ -931,7 +1188,7 @@ begin
     stored.facts,
     computed.facts
   from stored
-  full join computed using (account_id, feature_key, source_kind, source_id)
+  full join computed using (account_id, feature_key, source_kind, source_id, access_level)
   where stored.facts is distinct from computed.facts;
 end;
 $$;
@@ -996,6 +1253,7 @@ begin
       select
       from billing.profiles
       where profiles.account_id = entitlements.account_id
+        and entitlements.access_level = 'full'
         and entitlements.valid_from > profiles.updated_at
         and (
           not entitlements.feature_key = any (profiles.features)
@@ -1022,7 +1280,7 @@ comment on function billing_private.refresh_elapsed(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 8  who may call what
+-- 9  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1038,8 +1296,11 @@ revoke all on function
   billing_private.refresh_after_grants,
   billing_private.refresh_after_invoices,
   billing_private.refresh_after_catalog,
+  billing_private.refresh_after_policies,
+  billing_private.refresh_after_restrictions,
   billing_private.wait_for_subscribers,
   billing.has_entitlement,
+  billing.access_level,
   billing.my_entitlements,
   billing_private.explain_entitlement,
   billing_private.recorded_entitlement,
@@ -1052,10 +1313,15 @@ from public, anon, authenticated, service_role;
 
 revoke all on billing.current_entitlements from public, anon, authenticated, service_role;
 grant select on billing.current_entitlements to anon, authenticated, service_role;
+revoke all on billing.current_access from public, anon, authenticated, service_role;
+grant select on billing.current_access to anon, authenticated, service_role;
 
 -- Visitors may ask, and are told no: a policy that asks must not fail for them.
 grant select on billing.entitlements to anon;
-grant execute on function billing.has_entitlement, billing.my_entitlements
+grant execute on function
+  billing.has_entitlement,
+  billing.access_level,
+  billing.my_entitlements
 to anon, authenticated, service_role;
 
 grant execute on function

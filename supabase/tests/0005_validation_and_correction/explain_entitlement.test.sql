@@ -96,14 +96,14 @@ select results_eq(
   $$,
   $$
     values
-      (true, 'granted', 'grant', md5('now')::uuid, null, null, 7::bigint,
+      (true, 'granted', 'grant', md5('now')::uuid, 'full', null, null, 7::bigint,
         '2026-01-10'::timestamptz, 'infinity'::timestamptz),
-      (false, 'not_begun', 'grant', md5('later')::uuid, null, null, null, '2026-01-20',
-        '2026-01-25'),
+      (false, 'not_begun', 'grant', md5('later')::uuid, 'full', null, null, null,
+        '2026-01-20', '2026-01-25'),
       (
         false, 'unpaid', 'subscription_item',
         (select id from billing.subscription_items where stripe_subscription_item_id = 'si_unpaid'),
-        'plus', 'unpaid', null, '2026-01-10', null
+        'full', 'plus', 'unpaid', null, '2026-01-10', null
       )
   $$,
   'every source is listed with what it says, those that give access first'

@@ -38,6 +38,13 @@ insert into rows values
     md5('store')::uuid, null, 'name', 'Store', 'Shop'),
   ('billing.features', 'key, name', $$'dreams', 'Dreams'$$,
     'dreams', null, 'name', 'Dreams', 'Nightmares'),
+  ('billing.access_policies', 'key, description, paused', $$'kind', 'kind', 'full'$$,
+    'kind', null, 'paused', 'full', 'read_only'),
+  ('billing.dunning_policies', 'key, description, max_retries', $$'kind', 'kind', 1$$,
+    'kind', null, 'max_retries', '1', '2'),
+  ('billing.dunning_stages', 'id, policy_key, begins_after, action',
+    $$md5('stage')::uuid, 'standard', '9 days', 'notify'$$,
+    md5('stage')::uuid, null, 'action', 'notify', 'suspend'),
   ('billing.plans', 'id, key, name', $$md5('sofa')::uuid, 'sofa', 'Sofa'$$,
     md5('sofa')::uuid, null, 'name', 'Sofa', 'Couch'),
   ('billing.plan_features', 'plan_id, feature_key, limit_value', $$md5('bed')::uuid, 'sleep', 8$$,
@@ -88,13 +95,18 @@ insert into rows values
   ('billing.checkout_sessions', 'id, account_id, price_id, status, success_url, cancel_url',
     $$md5('cs')::uuid, md5('ann')::uuid, md5('bed_monthly')::uuid, 'open', 's', 'c'$$,
     md5('cs')::uuid, 'ann', 'status', 'open', 'expired'),
+  ('billing.access_restrictions', 'id, account_id, subscription_id, cause, reference, access_level, '
+    'begins_at, periods_before',
+    $$md5('limit')::uuid, md5('ann')::uuid, md5('sub')::uuid, 'dispute_opened', 'dp_1', 'none',
+      '2026-01-10', 'infinity'$$,
+    md5('limit')::uuid, 'ann', 'access_level', 'none', 'read_only'),
   ('billing.entitlement_grants', 'id, account_id, feature_key, valid_from, reason',
     $$md5('grant')::uuid, md5('ann')::uuid, 'sleep', '2026-01-10', 'a gift'$$,
     md5('grant')::uuid, 'ann', 'reason', 'a gift', 'a present'),
   ('billing.entitlements',
     'account_id, feature_key, source_kind, source_id, limit_value, valid_from, valid_until',
     $$md5('bob')::uuid, 'sleep', 'grant', md5('none')::uuid, 1, '2026-01-10', '2026-01-11'$$,
-    md5('bob')::uuid || ':sleep:grant:' || md5('none')::uuid, 'bob', 'limit_value', '1', '2'),
+    md5('bob')::uuid || ':sleep:grant:' || md5('none')::uuid || ':full', 'bob', 'limit_value', '1', '2'),
   ('billing_private.administrators', 'user_id, reason', $$md5('ada')::uuid, 'founder'$$,
     md5('ada')::uuid, null, 'reason', 'founder', 'owner');
 insert into rows values
@@ -246,7 +258,8 @@ insert into billing_private.settings default values;
 select results_eq(
   $$
     select
-      operation, row_key, account_id, jsonb_strip_nulls(before), jsonb_strip_nulls(after)
+      operation, row_key, account_id, jsonb_strip_nulls(before - 'hash_salt'),
+      jsonb_strip_nulls(after - 'hash_salt')
     from billing_private.audit_log
     where table_name = 'billing_private.settings'
     order by id

@@ -67,6 +67,7 @@ select is_empty(
 select set_eq(
   $$ select name from functions where has_function_privilege('anon', oid, 'execute') $$,
   array[
+    'billing.access_level(text,uuid)',
     'billing.has_entitlement(text,uuid)',
     'billing.list_plans(text,text)',
     'billing.my_entitlements(uuid)',
@@ -83,6 +84,7 @@ select set_eq(
       and has_function_privilege('authenticated', oid, 'execute')
   $$,
   array[
+    'billing.access_level(text,uuid)',
     'billing.cancel_subscription(boolean,text,uuid)',
     'billing.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing.explain_entitlement(text,uuid,timestamp with time zone)',
@@ -282,6 +284,8 @@ select set_eq(
     'billing_private.refresh_after_invoices()',
     'billing_private.refresh_after_item_updates()',
     'billing_private.refresh_after_items()',
+    'billing_private.refresh_after_policies()',
+    'billing_private.refresh_after_restrictions()',
     'billing_private.refresh_after_subscriptions()',
     'billing_private.refresh_entitlements(uuid[])',
     'billing_private.remove_administrator(uuid,text)',
@@ -322,7 +326,7 @@ select is_empty(
 select set_eq(
   $$ select proname from functions where schema <> 'billing_private' and provolatile <> 'v' $$,
   array[
-    'audit_of_account', 'explain_entitlement', 'has_entitlement', 'has_entitlement_at',
+    'access_level', 'audit_of_account', 'explain_entitlement', 'has_entitlement', 'has_entitlement_at',
     'list_plans', 'my_entitlements', 'my_subscription'
   ]::name[],
   'exactly these RPCs only read, and answer to GET'

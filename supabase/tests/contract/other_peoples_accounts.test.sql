@@ -130,7 +130,7 @@ $$;
 create function tests.says_nothing(p_answer text) returns boolean
 language sql as $$
   select p_answer = '[]'
-    or p_answer ~ '^\[\{"\w+": false\}\]$'
+    or p_answer ~ '^\[\{"\w+": (false|"none")\}\]$'
     or p_answer ~ '^PT403 you are not a member of this account '
     or p_answer ~ '^PT403 this needs a billing administrator ';
 $$;
@@ -196,6 +196,7 @@ select is_empty(
     from tests.answers('visitor', 'billing')
     where name not in (
         'billing.list_plans(text,text)',
+        'billing.access_level(text,uuid)',
         'billing.has_entitlement(text,uuid)',
         'billing.my_entitlements(uuid)')
       and answer not like '42501 permission denied for function %'
@@ -207,7 +208,10 @@ select is_empty(
   $$
     select name, answer
     from tests.answers('visitor', 'billing')
-    where name in ('billing.has_entitlement(text,uuid)', 'billing.my_entitlements(uuid)')
+    where name in (
+        'billing.access_level(text,uuid)',
+        'billing.has_entitlement(text,uuid)',
+        'billing.my_entitlements(uuid)')
       and not tests.says_nothing(answer)
   $$,
   'a visitor who asks about ann is told no'

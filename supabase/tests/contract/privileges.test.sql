@@ -68,7 +68,11 @@ select is_empty(
 select set_eq(
   $$ select name from relations where has_table_privilege('anon', oid, 'select') $$,
   array[
+    'billing.access_policies',
+    'billing.current_access',
     'billing.current_entitlements',
+    'billing.dunning_policies',
+    'billing.dunning_stages',
     'billing.entitlements',
     'billing.error_codes',
     'billing.features',
@@ -85,14 +89,19 @@ select set_eq(
 select set_eq(
   $$ select name from relations where has_table_privilege('authenticated', oid, 'select') $$,
   array[
+    'billing.access_policies',
+    'billing.access_restrictions',
     'billing.accounts',
     'billing.checkout_sessions',
     'billing.coupons',
     'billing.credit_notes',
+    'billing.current_access',
     'billing.current_entitlements',
     'billing.customers',
     'billing.discounts',
     'billing.disputes',
+    'billing.dunning_policies',
+    'billing.dunning_stages',
     'billing.entitlement_grants',
     'billing.entitlements',
     'billing.error_codes',

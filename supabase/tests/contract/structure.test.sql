@@ -108,6 +108,9 @@ select is_empty(
 select set_eq(
   $$ select table_name from policies where polname = 'select_anyone' $$,
   array[
+    'billing.access_policies',
+    'billing.dunning_policies',
+    'billing.dunning_stages',
     'billing.error_codes',
     'billing.features',
     'billing.plan_features',
