@@ -1549,7 +1549,9 @@ export type Database = {
           manual_kind: string | null;
           metadata: NonNullable<Json>;
           past_due_since: string | null;
+          pause_at: string | null;
           pause_collection: Json | null;
+          pause_terms: Json | null;
           payment_terms_days: number | null;
           pending_change_at: string | null;
           pending_price_id: string | null;
@@ -1587,7 +1589,9 @@ export type Database = {
           manual_kind?: string | null;
           metadata?: NonNullable<Json>;
           past_due_since?: string | null;
+          pause_at?: string | null;
           pause_collection?: Json | null;
+          pause_terms?: Json | null;
           payment_terms_days?: number | null;
           pending_change_at?: string | null;
           pending_price_id?: string | null;
@@ -1624,7 +1628,9 @@ export type Database = {
           manual_kind?: string | null;
           metadata?: NonNullable<Json>;
           past_due_since?: string | null;
+          pause_at?: string | null;
           pause_collection?: Json | null;
+          pause_terms?: Json | null;
           payment_terms_days?: number | null;
           pending_change_at?: string | null;
           pending_price_id?: string | null;
@@ -1933,6 +1939,21 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      pause_subscription: {
+        Args: {
+          account_id?: string;
+          at_period_end?: boolean;
+          behavior?: string;
+          resumes_at?: string;
+        };
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
+        SetofOptions: {
+          from: "*";
+          to: "subscription_summary";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       prepare_checkout: {
         Args: {
           account_id?: string;
@@ -1965,16 +1986,26 @@ export type Database = {
         };
       };
       prepare_portal: {
-        Args: { account_id?: string; return_url: string };
-        Returns: Database["billing"]["CompositeTypes"]["portal_request"];
+        Args: { account_id?: string; flow?: string; return_url: string };
+        Returns: Database["billing"]["CompositeTypes"]["stripe_request"];
         SetofOptions: {
           from: "*";
-          to: "portal_request";
+          to: "stripe_request";
           isOneToOne: true;
           isSetofReturn: false;
         };
       };
       report_rejected_webhook: { Args: { reason: string }; Returns: undefined };
+      resume_subscription: {
+        Args: { account_id?: string };
+        Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
+        SetofOptions: {
+          from: "*";
+          to: "subscription_summary";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       undo_cancel: {
         Args: { account_id?: string };
         Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
@@ -2019,7 +2050,7 @@ export type Database = {
         status: string | null;
         duplicate: boolean | null;
       };
-      portal_request: {
+      stripe_request: {
         subject_id: string | null;
       };
       subscription_summary: {
@@ -2045,6 +2076,9 @@ export type Database = {
         pending_price_key: string | null;
         pending_quantity: number | null;
         pending_change_at: string | null;
+        pause_at: string | null;
+        is_paused: boolean | null;
+        resumes_at: string | null;
         pending_command: string | null;
         refusal: Json | null;
         open_invoice_url: string | null;

@@ -1156,6 +1156,8 @@ create table billing.subscriptions (
   pending_price_id uuid references billing.prices (id) on delete restrict,
   pending_quantity bigint,
   pending_change_at timestamptz,
+  pause_at timestamptz,
+  pause_terms jsonb,
   stripe_subscription_id text,
   stripe_customer_id text,
   stripe_latest_invoice_id text,
@@ -1190,6 +1192,9 @@ create table billing.subscriptions (
   constraint subscriptions_pending_change_has_a_date check (
     (pending_price_id is null) = (pending_change_at is null)
   ),
+  constraint subscriptions_pause_to_come_has_terms check (
+    (pause_at is null) = (pause_terms is null)
+  ),
   constraint subscriptions_pending_quantity_is_of_a_change check (
     pending_quantity is null or pending_price_id is not null
   )
@@ -1215,6 +1220,9 @@ comment on column billing.subscriptions.pending_price_id is
   'The price that takes over at pending_change_at; the running one where only the seats change.';
 comment on column billing.subscriptions.pending_quantity is
   'The seats from then on; null for as many as there are.';
+comment on column billing.subscriptions.pause_at is
+  'When a pause is to begin, with pause_terms as pause_collection: Stripe knows no pause to come, '
+  'so it is asked for at that time.';
 
 create index subscriptions_account_id_idx on billing.subscriptions (account_id);
 create index subscriptions_price_id_idx on billing.subscriptions (price_id);

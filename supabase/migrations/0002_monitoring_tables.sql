@@ -408,6 +408,9 @@ create table billing_private.commands (
   id uuid not null default gen_random_uuid(),
   position bigint generated always as identity,
   kind text not null,
+  is_awaited boolean not null generated always as (
+    kind in ('create_portal', 'create_setup', 'preview_change')
+  ) stored,
   account_id uuid references billing.accounts (id) on delete restrict,
   subscription_id uuid references billing.subscriptions (id) on delete restrict,
   subject_id uuid,
@@ -451,6 +454,9 @@ comment on column billing_private.commands.account_id is
   'Null for what the machine asks for itself: that stands in no account''s line.';
 comment on column billing_private.commands.position is
   'Commands of one account run one at a time, in this order.';
+comment on column billing_private.commands.is_awaited is
+  'Its answer is for the user who waits and of no use to anybody else: it stands in no line, and '
+  'only that user''s own function makes it.';
 comment on column billing_private.commands.subject_id is
   'The checkout or portal request a waiting user is behind; lets its own function run it at once.';
 comment on column billing_private.commands.wish is
@@ -773,12 +779,16 @@ insert into billing_private.command_kinds (
   ('mark_uncollectible', 'give up on an invoice', 'repeat',
     '/v1/invoices/{3}', '{}',
     '$ ? (@.status == "uncollectible" || @.status == "paid" || @.status == "void")', true),
+  ('pause_collection', 'stop collecting for a while', 'repeat', null, '{}', null, false),
   ('pay_invoice', 'try to collect an invoice', 'find_or_drop',
     '/v1/invoices/{3}', '{}', '$ ? (@.status == "paid")', true),
   ('release_schedule', 'take back a change at period end', 'repeat',
     '/v1/subscription_schedules/{3}', '{}',
     '$ ? (@.status == "released" || @.status == "canceled" || @.status == "completed")', true),
   ('reread', 'ask how an object is', 'repeat', null, '{}', null, false),
+  ('resume_collection', 'collect again', 'repeat', null, '{}', null, false),
+  ('resume_subscription', 'take up what Stripe paused', 'find_or_repeat',
+    '/v1/subscriptions/{3}', '{}', '$ ? (@.status != "paused")', true),
   ('undo_cancel', 'go on after all', 'repeat', null, '{}', null, false),
   ('update_schedule', 'set what comes at period end', 'repeat', null, '{}', null, false),
   ('update_subscription', 'end a subscription with its period', 'repeat',

@@ -42,10 +42,11 @@
 --   24  rules of the lifecycle
 --   25  billing.cancel_subscription() and undo_cancel()
 --   26  billing.change_plan()
---   27  manual subscriptions
---   28  invoices of manual subscriptions
---   29  proration
---   30  who may call what
+--   27  billing.pause_subscription() and resume_subscription()
+--   28  manual subscriptions
+--   29  invoices of manual subscriptions
+--   30  proration
+--   31  who may call what
 -- =============================================================================
 
 
@@ -3705,6 +3706,9 @@ create type billing.subscription_summary as (
   pending_price_key text,
   pending_quantity bigint,
   pending_change_at timestamptz,
+  pause_at timestamptz,
+  is_paused boolean,
+  resumes_at timestamptz,
   pending_command text,
   refusal jsonb,
   open_invoice_url text
@@ -3712,10 +3716,11 @@ create type billing.subscription_summary as (
 
 comment on type billing.subscription_summary is
   'An account''s subscription as a client shows it. ends_at: the scheduled end, null while it '
-  'renews. access_until: null where there is none, and where no end is in sight. pending_command: '
-  'what Stripe has been asked and not answered yet. refusal: why Stripe would not do what it was '
-  'asked last, as {"code", "command", "stripe_code", "decline_code", "stripe_message"}; null after '
-  'the next wish. Amounts in the smallest unit.';
+  'renews. access_until: null where there is none, and where no end is in sight. pause_at: when a '
+  'pause that waits begins; is_paused, resumes_at: the one in force. pending_command: what Stripe '
+  'has been asked and not answered yet. refusal: why Stripe would not do what it was asked last, '
+  'as {"code", "command", "stripe_code", "decline_code", "stripe_message"}; null after the '
+  'next wish. Amounts in the smallest unit.';
 
 
 create function billing_private.current_subscription(p_account_id uuid)
@@ -3762,7 +3767,8 @@ begin
   where subscription_id = p_subscription_id
     and kind in (
       'update_subscription', 'cancel_subscription', 'undo_cancel', 'change_plan',
-      'create_schedule', 'update_schedule', 'release_schedule'
+      'create_schedule', 'update_schedule', 'release_schedule',
+      'pause_collection', 'resume_collection', 'resume_subscription'
     )
     and status <> 'canceled'
   order by position desc
@@ -3834,6 +3840,10 @@ begin
         and subscription_items.subscription_id = subscriptions.id
     ),
     pending_prices.key, subscriptions.pending_quantity, subscriptions.pending_change_at,
+    subscriptions.pause_at,
+    subscriptions.ended_at is null
+      and (subscriptions.status = 'paused' or subscriptions.pause_collection is not null),
+    billing_private.stripe_time(subscriptions.pause_collection -> 'resumes_at'),
     case when asked.status in ('pending', 'leased') then asked.kind end,
     case when asked.status = 'dead' then billing_private.told_refusal(asked) end,
     invoices.hosted_invoice_url
@@ -4411,19 +4421,116 @@ Errors
 -- 22  billing.prepare_portal()
 -- -----------------------------------------------------------------------------
 
-create type billing.portal_request as (
+create type billing.stripe_request as (
   subject_id uuid
 );
 
-comment on type billing.portal_request is
-  'A portal session that has been asked for; subject_id is the command that will open it.';
+comment on type billing.stripe_request is
+  'A request to Stripe whose answer is for the user who waits, and stored nowhere; subject_id is '
+  'its command.';
+
+
+create function billing_private.enqueue_request(
+  p_kind text,
+  p_account_id uuid,
+  p_path text,
+  p_params jsonb
+)
+returns billing.stripe_request
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_id uuid := billing_private.enqueue_command(p_kind, p_account_id, p_path, p_params);
+begin
+  update billing_private.commands
+  set subject_id = id
+  where id = v_id;
+  return row(v_id);
+end;
+$$;
+
+comment on function billing_private.enqueue_request(text, uuid, text, jsonb) is
+  'Asks Stripe something for a user who waits for the answer.';
+
+
+create function billing_private.customer_in_use(
+  p_account_id uuid,
+  p_subscription billing.subscriptions
+)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_customer_id text := coalesce(
+    case when p_subscription.ended_at is null then p_subscription.stripe_customer_id end,
+    (
+      select stripe_customer_id
+      from billing.customers
+      where account_id = p_account_id
+        and is_primary
+        and deleted_at is null
+    ));
+begin
+  if v_customer_id is null then
+    perform billing_private.fail('CUSTOMER_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id));
+  end if;
+  return v_customer_id;
+end;
+$$;
+
+comment on function billing_private.customer_in_use(uuid, billing.subscriptions) is
+  'The Stripe customer who pays for the account''s subscription, else its primary one '
+  '(CUSTOMER_NOT_FOUND, 404).';
+
+
+create function billing_private.portal_flow(
+  p_flow text,
+  p_return_url text,
+  p_subscription billing.subscriptions
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_flow jsonb := jsonb_build_object(
+    'type', p_flow,
+    'after_completion', jsonb_build_object(
+      'type', 'redirect', 'redirect', jsonb_build_object('return_url', p_return_url)));
+begin
+  if p_flow is null or p_flow = 'payment_method_update' then
+    return case when p_flow is not null then v_flow end;
+  elsif p_flow not in ('subscription_cancel', 'subscription_update') then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'flow',
+      'problem', 'must be payment_method_update, subscription_cancel or subscription_update'));
+  elsif p_subscription.stripe_subscription_id is null then
+    perform billing_private.fail('SUBSCRIPTION_NOT_FOUND', jsonb_build_object(
+      'problem', 'there is none at Stripe'));
+  end if;
+  perform billing_private.require_transition(p_subscription, 'canceled');
+  return v_flow || jsonb_build_object(
+    p_flow, jsonb_build_object('subscription', p_subscription.stripe_subscription_id));
+end;
+$$;
+
+comment on function billing_private.portal_flow(text, text, billing.subscriptions) is
+  'flow_data of a portal session that leads straight to one thing, and back from there; null for '
+  'the portal as a whole.';
 
 
 create function billing_private.prepare_portal(
   p_return_url text,
-  p_account_id uuid
+  p_account_id uuid,
+  p_flow text
 )
-returns billing.portal_request
+returns billing.stripe_request
 language plpgsql
 volatile
 security definer -- writes a command for the user
@@ -4431,56 +4538,48 @@ set search_path = ''
 as $$
 declare
   v_account_id uuid := billing_private.resolve_account(p_account_id);
-  v_customer_id text;
-  v_command_id uuid;
+  v_subscription billing.subscriptions := billing_private.current_subscription(v_account_id);
 begin
   perform billing_private.require_url('return_url', p_return_url);
-
-  select stripe_customer_id into v_customer_id
-  from billing.customers
-  where account_id = v_account_id
-    and is_primary
-    and deleted_at is null;
-  if v_customer_id is null then
-    perform billing_private.fail('CUSTOMER_NOT_FOUND', jsonb_build_object(
-      'account_id', v_account_id));
-  end if;
-
   perform billing_private.set_cause('user', auth.uid()::text, 'portal');
-  v_command_id := billing_private.enqueue_command(
+  return billing_private.enqueue_request(
     'create_portal', v_account_id, '/v1/billing_portal/sessions',
-    jsonb_build_object('customer', v_customer_id, 'return_url', p_return_url));
-  update billing_private.commands
-  set subject_id = id
-  where id = v_command_id;
-  return row(v_command_id);
+    jsonb_strip_nulls(jsonb_build_object(
+      'customer', billing_private.customer_in_use(v_account_id, v_subscription),
+      'return_url', p_return_url,
+      'flow_data', billing_private.portal_flow(p_flow, p_return_url, v_subscription))));
 end;
 $$;
 
 
 create function billing.prepare_portal(
   return_url text,
-  account_id uuid default null
+  account_id uuid default null,
+  flow text default null
 )
-returns billing.portal_request
+returns billing.stripe_request
 language sql
 volatile
 set search_path = ''
 begin atomic
-  select billing_private.prepare_portal(return_url, account_id);
+  select billing_private.prepare_portal(return_url, account_id, flow);
 end;
 
-comment on function billing.prepare_portal(text, uuid) is
+comment on function billing.prepare_portal(text, uuid, text) is
 $$Asks for a session of Stripe's billing portal; the checkout function opens it and answers with its
 address.
 
-account_id: null for the caller's own account. The customer is always the account's own.
+flow: payment_method_update, subscription_cancel or subscription_update, to lead straight there and
+back to return_url; null for the portal as a whole. account_id: null for the caller's own account.
+The customer and the subscription are always the account's own.
 
 Errors
-  VALIDATION_FAILED   400  return_url is not an absolute http(s) address
-  UNAUTHENTICATED     401  nobody is signed in
-  NOT_A_MEMBER        403  the account is not one of the caller's
-  CUSTOMER_NOT_FOUND  404  the account has never been a customer$$;
+  VALIDATION_FAILED       400  return_url is not an absolute http(s) address, or an unknown flow
+  UNAUTHENTICATED         401  nobody is signed in
+  NOT_A_MEMBER            403  the account is not one of the caller's
+  CUSTOMER_NOT_FOUND      404  the account has never been a customer
+  SUBSCRIPTION_NOT_FOUND  404  the flow is about a subscription, and Stripe has none
+  INVALID_TRANSITION      422  it has ended already$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -4630,9 +4729,7 @@ begin
       end <= v_now
       -- Whoever waits for a checkout also runs what stands before it in the account's line.
       and (p_subject_id is null or commands.account_id = v_account_id)
-      -- A portal's address is of use only to the user who waits for it: it stands in no line, and
-      -- nobody else takes it.
-      and (commands.subject_id = p_subject_id or commands.kind <> 'create_portal')
+      and (commands.subject_id = p_subject_id or not commands.is_awaited)
       -- Left to give_up_old_commands().
       and not coalesce(
         commands.first_attempt_at <= v_old_since
@@ -4648,7 +4745,7 @@ begin
             other.status in ('pending', 'leased') and other.position < commands.position
             or other.status = 'leased' and other.lease_expires_at > v_now
           )
-          and 'create_portal' not in (other.kind, commands.kind)
+          and not (other.is_awaited or commands.is_awaited)
       )
     order by commands.account_id is null, commands.position
     limit v_batch
@@ -5122,7 +5219,10 @@ begin
     when 'expire_checkout' then
       perform billing_private.apply_response(
         p_command, p_response, 'checkout.session.expired', p_asked_at);
-    when 'update_subscription', 'cancel_subscription', 'undo_cancel', 'change_plan' then
+    when
+      'update_subscription', 'cancel_subscription', 'undo_cancel', 'change_plan',
+      'pause_collection', 'resume_collection', 'resume_subscription'
+    then
       perform billing_private.apply_response(
         p_command, p_response, 'customer.subscription.updated', p_asked_at);
     when 'reread' then
@@ -5134,7 +5234,7 @@ begin
     when 'release_schedule' then
       perform billing_private.note_pending_change(p_command, null);
     else
-      null; -- create_portal: its address is for the user who waits, never stored
+      null; -- is_awaited: the answer is for the user who waits, never stored
   end case;
 end;
 $$;
@@ -5573,6 +5673,11 @@ begin
   end if;
 
   perform billing_private.withdraw_change(p_subscription);
+  update billing.subscriptions
+  set pause_at = null,
+      pause_terms = null
+  where id = p_subscription.id
+    and pause_at is not null;
   if p_at_period_end then
     perform billing_private.enqueue_command(
       'update_subscription', p_subscription.account_id, v_path,
@@ -6473,7 +6578,328 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 27  manual subscriptions
+-- 27  billing.pause_subscription() and resume_subscription()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.pause_terms(
+  p_behavior text,
+  p_resumes_at timestamptz
+)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return jsonb_strip_nulls(jsonb_build_object(
+    'behavior', p_behavior, 'resumes_at', extract(epoch from p_resumes_at)::bigint));
+end;
+$$;
+
+comment on function billing_private.pause_terms(text, timestamptz) is
+  'pause_collection as Stripe takes it.';
+
+
+create function billing_private.pause_in_force(p_subscription billing.subscriptions)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_asked billing_private.commands := billing_private.last_asked(
+    p_subscription.id, '{pause_collection,resume_collection}');
+begin
+  return case
+    when v_asked.kind = 'pause_collection' then v_asked.params -> 'pause_collection'
+    when v_asked.kind is null then jsonb_strip_nulls(p_subscription.pause_collection)
+  end;
+end;
+$$;
+
+comment on function billing_private.pause_in_force(billing.subscriptions) is
+  'How collection is paused by the last word on it: the user''s, where Stripe has not answered it '
+  'yet; null while it is not.';
+
+
+create function billing_private.require_pausable(
+  p_subscription billing.subscriptions,
+  p_behavior text,
+  p_resumes_at timestamptz,
+  p_at_period_end boolean
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_begins_at timestamptz := case
+    when p_at_period_end then p_subscription.current_period_end
+    else billing_private.now()
+  end;
+begin
+  if p_behavior is null or p_behavior not in ('void', 'keep_as_draft', 'mark_uncollectible') then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'behavior', 'problem', 'must be void, keep_as_draft or mark_uncollectible'));
+  elsif p_behavior <> 'void' and not billing_private.is_admin() then
+    -- Service goes on and the invoices wait or are written off: that is not the customer's to give.
+    perform billing_private.fail('NOT_AN_ADMIN', jsonb_build_object('behavior', p_behavior));
+  end if;
+
+  perform billing_private.require_transition(p_subscription, 'paused');
+  if p_subscription.status in ('past_due', 'unpaid') then
+    perform billing_private.fail('PAYMENT_REQUIRED', jsonb_build_object(
+      'subscription_id', p_subscription.id, 'status', p_subscription.status));
+  elsif p_at_period_end and billing_private.is_to_end(p_subscription) then
+    perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
+      'subscription_id', p_subscription.id, 'from', p_subscription.status, 'to', 'paused',
+      'problem', 'it ends with the period: undo the cancellation first'));
+  elsif p_resumes_at <= v_begins_at then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'resumes_at', 'problem', 'must be after the pause begins'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_pausable(
+  billing.subscriptions, text, timestamptz, boolean
+) is
+  'Refuses a pause of what is over, ending or unpaid, one that ends before it begins, and from '
+  'anybody but an admin one that gives service without payment.';
+
+
+create function billing_private.pause_subscription(
+  p_behavior text,
+  p_resumes_at timestamptz,
+  p_at_period_end boolean,
+  p_account_id uuid
+)
+returns setof billing.subscription_summary
+language plpgsql
+volatile
+security definer -- users ask; only this may write
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions := billing_private.lock_subscription(
+    billing_private.resolve_account(p_account_id));
+  v_terms jsonb := billing_private.pause_terms(p_behavior, p_resumes_at);
+  v_at_period_end boolean := coalesce(p_at_period_end, true);
+begin
+  perform billing_private.set_cause('user', auth.uid()::text, 'pause');
+  perform billing_private.require_pausable(
+    v_subscription, p_behavior, p_resumes_at, v_at_period_end);
+
+  if v_subscription.provider = 'manual' then
+    perform billing_private.pause_manual_subscription(v_subscription);
+  elsif v_at_period_end then
+    update billing.subscriptions
+    set pause_at = current_period_end,
+        pause_terms = v_terms,
+        updated_at = billing_private.now()
+    where id = v_subscription.id
+      and (pause_at, pause_terms) is distinct from (current_period_end, v_terms)
+      and billing_private.pause_in_force(v_subscription) is distinct from v_terms;
+  else
+    perform billing_private.set_stripe_pause(v_subscription, v_terms);
+  end if;
+  return query select * from billing_private.summarize_subscription(v_subscription.id);
+end;
+$$;
+
+
+create function billing_private.set_stripe_pause(
+  p_subscription billing.subscriptions,
+  p_terms jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.subscriptions
+  set pause_at = null,
+      pause_terms = null
+  where id = p_subscription.id
+    and pause_at is not null;
+  if billing_private.pause_in_force(p_subscription) is not distinct from p_terms then
+    return; -- twice changes nothing more
+  end if;
+
+  -- What Stripe has never been told is left out.
+  update billing_private.commands
+  set status = 'canceled',
+      finished_at = billing_private.now()
+  where subscription_id = p_subscription.id
+    and kind in ('pause_collection', 'resume_collection')
+    and status = 'pending'
+    and attempts = 0;
+  if billing_private.pause_in_force(p_subscription) is not distinct from p_terms then
+    return;
+  end if;
+
+  perform billing_private.enqueue_command(
+    case when p_terms is not null then 'pause_collection' else 'resume_collection' end,
+    p_subscription.account_id,
+    format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
+    -- An empty text takes it away; null would be left out on the way.
+    jsonb_build_object('pause_collection', coalesce(p_terms, '""')),
+    'POST', null, p_subscription);
+end;
+$$;
+
+comment on function billing_private.set_stripe_pause(billing.subscriptions, jsonb) is
+  'Asks Stripe to pause the collection of a subscription, or with null to take it up again, unless '
+  'that is so or is being asked already.';
+
+
+create function billing_private.pause_manual_subscription(p_subscription billing.subscriptions)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
+    'subscription_id', p_subscription.id, 'from', p_subscription.status, 'to', 'paused',
+    'problem', 'it lives without Stripe: there is no collection to pause'));
+end;
+$$;
+
+comment on function billing_private.pause_manual_subscription(billing.subscriptions) is
+  'A manual subscription is not collected, so there is nothing to pause (INVALID_TRANSITION, 422).';
+
+
+create function billing_private.begin_scheduled_pauses(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_due billing.subscriptions;
+  v_count bigint := 0;
+begin
+  for v_due in
+    select *
+    from billing.subscriptions
+    where pause_at <= billing_private.now() + interval '10 minutes'
+    limit p_limit
+    for update skip locked
+  loop
+    if v_due.ended_at is null then
+      perform billing_private.set_stripe_pause(v_due, v_due.pause_terms);
+    else
+      update billing.subscriptions
+      set pause_at = null,
+          pause_terms = null
+      where id = v_due.id;
+    end if;
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.begin_scheduled_pauses(integer) is
+  'Asks Stripe for the pauses that are to begin at a period''s end, ten minutes before it: the '
+  'invoice Stripe makes then is to fall under the pause. Returns how many.';
+
+
+create function billing.pause_subscription(
+  behavior text default 'void',
+  resumes_at timestamptz default null,
+  at_period_end boolean default true,
+  account_id uuid default null
+)
+returns setof billing.subscription_summary
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select *
+  from billing_private.pause_subscription(behavior, resumes_at, at_period_end, account_id);
+end;
+
+comment on function billing.pause_subscription(text, timestamptz, boolean, uuid) is
+$$Pauses the account's subscription: from the end of the paid period, or at once. Twice changes
+nothing more; other terms replace the ones before.
+
+behavior: what becomes of invoices meanwhile. void: nothing is owed, and the plan's policy says
+what may be used; keep_as_draft (collected later) and mark_uncollectible (written off) are for
+admins. resumes_at: when it goes on by itself; null until it is resumed.
+At Stripe this is pause_collection, which leaves the status as it is
+(https://docs.stripe.com/billing/subscriptions/pause-payment).
+account_id: null for the caller's own account.
+
+Errors
+  VALIDATION_FAILED       400  an unknown behavior, or it would resume before it begins
+  UNAUTHENTICATED         401  nobody is signed in
+  PAYMENT_REQUIRED        402  an invoice is unpaid
+  NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_AN_ADMIN            403  a behavior that gives service without payment
+  SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  INVALID_TRANSITION      422  it is ending, over, paused by Stripe, or lives without Stripe$$;
+
+
+create function billing_private.resume_subscription(p_account_id uuid)
+returns setof billing.subscription_summary
+language plpgsql
+volatile
+security definer -- users ask; only this may write
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions := billing_private.lock_subscription(
+    billing_private.resolve_account(p_account_id));
+begin
+  perform billing_private.set_cause('user', auth.uid()::text, 'resume');
+
+  if v_subscription.status = 'paused' and v_subscription.provider = 'stripe' then
+    perform billing_private.ask_once(
+      v_subscription, 'resume_subscription',
+      format('/v1/subscriptions/%s/resume', v_subscription.stripe_subscription_id));
+  elsif v_subscription.pause_at is not null
+    or billing_private.pause_in_force(v_subscription) is not null
+    or (billing_private.last_asked(v_subscription.id, '{resume_collection}')).id is not null
+  then
+    perform billing_private.set_stripe_pause(v_subscription, null);
+  else
+    perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
+      'subscription_id', v_subscription.id, 'from', v_subscription.status, 'to', 'active',
+      'problem', 'it is not paused'));
+  end if;
+  return query select * from billing_private.summarize_subscription(v_subscription.id);
+end;
+$$;
+
+
+create function billing.resume_subscription(account_id uuid default null)
+returns setof billing.subscription_summary
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.resume_subscription(resume_subscription.account_id);
+end;
+
+comment on function billing.resume_subscription(uuid) is
+$$Takes a paused subscription up again, or takes back a pause that waits. One that Stripe paused for
+want of a payment method starts a new period, and is invoiced for it.
+
+account_id: null for the caller's own account.
+
+Errors
+  UNAUTHENTICATED         401  nobody is signed in
+  NOT_A_MEMBER            403  the account is not one of the caller's
+  SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  INVALID_TRANSITION      422  it is not paused$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 28  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -6795,7 +7221,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 28  invoices of manual subscriptions
+-- 29  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -7135,7 +7561,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 29  proration
+-- 30  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -7254,7 +7680,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 30  who may call what
+-- 31  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -7365,6 +7791,9 @@ revoke all on function
   billing_private.reusable_checkout,
   billing_private.prepare_checkout,
   billing.prepare_checkout,
+  billing_private.enqueue_request,
+  billing_private.customer_in_use,
+  billing_private.portal_flow,
   billing_private.prepare_portal,
   billing.prepare_portal,
   billing_private.account_behind,
@@ -7421,6 +7850,16 @@ revoke all on function
   billing_private.note_pending_change,
   billing_private.change_manual_plan,
   billing.change_plan,
+  billing_private.pause_terms,
+  billing_private.pause_in_force,
+  billing_private.require_pausable,
+  billing_private.pause_subscription,
+  billing_private.set_stripe_pause,
+  billing_private.pause_manual_subscription,
+  billing_private.begin_scheduled_pauses,
+  billing.pause_subscription,
+  billing_private.resume_subscription,
+  billing.resume_subscription,
   billing_private.period_at,
   billing_private.start_manual_subscription,
   billing_private.set_manual_terms,
@@ -7458,7 +7897,11 @@ grant execute on function
   billing.undo_cancel,
   billing_private.undo_cancel,
   billing.change_plan,
-  billing_private.change_plan
+  billing_private.change_plan,
+  billing.pause_subscription,
+  billing_private.pause_subscription,
+  billing.resume_subscription,
+  billing_private.resume_subscription
 to authenticated, service_role;
 
 grant execute on function

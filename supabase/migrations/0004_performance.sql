@@ -87,6 +87,11 @@ create index subscriptions_manual_period_idx
   on billing.subscriptions (current_period_end)
   where provider = 'manual' and ended_at is null;
 
+-- begin_scheduled_pauses().
+create index subscriptions_pause_at_idx
+  on billing.subscriptions (pause_at)
+  where pause_at is not null;
+
 -- apply_manual_changes().
 create index subscriptions_pending_change_idx
   on billing.subscriptions (pending_change_at)

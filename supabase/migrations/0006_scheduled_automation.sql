@@ -199,6 +199,7 @@ as $$
 begin
   -- In this order: what ends or changes at a period end must not be renewed first.
   return billing_private.expire_manual_subscriptions(1000)
+    + billing_private.begin_scheduled_pauses(1000)
     + billing_private.apply_manual_changes(1000)
     + billing_private.renew_manual_subscriptions(1000)
     + billing_private.note_overdue_invoices(1000);
@@ -207,7 +208,7 @@ $$;
 
 comment on function billing_private.task_apply_scheduled_changes() is
   'Brings changes of manual subscriptions that were scheduled into force, rolls and invoices '
-  'periods, and notes what is overdue. At Stripe, Stripe does all this.';
+  'periods, and notes what is overdue. At Stripe, Stripe does all this, but for pauses to come.';
 
 
 -- -----------------------------------------------------------------------------
@@ -312,13 +313,14 @@ begin
     where status in ('pending', 'leased')
       and case status when 'pending' then next_attempt_at else lease_expires_at end
         <= billing_private.now()
-      and kind <> 'create_portal'
+      and not is_awaited
   );
 end;
 $$;
 
 comment on function billing_private.has_due_commands() is
-  'True when the dispatcher has something to do; a portal request waits for its own user alone.';
+  'True when the dispatcher has something to do; what a user waits for is made by that user''s own '
+  'function.';
 
 
 create function billing_private.doorbell_problem(p_secret_name text)
@@ -620,7 +622,7 @@ begin
           'never')))
     from billing_private.commands
     where status in ('pending', 'leased')
-      and kind <> 'create_portal'
+      and not is_awaited
     union all
     select billing_private.doorbell_health()
     union all
@@ -703,13 +705,13 @@ begin
   get diagnostics v_rows = row_count;
   v_count := v_count + v_rows;
 
-  -- Portal sessions whose user has long gone elsewhere.
+  -- Pages and previews whose user has long gone elsewhere.
   update billing_private.commands
   set status = 'canceled',
       lease = null,
       lease_expires_at = null,
       finished_at = v_now
-  where kind = 'create_portal'
+  where is_awaited
     and status in ('pending', 'leased')
     and created_at < v_now - interval '10 minutes';
   get diagnostics v_rows = row_count;

@@ -4,7 +4,7 @@ import { createFunction, readObject, readText, requirePost, type Call } from "..
 import { describeError } from "../_shared/log.ts";
 import { isOneOf } from "./keys.ts";
 import { dispatchCommands } from "./dispatch.ts";
-import { openPortal } from "./portal.ts";
+import { openPage } from "./pages.ts";
 import { given, openCheckout } from "./session.ts";
 import type { CallStripe } from "./stripe.ts";
 import type { WaitingDeps } from "./waiting.ts";
@@ -31,12 +31,16 @@ type Route = (call: Call, deps: CheckoutDeps) => Promise<unknown>;
 
 const changePlanFields = ["at_period_end", "quantity", "proration_date"];
 
+const pauseFields = ["behavior", "resumes_at", "at_period_end"];
+
 const routes = new Map<string, Route>([
   ["/checkout", checkout],
-  ["/checkout/portal", portal],
+  ["/checkout/portal", page("prepare_portal", ["return_url"], ["flow"])],
   ["/checkout/change-plan", wish("change_plan", ["price_key"], changePlanFields)],
   ["/checkout/cancel", wish("cancel_subscription", [], ["at_period_end", "reason"])],
   ["/checkout/undo-cancel", wish("undo_cancel", [], [])],
+  ["/checkout/pause", wish("pause_subscription", [], pauseFields)],
+  ["/checkout/resume", wish("resume_subscription", [], [])],
   ["/checkout/dispatch", dispatch],
 ]);
 
@@ -60,26 +64,32 @@ async function checkout(call: Call, deps: CheckoutDeps) {
   return openCheckout(await readObject(call.request), user, waitingDeps(call, deps));
 }
 
-async function portal(call: Call, deps: CheckoutDeps) {
-  const user = deps.asUser(requireAccessToken(call, deps), call);
-  return openPortal(await readObject(call.request), user, waitingDeps(call, deps));
-}
-
-/**
- * A route to one of the database's functions that change a subscription. Only these fields are passed on; those the
- * function has no default for also when they are missing, since the database says what is wrong then.
- */
+/** A route that changes the subscription through one of the database's functions. */
 function wish(rpc: string, required: string[], optional: string[]): Route {
   return async (call, deps) => {
     const user = deps.asUser(requireAccessToken(call, deps), call);
-    const body = await readObject(call.request);
-    const pick = (names: string[]) => names.map((name) => [name, body[name] ?? null] as const);
-    const args = {
-      ...Object.fromEntries(pick(required)),
-      ...given(Object.fromEntries(pick([...optional, "account_id"]))),
-    };
+    const args = pick(await readObject(call.request), required, optional);
     return changeSubscription(rpc, args, user, waitingDeps(call, deps));
   };
+}
+
+/** A route that opens a page at Stripe which one of the database's functions prepares. */
+function page(rpc: string, required: string[], optional: string[]): Route {
+  return async (call, deps) => {
+    const user = deps.asUser(requireAccessToken(call, deps), call);
+    const args = pick(await readObject(call.request), required, optional);
+    return openPage(rpc, args, user, waitingDeps(call, deps));
+  };
+}
+
+/**
+ * The fields of the body that a function of the database takes, and no others. Those it has no default for are sent
+ * also when they are missing: it says what is wrong then.
+ */
+function pick(body: Record<string, unknown>, required: string[], optional: string[]) {
+  const taken = (names: string[]) =>
+    Object.fromEntries(names.map((name) => [name, body[name] ?? null]));
+  return { ...taken(required), ...given(taken([...optional, "account_id"])) };
 }
 
 /** `{"wait": false}` is answered at once, where the host lets the work go on after the answer. */

@@ -1,7 +1,7 @@
 -- billing.prepare_portal(): a session of Stripe's portal, for the account's own customer only.
 begin;
 \ir ../helpers.psql
-select plan(16);
+select plan(25);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -10,6 +10,23 @@ insert into billing.customers (account_id, stripe_customer_id)
 values (md5('ann')::uuid, 'cus_not_the_one');
 select tests.account('ann');
 select billing_private.ensure_account(md5('bob')::uuid);
+
+create function tests.flow_data() returns jsonb
+language sql security definer as $$
+  select params -> 'flow_data' from billing_private.commands order by position desc limit 1;
+$$;
+
+create function tests.refusal(p_flow text) returns text
+language plpgsql as $$
+begin
+  perform billing.prepare_portal('https://app.example', flow => p_flow);
+  return null;
+exception when others then
+  return sqlstate;
+end;
+$$;
+
+grant execute on all functions in schema tests to authenticated;
 
 -- ---- a member ---------------------------------------------------------------
 
@@ -49,6 +66,61 @@ select throws_ok(
   'PT400', 'the request is not valid',
   'so is none'
 );
+
+-- ---- a member: straight to one thing ----------------------------------------
+
+select billing.prepare_portal('https://app.example/account', flow => 'payment_method_update');
+select is(
+  tests.flow_data(),
+  '{"type": "payment_method_update", "after_completion": {"type": "redirect",
+    "redirect": {"return_url": "https://app.example/account"}}}',
+  'a member is led straight to the payment method, and back'
+);
+select is(tests.refusal('subscription_cancel'), 'PT404',
+  'a flow about a subscription needs one');
+select is(tests.refusal('money_back'), 'PT400', 'an unknown flow is refused');
+
+select tests.be_owner();
+savepoint flows;
+select billing_private.start_manual_subscription(
+  md5('ann')::uuid, md5('plus_monthly')::uuid, 1, null);
+select tests.sign_in('ann');
+select is(tests.refusal('subscription_update'), 'PT404', 'and one at Stripe');
+select tests.be_owner();
+rollback to flows;
+
+select tests.subscribe('ann');
+select tests.sign_in('ann');
+select billing.prepare_portal('https://app.example/account', flow => 'subscription_cancel');
+select is(
+  tests.flow_data() - 'after_completion',
+  '{"type": "subscription_cancel", "subscription_cancel": {"subscription": "sub_ann"}}',
+  'E11: the subscription is the account''s own, whatever anybody says'
+);
+select billing.prepare_portal('https://app.example/account', flow => 'subscription_update');
+select is(
+  tests.flow_data() - 'after_completion',
+  '{"type": "subscription_update", "subscription_update": {"subscription": "sub_ann"}}',
+  'for changing it as well'
+);
+select tests.be_owner();
+update billing.subscriptions set stripe_customer_id = 'cus_not_the_one';
+select tests.sign_in('ann');
+select billing.prepare_portal('https://app.example/account');
+select tests.be_owner();
+select is(
+  (select params ->> 'customer' from billing_private.commands order by position desc limit 1),
+  'cus_not_the_one',
+  'of several customers the one who pays for the subscription is meant'
+);
+rollback to flows;
+
+select tests.subscribe('ann', 'canceled', p_extra => '{"ended_at": 1768400000}');
+select tests.sign_in('ann');
+select is(tests.refusal('subscription_cancel'), 'PT422', 'what has ended cannot be canceled');
+select is(tests.refusal(null), null, 'but its invoices can be looked at');
+select tests.be_owner();
+rollback to flows;
 
 -- ---- a member without a customer --------------------------------------------
 

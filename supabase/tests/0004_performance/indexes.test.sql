@@ -60,6 +60,8 @@ insert into tests.served values
     $$ select billing_private.task_expire_subscriptions() $$),
   ('billing.subscriptions_manual_period_idx', 'apply_scheduled_changes',
     $$ select billing_private.renew_manual_subscriptions(1000) $$),
+  ('billing.subscriptions_pause_at_idx', 'apply_scheduled_changes',
+    $$ select billing_private.begin_scheduled_pauses(1000) $$),
   ('billing.subscriptions_pending_change_idx', 'apply_scheduled_changes',
     $$ select billing_private.task_apply_scheduled_changes() $$),
 

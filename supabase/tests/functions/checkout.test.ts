@@ -374,7 +374,11 @@ describe("POST /checkout/portal", () => {
     path: "/v1/billing_portal/sessions",
     params: { customer: "cus_1" },
   };
-  const wish = { return_url: "https://app.test/account", account_id: "a" };
+  const wish = {
+    return_url: "https://app.test/account",
+    flow: "payment_method_update",
+    account_id: "a",
+  };
 
   it("answers the address Stripe gave, after the commands that stand before it", async () => {
     const dataApi = fakeDataApi({

@@ -111,6 +111,13 @@ describe("what is passed on", () => {
     ],
     ["/checkout/cancel", "cancel_subscription", { at_period_end: false, reason: "too dear" }, {}],
     ["/checkout/undo-cancel", "undo_cancel", {}, {}],
+    [
+      "/checkout/pause",
+      "pause_subscription",
+      { behavior: "void", resumes_at: "2026-03-01T00:00:00Z", at_period_end: false },
+      {},
+    ],
+    ["/checkout/resume", "resume_subscription", {}, {}],
   ])("%s takes its own fields and the account, and no others", async (path, rpc, fields, empty) => {
     const dataApi = fakeDataApi({ [rpc]: [running] });
     const { handler } = checkoutFunction({ dataApi });
@@ -122,7 +129,13 @@ describe("what is passed on", () => {
   it("nothing is, without a user's token", async () => {
     const dataApi = fakeDataApi({});
     const { handler } = checkoutFunction({ dataApi });
-    for (const path of ["/checkout/change-plan", "/checkout/cancel", "/checkout/undo-cancel"]) {
+    for (const path of [
+      "/checkout/change-plan",
+      "/checkout/cancel",
+      "/checkout/undo-cancel",
+      "/checkout/pause",
+      "/checkout/resume",
+    ]) {
       const request = new Request(`http://local${path}`, { method: "POST", body: "{}" });
       expect((await handler(request)).status).toBe(401);
     }

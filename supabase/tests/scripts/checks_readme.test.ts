@@ -34,7 +34,9 @@ describe("README's tables", () => {
   it("list each RPC with its arguments, and who may call it", () => {
     expect(row("billing.ingest_stripe_event(payload)")?.[3]).toBe("service role");
     expect(row("billing.list_plans([store], [currency])")?.[3]).toBe("anyone");
-    expect(row("billing.prepare_portal(return_url, [account_id])")?.[3]).toBe("signed-in users");
+    expect(row("billing.prepare_portal(return_url, [account_id], [flow])")?.[3]).toBe(
+      "signed-in users",
+    );
   });
 
   it("list views, errors, and the reason of each definer", () => {

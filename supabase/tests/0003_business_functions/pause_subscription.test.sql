@@ -1,0 +1,367 @@
+-- billing.pause_subscription() and resume_subscription(): from when, until when, on whose account.
+begin;
+\ir ../helpers.psql
+select plan(50);
+
+select tests.catalog();
+select tests.set_time('2026-01-15 08:00');
+select tests.account('ann');
+select billing_private.ensure_account(md5('bob')::uuid);
+select tests.subscribe('ann');
+
+create function tests.sub(p_status text, p_extra jsonb default '{}') returns text
+language sql as $$
+  select tests.deliver('evt_' || md5(p_status || p_extra), 'customer.subscription.updated',
+    '2026-01-11', tests.subscription('ann', p_status, '2026-01-10', 'price_plus_monthly', p_extra));
+$$;
+
+create function tests.details(p_statement text) returns jsonb
+language plpgsql as $$
+declare
+  v_details text;
+begin
+  execute p_statement;
+  return null;
+exception when others then
+  get stacked diagnostics v_details = pg_exception_detail;
+  return v_details;
+end;
+$$;
+
+create view tests.asked as
+select kind, method, path, params
+from billing_private.commands
+where status in ('pending', 'leased')
+order by position;
+
+-- Stripe answers the oldest call with ann's subscription as it is then.
+create function tests.answer(p_extra jsonb default '{}', p_status text default 'active') returns text
+language plpgsql as $$
+declare
+  v_claimed billing.claimed_command;
+begin
+  select * into strict v_claimed from billing_private.claim_commands(1, null);
+  perform billing.complete_command(v_claimed.id, v_claimed.lease, 200,
+    tests.subscription('ann', p_status, '2026-01-10', p_extra => p_extra));
+  return (select kind from billing_private.commands where id = v_claimed.id);
+end;
+$$;
+
+-- Ann asks for it, and is herself again.
+create function tests.pause(
+  p_at_period_end boolean default false,
+  p_resumes_at timestamptz default null
+) returns void
+language plpgsql as $$
+begin
+  perform tests.sign_in('ann');
+  perform billing.pause_subscription(
+    resumes_at => p_resumes_at, at_period_end => p_at_period_end);
+  perform tests.be_owner();
+end;
+$$;
+
+create function tests.resume() returns void
+language plpgsql as $$
+begin
+  perform tests.sign_in('ann');
+  perform billing.resume_subscription();
+  perform tests.be_owner();
+end;
+$$;
+
+-- The SQLSTATE of ann's pause with a subscription in this status, or null; undone again.
+create function tests.refusal(p_status text) returns text
+language plpgsql as $$
+begin
+  update billing.subscriptions set status = p_status;
+  perform tests.pause();
+  raise exception sqlstate 'TS001';
+exception when others then
+  return nullif(sqlstate, 'TS001');
+end;
+$$;
+
+grant execute on all functions in schema tests to authenticated, service_role;
+savepoint s;
+
+-- ---- a member: now ----------------------------------------------------------
+
+select tests.sign_in('ann');
+select results_eq(
+  $$
+    select status, is_paused, pause_at, pending_command
+    from billing.pause_subscription(at_period_end => false)
+  $$,
+  $$ values ('active', false, null::timestamptz, 'pause_collection') $$,
+  'a member pauses; until Stripe has answered, nothing has changed'
+);
+select tests.be_owner();
+select results_eq(
+  $$ select * from tests.asked $$,
+  $$
+    values ('pause_collection', 'POST', '/v1/subscriptions/sub_ann',
+      '{"pause_collection": {"behavior": "void"}}'::jsonb)
+  $$,
+  'Stripe is asked to void the invoices from now on'
+);
+select tests.pause();
+select is((select count(*) from tests.asked), 1::bigint, 'a double click is one command');
+select tests.pause(false, '2026-03-01');
+select is(
+  (select array_agg(params -> 'pause_collection') from tests.asked),
+  array['{"behavior": "void", "resumes_at": 1772323200}'::jsonb],
+  'other terms replace those Stripe was not told'
+);
+select is(
+  tests.answer('{"pause_collection": {"behavior": "void", "resumes_at": 1772323200}}'),
+  'pause_collection', 'Stripe answers'
+);
+select tests.sign_in('ann');
+select results_eq(
+  $$ select status, is_paused, resumes_at, pending_command from billing.my_subscription() $$,
+  $$ values ('active', true, '2026-03-01 00:00+00'::timestamptz, null) $$,
+  'G5: paused is shown beside the status, which stays, and until when'
+);
+select tests.be_owner();
+savepoint paused;
+
+select tests.pause(false, '2026-03-01');
+select is_empty($$ select * from tests.asked $$, 'the same pause again changes nothing');
+select tests.pause();
+select is(
+  (select params -> 'pause_collection' from tests.asked), '{"behavior": "void"}',
+  'another one is asked for'
+);
+rollback to paused;
+
+select tests.resume();
+select results_eq(
+  $$ select * from tests.asked $$,
+  $$
+    values ('resume_collection', 'POST', '/v1/subscriptions/sub_ann',
+      '{"pause_collection": ""}'::jsonb)
+  $$,
+  'G5: resuming sends an empty text, which is how Stripe takes it away'
+);
+select tests.resume();
+select is((select count(*) from tests.asked), 1::bigint, 'once');
+savepoint resuming;
+select tests.pause(false, '2026-03-01');
+select is_empty($$ select * from tests.asked $$,
+  'who stays paused after all leaves nothing to ask');
+rollback to resuming;
+create temporary table calling as select * from billing.claim_commands();
+select tests.pause(false, '2026-03-01');
+select is(
+  (select array_agg(kind) from tests.asked), '{resume_collection,pause_collection}',
+  'what Stripe may have done already is done again the other way'
+);
+rollback to resuming;
+select tests.answer();
+select tests.sign_in('ann');
+select results_eq(
+  $$ select is_paused, resumes_at from billing.my_subscription() $$,
+  $$ values (false, null::timestamptz) $$,
+  'and it goes on'
+);
+select throws_ok(
+  $$ select billing.resume_subscription() $$,
+  'PT422', 'the subscription cannot go from its state to the one asked for',
+  'what is not paused cannot be resumed'
+);
+select is(
+  tests.details($$ select billing.resume_subscription() $$) - 'subscription_id',
+  '{"code": "INVALID_TRANSITION", "from": "active", "to": "active", "problem": "it is not paused"}',
+  'the refusal names both states'
+);
+select tests.be_owner();
+rollback to s;
+
+select tests.pause();
+select tests.resume();
+select is_empty($$ select * from tests.asked $$,
+  'a pause taken back before Stripe was told leaves nothing');
+rollback to s;
+
+-- ---- a member: at the end of the paid period --------------------------------
+
+select tests.sign_in('ann');
+select results_eq(
+  $$ select is_paused, pause_at, pending_command from billing.pause_subscription() $$,
+  $$ values (false, '2026-02-10 00:00+00'::timestamptz, null) $$,
+  'left to itself a pause begins when what is paid for ends'
+);
+select tests.be_owner();
+select is_empty($$ select * from tests.asked $$, 'Stripe is not asked yet: it knows no such thing');
+savepoint waiting;
+
+select tests.set_time('2026-02-09 23:49:59');
+select is(billing_private.begin_scheduled_pauses(100), 0::bigint, 'nor ten minutes and a second before');
+select tests.set_time('2026-02-09 23:50');
+select is(billing_private.task_apply_scheduled_changes(), 1::bigint, 'but ten minutes before');
+select is((select params from tests.asked), '{"pause_collection": {"behavior": "void"}}',
+  'so that the invoice of the next period falls under it');
+select is(billing_private.begin_scheduled_pauses(100), 0::bigint, 'once');
+select is((select pause_at from billing.subscriptions), null, 'nothing waits any more');
+rollback to waiting;
+
+select tests.resume();
+select is((select pause_at from billing.subscriptions), null, 'resuming takes back what waits');
+select is_empty($$ select * from tests.asked $$, 'without asking Stripe');
+rollback to waiting;
+
+select tests.pause();
+select is((select pause_at from billing.subscriptions), null,
+  'a pause at once takes the place of one that waits');
+rollback to waiting;
+
+select tests.pause(true, '2026-04-10');
+select is(
+  (select pause_terms from billing.subscriptions),
+  '{"behavior": "void", "resumes_at": 1775779200}', 'other terms replace those that wait');
+rollback to waiting;
+
+select tests.sign_in('ann');
+select billing.cancel_subscription();
+select tests.be_owner();
+select is((select pause_at from billing.subscriptions), null,
+  'who cancels has no pause to come');
+rollback to waiting;
+
+select tests.sub('canceled', '{"ended_at": 1768500000}');
+select tests.set_time('2026-02-10');
+select is(billing_private.begin_scheduled_pauses(100), 1::bigint, 'what has ended meanwhile');
+select is_empty($$ select * from tests.asked $$, 'is not paused');
+select is(billing_private.begin_scheduled_pauses(100), 0::bigint, 'and forgotten');
+rollback to s;
+
+-- ---- a member: what Stripe paused -------------------------------------------
+
+select tests.sub('paused', '{"trial_end": 1768400000}');
+select tests.sign_in('ann');
+select is((select is_paused from billing.my_subscription()), true,
+  'G5: the status paused is a pause as well');
+select throws_ok(
+  $$ select billing.pause_subscription() $$,
+  'PT422', 'the subscription cannot go from its state to the one asked for',
+  'it cannot be paused again'
+);
+select is(
+  tests.details($$ select billing.pause_subscription() $$) - 'subscription_id',
+  '{"code": "INVALID_TRANSITION", "from": "paused", "to": "paused"}',
+  'and the refusal names both states'
+);
+select billing.resume_subscription();
+select tests.be_owner();
+select results_eq(
+  $$ select * from tests.asked $$,
+  $$
+    values ('resume_subscription', 'POST', '/v1/subscriptions/sub_ann/resume', '{}'::jsonb)
+  $$,
+  'it is resumed where Stripe paused it'
+);
+select tests.resume();
+select is((select count(*) from tests.asked), 1::bigint, 'once');
+select tests.answer();
+select is((select status from billing.subscriptions), 'active', 'and is active by the answer');
+rollback to s;
+
+-- ---- a member: what is refused ----------------------------------------------
+
+select is_empty(
+  $$
+    select wanted.status
+    from (values ('active', null), ('trialing', null), ('past_due', 'PT402'), ('unpaid', 'PT402'),
+      ('incomplete', 'PT422'), ('paused', 'PT422'), ('canceled', 'PT422'), ('hibernating', 'PT422'),
+      ('incomplete_expired', 'PT422')) as wanted (status, sqlstate)
+    where tests.refusal(wanted.status) is distinct from wanted.sqlstate
+  $$,
+  'who owes is sent to pay; what never began, is over or unknown cannot be paused'
+);
+
+select tests.sub('active', '{"cancel_at_period_end": true}');
+select tests.sign_in('ann');
+select is(
+  tests.details($$ select billing.pause_subscription() $$) ->> 'problem',
+  'it ends with the period: undo the cancellation first',
+  'after an end there is nothing to pause'
+);
+select tests.be_owner();
+rollback to s;
+
+select tests.sign_in('ann');
+select is_empty(
+  $$
+    select arguments, field
+    from (values
+      ('behavior => null', 'behavior'), ('behavior => ''later''', 'behavior'),
+      ('at_period_end => false, resumes_at => ''2026-01-15 08:00''', 'resumes_at'),
+      ('resumes_at => ''2026-02-10''', 'resumes_at')) as calls (arguments, field)
+    cross join lateral tests.details(
+      format('select billing.pause_subscription(%s)', arguments)) as details
+    where (details ->> 'code', details ->> 'field') is distinct from ('VALIDATION_FAILED', field)
+  $$,
+  'unknown behaviors and pauses that end before they begin are refused, by their field'
+);
+select lives_ok(
+  $$ select billing.pause_subscription(resumes_at => '2026-02-10 00:00:01') $$,
+  'a second is long enough'
+);
+select throws_ok(
+  $$ select billing.pause_subscription('mark_uncollectible') $$,
+  'PT403', 'this needs a billing administrator',
+  'nobody gives themselves service for nothing'
+);
+select throws_ok(
+  $$ select billing.pause_subscription('keep_as_draft', at_period_end => false) $$,
+  'PT403', 'this needs a billing administrator',
+  'nor on credit'
+);
+select tests.be_service();
+select lives_ok(
+  $$ select billing.pause_subscription('mark_uncollectible', null, false, md5('ann')::uuid) $$,
+  'the service may'
+);
+select tests.be_owner();
+rollback to s;
+
+select billing_private.start_manual_subscription(
+  md5('bob')::uuid, md5('plus_monthly')::uuid, 1, null);
+select tests.sign_in('bob');
+select is(
+  tests.details($$ select billing.pause_subscription() $$) ->> 'problem',
+  'it lives without Stripe: there is no collection to pause',
+  'a subscription that nobody collects is not paused'
+);
+select tests.be_owner();
+
+-- ---- a stranger, a visitor --------------------------------------------------
+
+select tests.sign_in('bob');
+select throws_ok(
+  $$ select billing.pause_subscription(account_id => md5('ann')::uuid) $$,
+  'PT403', 'you are not a member of this account',
+  'E11: nobody can pause for somebody else'
+);
+select throws_ok(
+  $$ select billing.resume_subscription(md5('ann')::uuid) $$,
+  'PT403', 'you are not a member of this account',
+  'E11: nor resume'
+);
+select tests.sign_out();
+select throws_ok(
+  $$ select billing.pause_subscription() $$,
+  '42501', 'permission denied for function pause_subscription',
+  'a visitor has to sign in first'
+);
+select throws_ok(
+  $$ select billing.resume_subscription() $$,
+  '42501', 'permission denied for function resume_subscription',
+  'for both'
+);
+select tests.be_owner();
+select is_empty($$ select * from tests.asked $$, 'no refusal has asked Stripe for anything');
+
+select * from finish();
+rollback;
