@@ -74,8 +74,11 @@ const commands: Command[] = [
   {
     method: "POST",
     path: "/_control/delivery",
-    about: "Sets hold, duplicates, delayMs, dropNext (numbers) and dropTypes (a,b).",
-    run({ delivery }, values) {
+    about:
+      "Sets hold, duplicates, delayMs, dropNext (numbers), dropTypes (a,b) and the endpoint's apiVersion (2025-02-24.acacia).",
+    run({ delivery, setEndpointVersion }, values) {
+      const version = text(values, "apiVersion");
+      if (version !== undefined) setEndpointVersion(version);
       const types = values["dropTypes"];
       delivery.configure(
         defined({

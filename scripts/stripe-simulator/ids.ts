@@ -17,3 +17,9 @@ export function createIds(seed: string = randomBytes(16).toString("hex")): NewId
     return `${prefix}_${letters.join("")}`;
   };
 }
+
+/** The id of an expandable field, whose type allows an object although the store keeps ids. */
+export function idOf(reference: string | { id: string } | null | undefined): string | null {
+  if (reference === null || reference === undefined) return null;
+  return typeof reference === "string" ? reference : reference.id;
+}

@@ -32,12 +32,14 @@ import {
 import { failRefund } from "./objects/payments.ts";
 import { findTestCard } from "./objects/test_cards.ts";
 import { createPages } from "./pages.ts";
+import { eventAs } from "./versions.ts";
 import { createSimulation, type BillingRules } from "./simulation.ts";
 
 export type { Attempt, Delivery, DeliverySettings, WebhookEndpoint } from "./delivery.ts";
 export type { ApiControl, Fault } from "./http/api.ts";
 export type { BillingRules } from "./simulation.ts";
 export type { CheckoutOutcome } from "./objects/checkout_sessions.ts";
+export { apiVersion, oldApiVersion } from "./versions.ts";
 export { testCards } from "./objects/test_cards.ts";
 
 export interface StripeSimulatorOptions {
@@ -82,6 +84,13 @@ export interface StripeSimulator {
   };
   delivery: Delivery;
   api: ApiControl;
+  /**
+   * The API version of the webhook endpoint: events from now on have its shape. Everything before 2025-03-31.basil is
+   * shaped as 2025-02-24.acacia.
+   */
+  setEndpointVersion(version: string): void;
+  /** An event as an endpoint of another API version would have got it: the same id in the other shape. */
+  eventAs(event: Stripe.Event, version: string): Stripe.Event;
   /** Every event so far, oldest first; Stripe's API itself shows those of the last 30 days. */
   events(): Stripe.Event[];
   /**
@@ -219,6 +228,10 @@ export async function createStripeSimulator({
     },
     delivery,
     api,
+    setEndpointVersion(version) {
+      simulation.endpointVersion = version;
+    },
+    eventAs: (event, version) => eventAs(simulation.store, event, version),
     events: () => simulation.store.events.all(),
     async pay(sessionId, { card = "4242424242424242", promotionCode } = {}) {
       const session = simulation.store.sessions.require(sessionId);

@@ -1,9 +1,11 @@
 import type Stripe from "stripe";
 import type { NewId } from "./ids.ts";
+import { apiVersion, eventAs } from "./versions.ts";
 import { previousAttributes, snapshot } from "./snapshots.ts";
 import { createStore, type Store } from "./store.ts";
 
-export const apiVersion = "2026-10-28.endive";
+export { idOf } from "./ids.ts";
+export { apiVersion } from "./versions.ts";
 
 /** How Stripe's billing is set up for the account; durations are in seconds of the simulator's clock. */
 export interface BillingRules {
@@ -38,6 +40,8 @@ export interface Simulation {
   cause: Cause;
   /** The next charges that are declined whatever the card. */
   forcedDeclines: string[];
+  /** The API version of the webhook endpoint, in whose shape events are made. */
+  endpointVersion: string;
   /** Records an event and hands it to delivery. `object` is copied as webhooks show it. */
   emit(type: Stripe.Event.Type, object: object, previous?: object): void;
 }
@@ -68,6 +72,7 @@ export function createSimulation({
     baseUrl,
     cause: noCause,
     forcedDeclines: [],
+    endpointVersion: apiVersion,
     emit(type, object, previous) {
       const event = {
         id: newId("evt"),
@@ -83,8 +88,9 @@ export function createSimulation({
         request: { ...simulation.cause },
         type,
       } as unknown as Stripe.Event;
-      store.events.add(event);
-      deliver(event);
+      const shown = eventAs(store, event, simulation.endpointVersion);
+      store.events.add(shown);
+      deliver(shown);
     },
   };
   return simulation;
@@ -125,10 +131,4 @@ export function change<T extends { object: string }>(
     simulation.emit(updateEvent, object, previous);
   }
   for (const type of meaning) simulation.emit(type, object);
-}
-
-/** The id of an expandable field, whose type allows an object although the store keeps ids. */
-export function idOf(reference: string | { id: string } | null | undefined): string | null {
-  if (reference === null || reference === undefined) return null;
-  return typeof reference === "string" ? reference : reference.id;
 }

@@ -1,11 +1,14 @@
-type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+export type Json = null | boolean | number | string | Json[] | JsonHash;
+export interface JsonHash {
+  [key: string]: Json;
+}
 
 /** Lists inside an object show this many members; the rest is read from the list's own URL. */
 const embeddedListLimit = 10;
 
 /** A copy of an object as the API and webhooks show it, embedded lists cut. */
-export function snapshot(object: object): { [key: string]: Json } {
-  return cutLists(JSON.parse(JSON.stringify(object)) as Json) as { [key: string]: Json };
+export function snapshot(object: object): JsonHash {
+  return cutLists(JSON.parse(JSON.stringify(object)) as Json) as JsonHash;
 }
 
 function cutLists(value: Json): Json {
@@ -25,11 +28,8 @@ function cutLists(value: Json): Json {
  * What an update overwrote: inside hashes only the keys that differ, an array whole when any member differs, null
  * for what was not there. Undefined when nothing changed.
  */
-export function previousAttributes(
-  before: { [key: string]: Json },
-  after: { [key: string]: Json },
-): { [key: string]: Json } | undefined {
-  const previous: { [key: string]: Json } = {};
+export function previousAttributes(before: JsonHash, after: JsonHash): JsonHash | undefined {
+  const previous: JsonHash = {};
   for (const key of new Set([...Object.keys(before), ...Object.keys(after)])) {
     const old = before[key] ?? null;
     const current = after[key] ?? null;
@@ -40,6 +40,6 @@ export function previousAttributes(
   return Object.keys(previous).length > 0 ? previous : undefined;
 }
 
-function isHash(value: Json): value is { [key: string]: Json } {
+function isHash(value: Json): value is JsonHash {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -406,6 +406,7 @@ export function finalizeInvoice(simulation: Simulation, invoice: Stripe.Invoice)
       invoice.status_transitions.finalized_at = now();
       invoice.hosted_invoice_url = `${baseUrl()}/i/${invoice.id}`;
       invoice.invoice_pdf = `${baseUrl()}/i/${invoice.id}?pdf`;
+      if (invoice.amount_due > 0) createInvoicePayment(simulation, invoice);
     },
     "invoice.finalized",
   );
@@ -416,7 +417,6 @@ export function finalizeInvoice(simulation: Simulation, invoice: Stripe.Invoice)
       customer.currency ??= invoice.currency;
     });
   }
-  if (invoice.amount_due > 0) createInvoicePayment(simulation, invoice);
 }
 
 /** Stops automatic collection, as when the subscription ends or its retries are used up. */

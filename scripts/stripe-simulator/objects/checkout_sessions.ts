@@ -491,6 +491,7 @@ function payOnce(
       setupFutureUsage: plan?.savesPaymentMethod ?? null,
     });
   session.payment_intent = intent.id;
+  if (tried === undefined) simulation.emit("payment_intent.created", intent);
   const verdict = judge(simulation, method, { customerPresent: true });
   if (!verdict.paid) {
     decline(simulation, intent, method, verdict.declineCode);

@@ -18,12 +18,13 @@ export interface NewPaymentIntent {
   setupFutureUsage: "off_session" | "on_session" | null;
 }
 
+/** Announcing it is the caller's. */
 export function newPaymentIntent(
-  { store, newId, now, emit }: Simulation,
+  { store, newId, now }: Simulation,
   params: NewPaymentIntent,
 ): Stripe.PaymentIntent {
   const id = newId("pi");
-  const intent = store.paymentIntents.add({
+  return store.paymentIntents.add({
     id,
     object: "payment_intent",
     allowed_payment_method_types: null,
@@ -69,8 +70,6 @@ export function newPaymentIntent(
     transfer_data: null,
     transfer_group: null,
   });
-  emit("payment_intent.created", intent);
-  return intent;
 }
 
 /** What an open invoice waits to be paid with. */
@@ -104,6 +103,7 @@ export function createInvoicePayment(
     status: "open",
     status_transitions: { canceled_at: null, paid_at: null },
   });
+  simulation.emit("payment_intent.created", intent);
   return intent;
 }
 
