@@ -32,6 +32,12 @@
 --   15  billing_private.invoice_numbers
 --   16  billing_private.command_kinds
 --   17  billing_private.dispatcher
+--   18  billing_private.stripe_lists
+--   19  billing_private.mirrored_tables
+--   20  billing_private.sweeps
+--   21  billing_private.drift_policies
+--   22  billing_private.drifts
+--   23  billing_private.reread_rules
 -- =============================================================================
 
 
@@ -821,3 +827,268 @@ alter table billing_private.dispatcher enable row level security;
 create policy select_nobody on billing_private.dispatcher for select to public using (false);
 
 revoke all on billing_private.dispatcher from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 18  billing_private.stripe_lists
+-- -----------------------------------------------------------------------------
+
+create table billing_private.stripe_lists (
+  key text not null,
+  position integer not null,
+  object_type text references billing_private.stripe_resources (object_type) on delete restrict,
+  path text not null,
+  params jsonb not null default '{}',
+  pause interval not null default '0',
+
+  primary key (key),
+  constraint stripe_lists_position_key unique (position)
+);
+
+comment on table billing_private.stripe_lists is
+  'The lists of Stripe that are swept, in this order: what others refer to comes first.';
+comment on column billing_private.stripe_lists.object_type is
+  'Null for the list of events.';
+comment on column billing_private.stripe_lists.params is
+  'What makes the list complete: Stripe leaves out canceled subscriptions and archived prices '
+  'unless it is asked for them.';
+comment on column billing_private.stripe_lists.pause is
+  'At least this long between two pages. A sweep never asks for two at a time.';
+
+create index stripe_lists_object_type_idx on billing_private.stripe_lists (object_type);
+
+insert into billing_private.stripe_lists (key, position, object_type, path, params) values
+  ('events', 10, null, '/v1/events', '{}'),
+  ('products', 20, 'product', '/v1/products', '{}'),
+  ('prices', 30, 'price', '/v1/prices', '{"active": true, "expand": ["data.tiers"]}'),
+  ('archived_prices', 31, 'price', '/v1/prices', '{"active": false, "expand": ["data.tiers"]}'),
+  ('customers', 40, 'customer', '/v1/customers', '{}'),
+  ('subscriptions', 50, 'subscription', '/v1/subscriptions', '{"status": "all"}'),
+  ('invoices', 60, 'invoice', '/v1/invoices', '{}'),
+  ('payment_intents', 70, 'payment_intent', '/v1/payment_intents', '{}'),
+  ('charges', 80, 'charge', '/v1/charges', '{}'),
+  ('invoice_payments', 90, 'invoice_payment', '/v1/invoice_payments', '{}'),
+  ('refunds', 100, 'refund', '/v1/refunds', '{}'),
+  ('checkout_sessions', 110, 'checkout.session', '/v1/checkout/sessions', '{}');
+
+alter table billing_private.stripe_lists enable row level security;
+create policy select_nobody on billing_private.stripe_lists for select to public using (false);
+
+revoke all on billing_private.stripe_lists from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 19  billing_private.mirrored_tables
+-- -----------------------------------------------------------------------------
+
+create table billing_private.mirrored_tables (
+  object_type text not null,
+  table_name text not null,
+  key_column text not null,
+  owner_table text,
+  owner_key_column text,
+  owner_column text,
+
+  primary key (object_type, table_name),
+  constraint mirrored_tables_owner_is_whole check (
+    num_nulls(owner_table, owner_key_column, owner_column) in (0, 3)
+  )
+);
+
+comment on table billing_private.mirrored_tables is
+  'Which rows of billing mirror which kind of object, so that they can be compared with it.';
+comment on column billing_private.mirrored_tables.key_column is
+  'Stripe''s id of the row; where the row belongs to another one, of the part it mirrors.';
+comment on column billing_private.mirrored_tables.owner_column is
+  'The column that refers to the row it is a part of, whose Stripe id is in owner_key_column of '
+  'owner_table.';
+
+insert into billing_private.mirrored_tables (object_type, table_name, key_column) values
+  ('charge', 'payments', 'stripe_payment_key'),
+  ('checkout.session', 'checkout_sessions', 'stripe_session_id'),
+  ('customer', 'customers', 'stripe_customer_id'),
+  ('invoice', 'invoices', 'stripe_invoice_id'),
+  ('invoice_payment', 'payments', 'stripe_payment_key'),
+  ('payment_intent', 'payments', 'stripe_payment_key'),
+  ('payment_method', 'payment_methods', 'stripe_payment_method_id'),
+  ('price', 'prices', 'stripe_price_id'),
+  ('product', 'plans', 'stripe_product_id'),
+  ('refund', 'refunds', 'stripe_refund_id'),
+  ('subscription', 'subscriptions', 'stripe_subscription_id');
+
+insert into billing_private.mirrored_tables values
+  ('invoice', 'invoice_lines', 'stripe_line_id', 'invoices', 'stripe_invoice_id', 'invoice_id'),
+  ('subscription', 'subscription_items', 'stripe_subscription_item_id', 'subscriptions',
+    'stripe_subscription_id', 'subscription_id');
+
+alter table billing_private.mirrored_tables enable row level security;
+create policy select_nobody on billing_private.mirrored_tables for select to public using (false);
+
+revoke all on billing_private.mirrored_tables from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 20  billing_private.sweeps
+-- -----------------------------------------------------------------------------
+
+create table billing_private.sweeps (
+  id uuid not null default gen_random_uuid(),
+  position bigint generated always as identity,
+  list_key text not null references billing_private.stripe_lists (key) on delete restrict,
+  is_backfill boolean not null default false,
+  created_from timestamptz,
+  status text not null default 'waiting',
+  cursor text,
+  pages integer not null default 0,
+  seen bigint not null default 0,
+  stored bigint not null default 0,
+  drifted bigint not null default 0,
+  failures integer not null default 0,
+  last_error jsonb,
+  asked_at timestamptz,
+  requested_at timestamptz not null default billing_private.now(),
+  started_at timestamptz,
+  finished_at timestamptz,
+
+  primary key (id),
+  constraint sweeps_status_is_known check (
+    status in ('waiting', 'running', 'finished', 'failed')
+  )
+);
+
+comment on table billing_private.sweeps is
+  'Each reading of one of Stripe''s lists from its newest member to its end, page by page.';
+comment on column billing_private.sweeps.is_backfill is
+  'Reads in what was there before this database: what is new by it is no drift.';
+comment on column billing_private.sweeps.created_from is
+  'Only what Stripe made at this time or later; null for all there is.';
+comment on column billing_private.sweeps.cursor is
+  'The last member that was read; null at the beginning. An interrupted sweep goes on after it.';
+comment on column billing_private.sweeps.seen is
+  'Members read; stored: those that said something new; drifted: those that should have been told.';
+comment on column billing_private.sweeps.asked_at is
+  'Stripe''s clock when the first page was asked for: whatever came later is for the next sweep.';
+
+create index sweeps_list_key_idx on billing_private.sweeps (list_key, position);
+
+-- One page at a time, whatever is asked for: well inside Stripe's rate limits.
+create unique index sweeps_one_runs_idx on billing_private.sweeps (status)
+  where status = 'running';
+create unique index sweeps_one_waits_idx on billing_private.sweeps (list_key)
+  where status = 'waiting';
+
+alter table billing_private.sweeps enable row level security;
+create policy select_nobody on billing_private.sweeps for select to public using (false);
+
+revoke all on billing_private.sweeps from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 21  billing_private.drift_policies
+-- -----------------------------------------------------------------------------
+
+create table billing_private.drift_policies (
+  class text not null,
+  repairs boolean not null default true,
+  description text not null,
+
+  primary key (class)
+);
+
+comment on table billing_private.drift_policies is
+  'The ways in which what is stored can differ from what Stripe says, and whether that is repaired '
+  'at once or only reported.';
+
+insert into billing_private.drift_policies (class, description) values
+  ('missing', 'Stripe has an object that nothing here ever told of'),
+  ('stale', 'Stripe changed an object and no event of it came'),
+  ('different', 'a stored row is not what the newest snapshot says'),
+  ('surplus', 'a row is stored that the newest snapshot does not have'),
+  ('event_missed', 'an event was made that was never delivered'),
+  ('gone', 'Stripe no longer has an object that is stored here');
+
+alter table billing_private.drift_policies enable row level security;
+create policy select_nobody on billing_private.drift_policies for select to public using (false);
+
+revoke all on billing_private.drift_policies from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 22  billing_private.drifts
+-- -----------------------------------------------------------------------------
+
+create table billing_private.drifts (
+  id bigint generated always as identity,
+  object_type text not null,
+  object_id text not null,
+  class text not null references billing_private.drift_policies (class) on delete restrict,
+  event_id text,
+  differences jsonb not null default '[]',
+  found_by text not null,
+  found_at timestamptz not null default billing_private.now(),
+  last_seen_at timestamptz not null default billing_private.now(),
+  repaired_at timestamptz,
+
+  primary key (id)
+);
+
+comment on table billing_private.drifts is
+  'Each time something stored was found to differ from what Stripe says: what, where, and when it '
+  'was put right.';
+comment on column billing_private.drifts.event_id is
+  'Of an event that was missed: its id.';
+comment on column billing_private.drifts.differences is
+  'A list of {table, key, before, after}: of each row only the columns that differ; before is null '
+  'for a row that was not there, after for one that goes.';
+comment on column billing_private.drifts.found_by is
+  'sweep, rebuild, or the key of the rule by which the object was read again.';
+comment on column billing_private.drifts.repaired_at is
+  'Null while it is only reported: the policy of its class does not repair it, or could not yet.';
+
+create index drifts_class_idx on billing_private.drifts (class);
+create unique index drifts_one_open_idx
+  on billing_private.drifts (object_id, class, coalesce(event_id, ''))
+  where repaired_at is null;
+
+alter table billing_private.drifts enable row level security;
+create policy select_nobody on billing_private.drifts for select to public using (false);
+
+revoke all on billing_private.drifts from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 23  billing_private.reread_rules
+-- -----------------------------------------------------------------------------
+
+create table billing_private.reread_rules (
+  key text not null,
+  description text not null,
+  margin interval not null,
+  repeat_after interval not null,
+  is_enabled boolean not null default true,
+
+  primary key (key)
+);
+
+comment on table billing_private.reread_rules is
+  'When an object is read again at Stripe although nobody said that it changed; what each rule '
+  'looks for is in billing_private.overdue_objects().';
+comment on column billing_private.reread_rules.margin is
+  'How long after the moment at which Stripe should have told something.';
+comment on column billing_private.reread_rules.repeat_after is
+  'The same object is not read again sooner than this.';
+
+insert into billing_private.reread_rules (key, description, margin, repeat_after) values
+  ('period_ended', 'a subscription''s period has ended and no renewal came', '2 hours', '6 hours'),
+  ('trial_ended', 'a trial has ended and nothing came of it', '2 hours', '6 hours'),
+  ('incomplete', 'a first payment is due for longer than Stripe waits for it', '23 hours',
+    '6 hours'),
+  ('end_passed', 'a subscription was to be canceled by now', '2 hours', '6 hours'),
+  ('session_expired', 'an open checkout is past its end', '1 hour', '6 hours'),
+  ('attempt_passed', 'an invoice was to be charged by now', '6 hours', '12 hours'),
+  ('unknown_price', 'a live subscription is on a price that never came', '15 minutes', '1 day');
+
+alter table billing_private.reread_rules enable row level security;
+create policy select_nobody on billing_private.reread_rules for select to public using (false);
+
+revoke all on billing_private.reread_rules from public, anon, authenticated, service_role;

@@ -46,7 +46,8 @@
 --   28  manual subscriptions
 --   29  invoices of manual subscriptions
 --   30  proration
---   31  who may call what
+--   31  reconciliation with Stripe
+--   32  who may call what
 -- =============================================================================
 
 
@@ -5227,6 +5228,8 @@ begin
         p_command, p_response, 'customer.subscription.updated', p_asked_at);
     when 'reread' then
       perform billing_private.apply_reread(p_command, p_response, p_asked_at);
+    when 'sweep_page' then
+      perform billing_private.apply_sweep_page(p_command, p_response, p_asked_at);
     when 'create_schedule' then
       perform billing_private.enqueue_schedule_phases(p_command, p_response);
     when 'update_schedule' then
@@ -5265,6 +5268,10 @@ begin
     and status = 'creating'
     and (id = p_command.subject_id or p_command.kind = 'create_customer');
 
+  if p_command.kind = 'sweep_page' then
+    perform billing_private.interrupt_sweep(p_command.subject_id, p_response);
+  end if;
+
   -- A schedule that was never made needs no letting go.
   update billing_private.commands
   set status = 'canceled',
@@ -5277,6 +5284,26 @@ $$;
 
 comment on function billing_private.command_refused(billing_private.commands, jsonb) is
   'What follows when Stripe refuses a command for good.';
+
+
+create function billing_private.answer_id(
+  p_command billing_private.commands,
+  p_object jsonb
+)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return concat_ws(
+    ':', 'command', p_command.id,
+    case when p_command.kind = 'sweep_page' then p_object ->> 'id' end);
+end;
+$$;
+
+comment on function billing_private.answer_id(billing_private.commands, jsonb) is
+  'The id in the inbox of an object that Stripe returned; one call may return many.';
 
 
 -- Stamped by Stripe's clock, and with no less than the snapshot it builds on: whatever Stripe did
@@ -5293,18 +5320,30 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_event_id text := 'command:' || p_command.id;
-  v_is_read boolean := p_command.kind = 'reread' or p_command.looking_up is not null;
+  v_event_id text := billing_private.answer_id(p_command, p_object);
+  v_is_read boolean := p_command.kind in ('reread', 'sweep_page')
+    or p_command.looking_up is not null;
   v_customer_id text := case
     when p_object ->> 'object' = 'customer' then p_object ->> 'id'
     else billing_private.stripe_id(p_object -> 'customer')
+  end;
+  -- Of a page nobody knew what it would show: it builds on what had come when it was asked for.
+  v_builds_on text := case
+    when p_command.kind <> 'sweep_page' then p_command.target_event_id
+    else (
+      select event_id
+      from billing_private.stripe_objects
+      join billing_private.stripe_events using (event_id)
+      where stripe_objects.object_id = p_object ->> 'id'
+        and stripe_events.sequence < p_command.sequence
+    )
   end;
   v_occurred_at timestamptz := greatest(
     p_asked_at,
     billing_private.stripe_time(p_object -> 'created'),
     (select occurred_at
     from billing_private.stripe_events
-    where event_id = p_command.target_event_id));
+    where event_id = v_builds_on));
 begin
   perform billing_private.lock_catalog(p_object ->> 'object');
   perform billing_private.lock_customer(coalesce(v_customer_id, p_object ->> 'id'));
@@ -5320,7 +5359,7 @@ begin
       when v_is_read then p_command.sequence
       else nextval('billing_private.stripe_events_sequence_seq')
     end,
-    p_command.target_event_id,
+    v_builds_on,
     p_as_type, p_object ->> 'id', p_object ->> 'object', v_customer_id,
     -- Not every object says of which mode it is; that of the answer has been compared.
     settings.stripe_livemode,
@@ -5352,6 +5391,7 @@ as $$
 declare
   v_resource billing_private.stripe_resources;
   v_object jsonb := p_response;
+  v_as_type text;
 begin
   -- What is gone has no fields left to tell: it is what it was, and deleted.
   if p_response -> 'deleted' = 'true' or p_response ? 'error' then
@@ -5367,14 +5407,18 @@ begin
   from billing_private.stripe_resources
   where object_type = v_object ->> 'object';
 
-  perform billing_private.apply_response(
-    p_command, v_object,
-    case
-      when v_object -> 'deleted' = 'true'
-        then coalesce(v_resource.deletion_type, v_resource.snapshot_type)
-      else v_resource.snapshot_type
-    end,
-    p_asked_at);
+  v_as_type := case
+    when v_object -> 'deleted' = 'true'
+      then coalesce(v_resource.deletion_type, v_resource.snapshot_type)
+    else v_resource.snapshot_type
+  end;
+  -- Asked because it should have been told, and is not because of something that was.
+  if exists (select from billing_private.reread_rules where key = p_command.cause ->> 'reason') then
+    perform billing_private.observe_object(
+      p_command, v_object, v_as_type, p_asked_at, p_command.cause ->> 'reason');
+  else
+    perform billing_private.apply_response(p_command, v_object, v_as_type, p_asked_at);
+  end if;
 end;
 $$;
 
@@ -7680,7 +7724,776 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 31  who may call what
+-- 31  reconciliation with Stripe
+-- -----------------------------------------------------------------------------
+
+-- What Stripe shows is read like an event and compared with what is stored. A list says nothing
+-- about what it does not show: only a question about an object itself can tell that it is gone.
+
+create type billing_private.mirrored_row as (
+  table_name text,
+  key text,
+  content jsonb
+);
+
+create function billing_private.differing(
+  p_row jsonb,
+  p_other jsonb
+)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_object_agg(key, value)
+    from jsonb_each(p_row)
+    where value is distinct from p_other -> key
+  );
+end;
+$$;
+
+comment on function billing_private.differing(jsonb, jsonb) is
+  'The part of a row that another one has differently; null when there is none.';
+
+
+create function billing_private.mirror_key(p_object jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return case p_object ->> 'object'
+    when 'charge'
+      then coalesce(billing_private.stripe_id(p_object -> 'payment_intent'), p_object ->> 'id')
+    when 'invoice_payment' then coalesce(
+      billing_private.stripe_id(p_object #> '{payment,payment_intent}'),
+      billing_private.stripe_id(p_object #> '{payment,charge}'))
+    else p_object ->> 'id'
+  end;
+end;
+$$;
+
+comment on function billing_private.mirror_key(jsonb) is
+  'The Stripe id under which an object is mirrored: several kinds of object make one payment.';
+
+
+create function billing_private.mirrored_rows(p_object jsonb)
+returns setof billing_private.mirrored_row
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_table billing_private.mirrored_tables;
+begin
+  for v_table in
+    select *
+    from billing_private.mirrored_tables
+    where object_type = p_object ->> 'object'
+    order by table_name
+  loop
+    return query execute format(
+      'select %1$L, %2$I, to_jsonb(mirrored) - %3$L::text[] from billing.%1$I as mirrored where ',
+      v_table.table_name, v_table.key_column,
+      -- Ours, not Stripe's.
+      array_remove(array['id', 'created_at', 'updated_at', v_table.owner_column], null))
+      || case
+        when v_table.owner_table is null then format('%I = $1', v_table.key_column)
+        else format(
+          '%I = (select id from billing.%I where %I = $1)',
+          v_table.owner_column, v_table.owner_table, v_table.owner_key_column)
+      end
+    using billing_private.mirror_key(p_object);
+  end loop;
+end;
+$$;
+
+comment on function billing_private.mirrored_rows(jsonb) is
+  'The stored rows that mirror an object of Stripe, without what Stripe does not know of them.';
+
+
+create function billing_private.row_differences(
+  p_before billing_private.mirrored_row[],
+  p_after billing_private.mirrored_row[]
+)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (
+      select jsonb_agg(
+        jsonb_build_object(
+          'table', table_name,
+          'key', key,
+          'before', case when after.content is null then before.content
+            else billing_private.differing(before.content, after.content) end,
+          'after', case when before.content is null then after.content
+            else billing_private.differing(after.content, before.content) end)
+        order by table_name, key)
+      from unnest(p_before) as before
+      full join unnest(p_after) as after using (table_name, key)
+      where before.content is distinct from after.content
+    ),
+    '[]');
+end;
+$$;
+
+comment on function billing_private.row_differences(
+  billing_private.mirrored_row[], billing_private.mirrored_row[]
+) is
+  'What two states of an object''s rows have differently, as billing_private.drifts tells it.';
+
+
+create function billing_private.note_drift(p_drift billing_private.drifts)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- One that was only reported until now.
+  update billing_private.drifts
+  set last_seen_at = billing_private.now(),
+      differences = coalesce(p_drift.differences, differences),
+      repaired_at = p_drift.repaired_at
+  where object_id = p_drift.object_id
+    and class = p_drift.class
+    and coalesce(event_id, '') = coalesce(p_drift.event_id, '')
+    and repaired_at is null;
+  if found then
+    return;
+  end if;
+
+  insert into billing_private.drifts (
+    object_type, object_id, class, event_id, differences, found_by, repaired_at
+  )
+  values (
+    coalesce(p_drift.object_type, 'unknown'), p_drift.object_id, p_drift.class, p_drift.event_id,
+    coalesce(p_drift.differences, '[]'), p_drift.found_by, p_drift.repaired_at
+  );
+end;
+$$;
+
+comment on function billing_private.note_drift(billing_private.drifts) is
+  'Records a difference that was found. One that is still open is not recorded twice.';
+
+
+create function billing_private.observe_object(
+  p_command billing_private.commands,
+  p_object jsonb,
+  p_as_type text,
+  p_asked_at timestamptz,
+  p_found_by text
+)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_known billing_private.stripe_objects;
+  v_drift billing_private.drifts;
+  v_repairs boolean := true;
+  v_before billing_private.mirrored_row[];
+  v_is_applied boolean;
+  v_is_undone boolean := false;
+begin
+  select * into v_known from billing_private.stripe_objects where object_id = p_object ->> 'id';
+  v_drift.object_type := p_object ->> 'object';
+  v_drift.object_id := p_object ->> 'id';
+  v_drift.found_by := p_found_by;
+  v_drift.class := case
+    when p_object -> 'deleted' = 'true' then 'gone'
+    when v_known.object_id is null then 'missing'
+    else 'stale'
+  end;
+  if p_found_by is not null then
+    select repairs into v_repairs
+    from billing_private.drift_policies
+    where class = v_drift.class;
+  end if;
+
+  begin
+    v_before := array(select rows from billing_private.mirrored_rows(p_object) as rows);
+    perform billing_private.apply_response(p_command, p_object, p_as_type, p_asked_at);
+    v_drift.differences := billing_private.row_differences(
+      v_before, array(select rows from billing_private.mirrored_rows(p_object) as rows));
+    v_is_applied := (
+      select status = 'applied'
+      from billing_private.stripe_events
+      where event_id = billing_private.answer_id(p_command, p_object)
+    );
+
+    -- What says nothing new does not stay in the inbox; what is only to be reported is taken back.
+    if v_is_applied
+      and not coalesce(v_known.is_ambiguous, false)
+      and not (v_repairs and (v_known.object_id is null or v_drift.differences <> '[]'))
+    then
+      v_is_undone := true;
+      perform billing_private.fail('INTERNAL_ERROR');
+    end if;
+  exception when sqlstate 'PT500' then
+    if not v_is_undone then
+      raise;
+    end if;
+  end;
+
+  if p_found_by is null
+    or v_drift.differences = '[]'
+    -- What was made a moment ago may be on its way.
+    or v_drift.class = 'missing'
+      and billing_private.stripe_time(p_object -> 'created') > p_asked_at - interval '10 minutes'
+  then
+    return case when v_is_undone then 'unchanged' else 'stored' end;
+  end if;
+  v_drift.repaired_at := case when not v_is_undone then billing_private.now() end;
+  perform billing_private.note_drift(v_drift);
+  return 'drifted';
+end;
+$$;
+
+comment on function billing_private.observe_object(
+  billing_private.commands, jsonb, text, timestamptz, text
+) is
+$$Applies an object as Stripe shows it and records what was stored differently: unchanged, stored
+or drifted.
+
+found_by: null where a difference is no drift. What its class does not repair is applied in a
+subtransaction that is rolled back, its locks with it.$$;
+
+
+-- Each may want an account that somebody else holds who wants one of these: who is in no hurry
+-- gives way. What could not be applied is tried again like an event.
+create function billing_private.observe_objects(
+  p_command billing_private.commands,
+  p_objects jsonb[],
+  p_as_type text,
+  p_asked_at timestamptz,
+  p_found_by text
+)
+returns setof text
+language plpgsql
+volatile
+set search_path = ''
+set lock_timeout = '200ms'
+as $$
+begin
+  return query
+  select billing_private.observe_object(p_command, object, p_as_type, p_asked_at, p_found_by)
+  from unnest(p_objects) with ordinality as given (object, position)
+  order by position desc;
+end;
+$$;
+
+comment on function billing_private.observe_objects(
+  billing_private.commands, jsonb[], text, timestamptz, text
+) is
+  'observe_object() for each of a list that is newest first, oldest first.';
+
+
+create function billing_private.sweep_objects(
+  p_command billing_private.commands,
+  p_objects jsonb[],
+  p_asked_at timestamptz,
+  p_found_by text
+)
+returns setof text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_news jsonb[];
+begin
+  perform billing_private.lock_for_events(array(
+    select jsonb_populate_record(null::billing_private.stripe_events, jsonb_build_object(
+      'object_type', object ->> 'object',
+      'object_id', object ->> 'id',
+      'stripe_customer_id', case
+        when object ->> 'object' <> 'customer'
+          then billing_private.stripe_id(object -> 'customer') end))
+    from unnest(p_objects) as object
+  ));
+
+  -- Most of a list is as it was told.
+  v_news := array(
+    select object
+    from unnest(p_objects) with ordinality as given (object, position)
+    left join billing_private.stripe_objects on stripe_objects.object_id = object ->> 'id'
+    left join billing_private.stripe_events using (event_id)
+    where jsonb_strip_nulls(object) is distinct from jsonb_strip_nulls(
+      billing_private.parse_json(stripe_events.payload) #> '{data,object}')
+    order by position
+  );
+
+  return query
+  select billing_private.observe_objects(
+    p_command, v_news, snapshot_type, p_asked_at, p_found_by)
+  from billing_private.stripe_resources
+  where object_type = p_objects[1] ->> 'object';
+end;
+$$;
+
+comment on function billing_private.sweep_objects(
+  billing_private.commands, jsonb[], timestamptz, text
+) is
+  'Compares a page of Stripe''s objects with what is stored; a row for each that said something.';
+
+
+create function billing_private.sweep_events(
+  p_events jsonb[],
+  p_asked_at timestamptz,
+  p_found_by text
+)
+returns setof text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_repairs boolean := p_found_by is null
+    or (select repairs from billing_private.drift_policies where class = 'event_missed');
+  v_missed jsonb[];
+  v_event jsonb;
+  v_drift billing_private.drifts;
+begin
+  v_missed := array(
+    select event
+    from unnest(p_events) as event
+    where not exists (
+        select from billing_private.stripe_events where event_id = event ->> 'id'
+      )
+      -- What nobody handles need not be delivered.
+      and exists (
+        select from billing_private.event_handlers where event_type = event ->> 'type'
+      )
+  );
+  if v_repairs then
+    perform billing_private.ingest_stripe_events(array(
+      select event::text from unnest(v_missed) as event
+    ));
+  end if;
+
+  foreach v_event in array v_missed loop
+    if p_found_by is null
+      -- What was made a moment ago may be on its way.
+      or billing_private.stripe_time(v_event -> 'created') > p_asked_at - interval '10 minutes'
+      -- What newer events had told already was no loss.
+      or exists (
+        select
+        from billing_private.stripe_events
+        where event_id = v_event ->> 'id'
+          and status_reason is not null
+      )
+    then
+      return next case when v_repairs then 'stored' else 'unchanged' end;
+      continue;
+    end if;
+    v_drift.object_type := v_event #>> '{data,object,object}';
+    v_drift.object_id := coalesce(v_event #>> '{data,object,id}', v_event ->> 'id');
+    v_drift.class := 'event_missed';
+    v_drift.event_id := v_event ->> 'id';
+    v_drift.found_by := p_found_by;
+    v_drift.repaired_at := case when v_repairs then billing_private.now() end;
+    perform billing_private.note_drift(v_drift);
+    return next 'drifted';
+  end loop;
+end;
+$$;
+
+comment on function billing_private.sweep_events(jsonb[], timestamptz, text) is
+  'Delivers the events of a page that were never delivered; a row for each.';
+
+
+create function billing_private.apply_sweep_page(
+  p_command billing_private.commands,
+  p_response jsonb,
+  p_asked_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_sweep billing_private.sweeps;
+  v_found_by text;
+  v_members jsonb[] := array(
+    select member from jsonb_path_query(p_response, '$.data[*]') as member);
+  v_outcomes text[];
+begin
+  select * into v_sweep
+  from billing_private.sweeps
+  where id = p_command.subject_id
+    and status = 'running'
+  for update;
+  if not found then
+    return;
+  end if;
+
+  if to_jsonb((select stripe_livemode from billing_private.settings)) <> any (
+    select member -> 'livemode' from unnest(v_members) as member
+  ) then
+    perform billing_private.end_sweep(v_sweep.id, '{"error": {"code": "other_livemode",
+      "message": "The secret key is of the other Stripe mode than this database."}}');
+    return;
+  end if;
+
+  v_found_by := case when not v_sweep.is_backfill then 'sweep' end;
+  if (select object_type is null from billing_private.stripe_lists where key = v_sweep.list_key)
+  then
+    v_outcomes := array(
+      select billing_private.sweep_events(v_members, p_asked_at, v_found_by));
+  else
+    v_outcomes := array(
+      select billing_private.sweep_objects(p_command, v_members, p_asked_at, v_found_by));
+  end if;
+
+  update billing_private.sweeps
+  set pages = pages + 1,
+      seen = seen + cardinality(v_members),
+      stored = stored + cardinality(array_remove(v_outcomes, 'unchanged')),
+      drifted = drifted + cardinality(array_positions(v_outcomes, 'drifted')),
+      cursor = coalesce(v_members[cardinality(v_members)] ->> 'id', cursor),
+      failures = 0,
+      last_error = null,
+      asked_at = coalesce(asked_at, p_asked_at, billing_private.now())
+  where id = v_sweep.id
+  returning * into v_sweep;
+
+  if p_response -> 'has_more' = 'true' and cardinality(v_members) > 0 then
+    perform billing_private.enqueue_sweep_page(v_sweep);
+  else
+    perform billing_private.end_sweep(v_sweep.id, null);
+  end if;
+end;
+$$;
+
+comment on function billing_private.apply_sweep_page(
+  billing_private.commands, jsonb, timestamptz
+) is
+  'Takes in a page of a list, and asks for the next one in the same transaction: whatever crashes, '
+  'the sweep goes on where it was.';
+
+
+create type billing_private.overdue_object as (
+  rule_key text,
+  object_type text,
+  object_id text
+);
+
+-- Its body is long because it is a list: one select for each rule.
+create function billing_private.overdue_objects(p_as_of timestamptz)
+returns setof billing_private.overdue_object
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_latest jsonb := (
+    select jsonb_object_agg(key, p_as_of - margin)
+    from billing_private.reread_rules
+    where is_enabled
+  );
+begin
+  return query
+  select rules.key, 'subscription', stripe_subscription_id
+  from billing.subscriptions
+  cross join lateral (
+    values
+      ('period_ended', status in ('active', 'past_due', 'unpaid'), current_period_end),
+      ('trial_ended', status = 'trialing', trial_end),
+      ('end_passed', status not in ('canceled', 'incomplete_expired'), cancel_at)
+  ) as rules (key, is_asked, moment)
+  where provider = 'stripe'
+    and ended_at is null
+    and least(current_period_end, cancel_at) < p_as_of
+    and rules.is_asked
+    and rules.moment < (v_latest ->> rules.key)::timestamptz
+  union all
+  select 'incomplete', 'subscription', stripe_subscription_id
+  from billing.subscriptions
+  where provider = 'stripe'
+    and status = 'incomplete'
+    and started_at < (v_latest ->> 'incomplete')::timestamptz
+  union all
+  select 'session_expired', 'checkout.session', stripe_session_id
+  from billing.checkout_sessions
+  where status = 'open'
+    and stripe_session_id is not null
+    and expires_at < (v_latest ->> 'session_expired')::timestamptz
+  union all
+  select 'attempt_passed', 'invoice', stripe_invoice_id
+  from billing.invoices
+  where status = 'open'
+    and next_payment_attempt_at < (v_latest ->> 'attempt_passed')::timestamptz
+  union all
+  select 'unknown_price', 'price', subscription_items.stripe_price_id
+  from billing.subscription_items
+  join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+  where subscription_items.price_id is null
+    and subscriptions.ended_at is null
+    and subscriptions.updated_at < (v_latest ->> 'unknown_price')::timestamptz;
+end;
+$$;
+
+comment on function billing_private.overdue_objects(timestamptz) is
+  'Objects about which Stripe should have told something by now, and the rule that says so.';
+
+
+create function billing_private.request_rereads(
+  p_as_of timestamptz,
+  p_limit integer
+)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_object record;
+  v_count bigint := 0;
+begin
+  for v_object in
+    select distinct on (overdue.object_id) overdue.*
+    from billing_private.overdue_objects(p_as_of) as overdue
+    join billing_private.reread_rules on reread_rules.key = overdue.rule_key
+    where not exists (
+      select
+      from billing_private.commands
+      where kind = 'reread'
+        and target_object_id = overdue.object_id
+        and created_at > p_as_of - reread_rules.repeat_after
+    )
+    order by overdue.object_id, overdue.rule_key
+    limit p_limit
+  loop
+    perform billing_private.request_reread(
+      v_object.object_type, v_object.object_id, v_object.rule_key);
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.request_rereads(timestamptz, integer) is
+  'Asks Stripe about objects that are overdue, each at most once in the time its rule says.';
+
+
+create function billing_private.enqueue_sweep_page(p_sweep billing_private.sweeps)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_list billing_private.stripe_lists;
+  v_command_id uuid;
+begin
+  select * into strict v_list from billing_private.stripe_lists where key = p_sweep.list_key;
+  v_command_id := billing_private.enqueue_command(
+    'sweep_page', null, v_list.path,
+    v_list.params || jsonb_strip_nulls(jsonb_build_object(
+      'limit', 100,
+      'created', case when p_sweep.created_from is not null
+        then jsonb_build_object('gte', extract(epoch from p_sweep.created_from)::bigint) end,
+      'starting_after', p_sweep.cursor)),
+    'GET', p_sweep.id);
+  if v_list.pause > interval '0' and p_sweep.pages > 0 then
+    update billing_private.commands
+    set next_attempt_at = billing_private.now() + v_list.pause
+    where id = v_command_id;
+  end if;
+end;
+$$;
+
+comment on function billing_private.enqueue_sweep_page(billing_private.sweeps) is
+  'Asks Stripe for the page after the sweep''s cursor.';
+
+
+create function billing_private.continue_sweeps()
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_sweep billing_private.sweeps;
+begin
+  -- Nobody waits for this one: whoever comes too late is followed by a task.
+  if not pg_try_advisory_xact_lock(hashtextextended('billing.sweeps', 0)) then
+    return;
+  end if;
+  update billing_private.sweeps
+  set status = 'running',
+      started_at = coalesce(started_at, billing_private.now())
+  where id = (
+      select sweeps.id
+      from billing_private.sweeps
+      join billing_private.stripe_lists on stripe_lists.key = sweeps.list_key
+      where sweeps.status = 'waiting'
+      order by stripe_lists.position
+      limit 1
+    )
+    and not exists (select from billing_private.sweeps where status = 'running')
+  returning * into v_sweep;
+  if found then
+    perform billing_private.enqueue_sweep_page(v_sweep);
+  end if;
+end;
+$$;
+
+comment on function billing_private.continue_sweeps() is
+  'Lets the next sweep in line begin, or go on, unless one is running.';
+
+
+create function billing_private.request_payment_methods(p_sweep_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select
+    from billing_private.sweeps
+    where id = p_sweep_id
+      and list_key = 'subscriptions'
+  ) then
+    return;
+  end if;
+
+  perform billing_private.request_reread('payment_method', referred.id, 'swept')
+  from (
+    select distinct coalesce(
+      subscriptions.stripe_default_payment_method_id,
+      customers.stripe_default_payment_method_id) as id
+    from billing.subscriptions
+    left join billing.customers using (stripe_customer_id)
+    where subscriptions.provider = 'stripe'
+      and subscriptions.ended_at is null
+  ) as referred
+  where referred.id is not null
+    and not exists (
+      select from billing.payment_methods where stripe_payment_method_id = referred.id
+    );
+end;
+$$;
+
+comment on function billing_private.request_payment_methods(uuid) is
+  'Stripe lists payment methods only customer by customer: after a sweep of the subscriptions, '
+  'those they are paid with and that never came are asked for one by one.';
+
+
+create function billing_private.end_sweep(
+  p_sweep_id uuid,
+  p_error jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing_private.sweeps
+  set status = case when p_error is null then 'finished' else 'failed' end,
+      last_error = p_error,
+      finished_at = billing_private.now()
+  where id = p_sweep_id
+    and status = 'running';
+  if p_error is null then
+    perform billing_private.request_payment_methods(p_sweep_id);
+  end if;
+  perform billing_private.continue_sweeps();
+end;
+$$;
+
+comment on function billing_private.end_sweep(uuid, jsonb) is
+  'Ends a sweep, which failed if there is an error, and lets the next one begin.';
+
+
+create function billing_private.interrupt_sweep(
+  p_sweep_id uuid,
+  p_response jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_sweep billing_private.sweeps;
+begin
+  update billing_private.sweeps
+  set failures = failures + 1,
+      last_error = p_response,
+      -- Where the member it was to go on after is gone, it begins again.
+      cursor = case
+        when coalesce(p_response #>> '{error,param}' = 'starting_after', false) then null
+        else cursor
+      end
+  where id = p_sweep_id
+    and status = 'running'
+  returning * into v_sweep;
+
+  if v_sweep.cursor is null and v_sweep.pages > 0 and v_sweep.failures < 3 then
+    perform billing_private.enqueue_sweep_page(v_sweep);
+  elsif found then
+    perform billing_private.end_sweep(p_sweep_id, p_response);
+  end if;
+end;
+$$;
+
+comment on function billing_private.interrupt_sweep(uuid, jsonb) is
+  'What follows when Stripe refuses a page for good. The cursor stays, so that the sweep can go on '
+  'when it is asked for again.';
+
+
+create function billing_private.request_sweep(
+  p_list_key text,
+  p_is_backfill boolean,
+  p_created_from timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_last billing_private.sweeps;
+begin
+  select * into v_last
+  from billing_private.sweeps
+  where list_key = p_list_key
+  order by position desc
+  limit 1;
+
+  if v_last.status = 'failed' and v_last.is_backfill = p_is_backfill then
+    update billing_private.sweeps
+    set status = 'waiting',
+        failures = 0,
+        finished_at = null
+    where id = v_last.id;
+  elsif coalesce(v_last.status, 'finished') in ('finished', 'failed') then
+    insert into billing_private.sweeps (list_key, is_backfill, created_from)
+    values (p_list_key, p_is_backfill, p_created_from)
+    on conflict do nothing;
+  end if;
+end;
+$$;
+
+comment on function billing_private.request_sweep(text, boolean, timestamptz) is
+  'Puts a list in line to be swept, unless it is already; one that failed goes on where it was.';
+
+
+-- -----------------------------------------------------------------------------
+-- 32  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -7812,6 +8625,7 @@ revoke all on function
   billing_private.is_gone,
   billing_private.command_succeeded,
   billing_private.command_refused,
+  billing_private.answer_id,
   billing_private.apply_response,
   billing_private.apply_reread,
   billing.complete_command,
@@ -7877,7 +8691,25 @@ revoke all on function
   billing_private.close_invoice,
   billing_private.prorate,
   billing_private.has_same_interval,
-  billing_private.lines_of_change
+  billing_private.lines_of_change,
+  billing_private.differing,
+  billing_private.mirror_key,
+  billing_private.mirrored_rows,
+  billing_private.row_differences,
+  billing_private.note_drift,
+  billing_private.observe_object,
+  billing_private.observe_objects,
+  billing_private.sweep_objects,
+  billing_private.sweep_events,
+  billing_private.apply_sweep_page,
+  billing_private.overdue_objects,
+  billing_private.request_rereads,
+  billing_private.enqueue_sweep_page,
+  billing_private.continue_sweeps,
+  billing_private.request_payment_methods,
+  billing_private.end_sweep,
+  billing_private.interrupt_sweep,
+  billing_private.request_sweep
 from public, anon, authenticated, service_role;
 
 revoke all on billing.plan_offers from public, anon, authenticated, service_role;

@@ -63,10 +63,14 @@ create index stripe_objects_ambiguous_idx
   on billing_private.stripe_objects (occurred_at)
   where is_ambiguous;
 
--- request_reread: is the question already in the outbox?
-create index commands_target_object_idx
-  on billing_private.commands (target_object_id)
-  where status = 'pending';
+-- request_reread(), request_rereads: whether and when Stripe was asked about an object.
+create index commands_reread_idx
+  on billing_private.commands (target_object_id, created_at)
+  where kind = 'reread';
+
+-- check_health: what was found to differ from Stripe.
+create index drifts_last_seen_at_idx
+  on billing_private.drifts (last_seen_at);
 
 
 -- -----------------------------------------------------------------------------
@@ -96,6 +100,16 @@ create index subscriptions_pause_at_idx
 create index subscriptions_pending_change_idx
   on billing.subscriptions (pending_change_at)
   where pending_change_at is not null;
+
+-- request_rereads: subscriptions whose period or end has passed without news.
+create index subscriptions_overdue_idx
+  on billing.subscriptions (least(current_period_end, cancel_at))
+  where provider = 'stripe' and ended_at is null;
+
+-- request_rereads: first payments that are due for too long.
+create index subscriptions_incomplete_idx
+  on billing.subscriptions (started_at)
+  where status = 'incomplete';
 
 
 -- -----------------------------------------------------------------------------

@@ -22,9 +22,10 @@
 --   6  tasks: ring_dispatcher, give_up_commands
 --   7  task: check_health
 --   8  task: clean_up
---   9  the registry
---   10  the heartbeat in pg_cron
---   11  who may call what
+--   9  tasks: request_rereads, sweep_events, sweep_objects
+--   10  the registry
+--   11  the heartbeat in pg_cron
+--   12  who may call what
 -- =============================================================================
 
 
@@ -572,6 +573,40 @@ comment on function billing_private.doorbell_health() is
   'Whether the doorbell rings, and is heard.';
 
 
+create function billing_private.reconciliation_health()
+returns setof billing_private.health_result
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  return query
+  select (billing_private.graded(
+    'drift', count(*), 1, 100, 'differences from Stripe found in 24 hours')).*
+  from billing_private.drifts
+  where last_seen_at > v_now - interval '24 hours'
+  union all
+  select (billing_private.graded(
+    'reconciliation',
+    case
+      when billing_private.uses_stripe() then coalesce(
+        round(extract(epoch from v_now - coalesce(
+          max(finished_at) filter (where status = 'finished'), min(requested_at))) / 3600, 1),
+        0)
+      else 0
+    end,
+    3, 24, 'hours since the list of Stripe''s events was last compared')).*
+  from billing_private.sweeps
+  where list_key = 'events';
+end;
+$$;
+
+comment on function billing_private.reconciliation_health() is
+  'Health checks: what was found to differ from Stripe, and whether anybody looks.';
+
+
 -- Long because it is a list: one select for each check.
 create function billing_private.health()
 returns setof billing_private.health_result
@@ -635,6 +670,8 @@ begin
       'corrections', count(*), 1, 100, 'entitlements corrected in 24 hours')
     from billing_private.entitlement_corrections
     where corrected_at > v_now - interval '24 hours'
+    union all
+    select checks from billing_private.reconciliation_health() as checks
     union all
     select billing_private.graded(
       'other_livemode', count(*), 1, 1, 'events of the other Stripe mode in 24 hours')
@@ -705,6 +742,14 @@ begin
   get diagnostics v_rows = row_count;
   v_count := v_count + v_rows;
 
+  delete from billing_private.sweeps
+  where finished_at < v_now - interval '90 days'
+    and position not in (
+      select max(position) from billing_private.sweeps group by list_key, status
+    );
+  get diagnostics v_rows = row_count;
+  v_count := v_count + v_rows;
+
   -- Pages and previews whose user has long gone elsewhere.
   update billing_private.commands
   set status = 'canceled',
@@ -737,7 +782,112 @@ comment on function billing_private.task_clean_up() is
 
 
 -- -----------------------------------------------------------------------------
--- 9  the registry
+-- 9  tasks: request_rereads, sweep_events, sweep_objects
+-- -----------------------------------------------------------------------------
+
+create function billing_private.uses_stripe()
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- Not exists(): that would read the table from its beginning, dead rows and all.
+  return (
+    select object_id from billing_private.stripe_objects order by object_id limit 1
+  ) is not null;
+end;
+$$;
+
+comment on function billing_private.uses_stripe() is
+  'True once anything of Stripe is stored: before, there is nothing to compare.';
+
+
+create function billing_private.task_request_rereads()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- A sweep in line that nobody let begin, because two came at once.
+  perform billing_private.continue_sweeps();
+  return billing_private.request_rereads(billing_private.now(), 200);
+end;
+$$;
+
+comment on function billing_private.task_request_rereads() is
+  'Asks Stripe about objects that should have changed by now, by billing_private.reread_rules.';
+
+
+create function billing_private.task_sweep_events()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_overlap constant interval := '1 hour';
+  v_retention constant interval := '30 days';
+  v_last timestamptz := (
+    select max(asked_at)
+    from billing_private.sweeps
+    where list_key = 'events'
+      and status = 'finished'
+  );
+begin
+  if not billing_private.uses_stripe() then
+    return 0;
+  end if;
+  -- Stripe forgets events after that; what they told of can still be read.
+  if v_last < billing_private.now() - v_retention then
+    perform billing_private.task_sweep_objects();
+  end if;
+  perform billing_private.request_sweep('events', v_last is null, v_last - v_overlap);
+  perform billing_private.continue_sweeps();
+  return 1;
+end;
+$$;
+
+comment on function billing_private.task_sweep_events() is
+  'Has Stripe''s list of events read, from an hour before the last reading began, for those that '
+  'were never delivered.';
+
+
+create function billing_private.task_sweep_objects()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if not billing_private.uses_stripe() then
+    return 0;
+  end if;
+  perform billing_private.request_sweep(
+    key,
+    not exists (
+      select
+      from billing_private.sweeps
+      where list_key = stripe_lists.key
+        and status = 'finished'
+    ),
+    null)
+  from billing_private.stripe_lists
+  where object_type is not null
+  order by position;
+  perform billing_private.continue_sweeps();
+  return 1;
+end;
+$$;
+
+comment on function billing_private.task_sweep_objects() is
+  'Has all of Stripe''s lists read and compared with what is stored. The first time, what is new '
+  'is no drift.';
+
+
+-- -----------------------------------------------------------------------------
+-- 10  the registry
 -- -----------------------------------------------------------------------------
 
 insert into billing_private.tasks (key, description, function_name, run_every) values
@@ -755,12 +905,18 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_check_health', '5 minutes'),
   ('validate_entitlements', 'compare entitlements with their sources and correct them',
     'task_validate_entitlements', '10 minutes'),
+  ('request_rereads', 'ask Stripe about what should have changed by now',
+    'task_request_rereads', '5 minutes'),
+  ('sweep_events', 'look for events that were never delivered',
+    'task_sweep_events', '1 hour'),
+  ('sweep_objects', 'compare all that is stored with Stripe',
+    'task_sweep_objects', '7 days'),
   ('clean_up', 'remove old run logs and abandoned portal requests',
     'task_clean_up', '1 hour');
 
 
 -- -----------------------------------------------------------------------------
--- 10  the heartbeat in pg_cron
+-- 11  the heartbeat in pg_cron
 -- -----------------------------------------------------------------------------
 
 create function billing_private.schedule_heartbeat()
@@ -790,7 +946,7 @@ select billing_private.schedule_heartbeat();
 
 
 -- -----------------------------------------------------------------------------
--- 11  who may call what
+-- 12  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -811,8 +967,13 @@ revoke all on function
   billing_private.task_ring_dispatcher,
   billing_private.graded,
   billing_private.doorbell_health,
+  billing_private.reconciliation_health,
   billing_private.health,
   billing_private.task_check_health,
   billing_private.task_clean_up,
+  billing_private.uses_stripe,
+  billing_private.task_request_rereads,
+  billing_private.task_sweep_events,
+  billing_private.task_sweep_objects,
   billing_private.schedule_heartbeat
 from public, anon, authenticated, service_role;

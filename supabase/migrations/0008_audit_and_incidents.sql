@@ -97,28 +97,6 @@ create trigger t000_append_only
 -- 2  writing the audit
 -- -----------------------------------------------------------------------------
 
-create function billing_private.differing(
-  p_row jsonb,
-  p_other jsonb
-)
-returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return (
-    select jsonb_object_agg(key, value)
-    from jsonb_each(p_row)
-    where value is distinct from p_other -> key
-  );
-end;
-$$;
-
-comment on function billing_private.differing(jsonb, jsonb) is
-  'The part of a row that another one has differently; null when there is none.';
-
-
 create function billing_private.row_key(
   p_row jsonb,
   p_columns text[]
@@ -962,7 +940,6 @@ Errors
 
 revoke all on function
   billing_private.refuse_change,
-  billing_private.differing,
   billing_private.row_key,
   billing_private.account_of_row,
   billing_private.write_audit,

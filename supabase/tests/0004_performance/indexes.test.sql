@@ -28,8 +28,10 @@ insert into tests.served values
     $$ select billing_admin.set_stripe_livemode(true, 'going live') $$),
   ('billing_private.stripe_objects_ambiguous_idx', 'critical_issues',
     $$ select * from billing_admin.critical_issues $$),
-  ('billing_private.commands_target_object_idx', 'request_reread',
+  ('billing_private.commands_reread_idx', 'request_reread',
     $$ select billing_private.request_reread('subscription', 'sub_5', 'test') $$),
+  ('billing_private.drifts_last_seen_at_idx', 'check_health',
+    $$ select billing_private.task_check_health() $$),
   ('billing_private.webhook_rejections_minute_idx', 'scan_security',
     $$ select billing_private.task_scan_security() $$),
   ('billing_private.webhook_rejections_minute_idx', 'clean_up',
@@ -64,6 +66,11 @@ insert into tests.served values
     $$ select billing_private.begin_scheduled_pauses(1000) $$),
   ('billing.subscriptions_pending_change_idx', 'apply_scheduled_changes',
     $$ select billing_private.task_apply_scheduled_changes() $$),
+
+  ('billing.subscriptions_overdue_idx', 'request_rereads',
+    $$ select billing_private.task_request_rereads() $$),
+  ('billing.subscriptions_incomplete_idx', 'request_rereads',
+    $$ select billing_private.task_request_rereads() $$),
 
   -- money
   ('billing.invoices_open_idx', 'problem_accounts',

@@ -12,9 +12,12 @@ select results_eq(
       ('clean_up', '1 hour', true),
       ('expire_subscriptions', '1 minute', true),
       ('give_up_commands', '1 minute', true),
+      ('request_rereads', '5 minutes', true),
       ('retry_events', '1 minute', true),
       ('ring_dispatcher', '1 minute', true),
       ('scan_security', '1 minute', true),
+      ('sweep_events', '1 hour', true),
+      ('sweep_objects', '7 days', true),
       ('validate_entitlements', '10 minutes', true)
   $$,
   'these tasks run by themselves'

@@ -24,8 +24,8 @@ select is(pg_temp.verdict(), 'healthy: all but 0', 'a new system is healthy');
 select is(
   (select array_agg(check_key order by check_key) from billing_admin.system_health),
   array[
-    'commands', 'corrections', 'dead_commands', 'dead_events', 'doorbell', 'failed_events',
-    'heartbeat', 'other_livemode', 'overall', 'tasks'],
+    'commands', 'corrections', 'dead_commands', 'dead_events', 'doorbell', 'drift',
+    'failed_events', 'heartbeat', 'other_livemode', 'overall', 'reconciliation', 'tasks'],
   'every check is listed, and the verdict'
 );
 select is(
