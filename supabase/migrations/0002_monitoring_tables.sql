@@ -795,6 +795,7 @@ insert into billing_private.command_kinds (
   ('resume_collection', 'collect again', 'repeat', null, '{}', null, false),
   ('resume_subscription', 'take up what Stripe paused', 'find_or_repeat',
     '/v1/subscriptions/{3}', '{}', '$ ? (@.status != "paused")', true),
+  ('sweep_page', 'read a page of one of Stripe''s lists', 'repeat', null, '{}', null, false),
   ('undo_cancel', 'go on after all', 'repeat', null, '{}', null, false),
   ('update_schedule', 'set what comes at period end', 'repeat', null, '{}', null, false),
   ('update_subscription', 'end a subscription with its period', 'repeat',
@@ -940,8 +941,8 @@ create table billing_private.sweeps (
   status text not null default 'waiting',
   cursor text,
   pages integer not null default 0,
-  seen bigint not null default 0,
-  stored bigint not null default 0,
+  members bigint not null default 0,
+  changed bigint not null default 0,
   drifted bigint not null default 0,
   failures integer not null default 0,
   last_error jsonb,
@@ -964,8 +965,8 @@ comment on column billing_private.sweeps.created_from is
   'Only what Stripe made at this time or later; null for all there is.';
 comment on column billing_private.sweeps.cursor is
   'The last member that was read; null at the beginning. An interrupted sweep goes on after it.';
-comment on column billing_private.sweeps.seen is
-  'Members read; stored: those that said something new; drifted: those that should have been told.';
+comment on column billing_private.sweeps.members is
+  'How many were read; changed: said something new; drifted: should have been told before.';
 comment on column billing_private.sweeps.asked_at is
   'Stripe''s clock when the first page was asked for: whatever came later is for the next sweep.';
 

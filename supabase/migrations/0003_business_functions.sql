@@ -8157,8 +8157,8 @@ begin
 
   update billing_private.sweeps
   set pages = pages + 1,
-      seen = seen + cardinality(v_members),
-      stored = stored + cardinality(array_remove(v_outcomes, 'unchanged')),
+      members = members + cardinality(v_members),
+      changed = changed + cardinality(array_remove(v_outcomes, 'unchanged')),
       drifted = drifted + cardinality(array_positions(v_outcomes, 'drifted')),
       cursor = coalesce(v_members[cardinality(v_members)] ->> 'id', cursor),
       failures = 0,

@@ -827,8 +827,8 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_overlap constant interval := '1 hour';
-  v_retention constant interval := '30 days';
+  v_overlap constant interval := interval '1 hour';
+  v_retention constant interval := interval '30 days';
   v_last timestamptz := (
     select max(asked_at)
     from billing_private.sweeps

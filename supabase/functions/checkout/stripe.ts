@@ -48,7 +48,7 @@ export function createStripeCaller(options: StripeOptions): CallStripe {
         method === "POST" ? (params ?? undefined) : undefined,
         { idempotencyKey: idempotency_key, timeout: timeoutMs },
       );
-      return answer(200, object, object.lastResponse);
+      return answer(200, storable(object), object.lastResponse);
     } catch (error) {
       if (!(error instanceof Stripe.errors.StripeError)) {
         return answer(null, { error: { message: messageOf(error) } });
@@ -102,6 +102,15 @@ function queryOf(params: Record<string, unknown>): string {
   return new URLSearchParams(
     Object.entries(params).flatMap(([name, value]) => pairs(name, value)),
   ).toString();
+}
+
+/** Without the characters that Postgres refuses in jsonb: one customer's name would hold up a whole page. */
+function storable(object: Record<string, unknown>): Record<string, unknown> {
+  return JSON.parse(JSON.stringify(object), (_key, value: unknown) =>
+    typeof value === "string"
+      ? value.replaceAll("\0", "").replace(/\p{Surrogate}/gu, "\ufffd")
+      : value,
+  ) as Record<string, unknown>;
 }
 
 /** The `error` of Stripe's answer, without what the stripe package wrote into it. */

@@ -58,8 +58,8 @@ $$;
 
 create function tests.sweep_state() returns text
 language sql as $$
-  select format('%s: %s pages, %s seen, %s stored, %s drifted, at %s',
-    status, pages, seen, stored, drifted, coalesce(cursor, '-'))
+  select format('%s: %s pages, %s seen, %s changed, %s drifted, at %s',
+    status, pages, members, changed, drifted, coalesce(cursor, '-'))
   from billing_private.sweeps
   order by position desc
   limit 1;
@@ -107,7 +107,7 @@ select is(
   'a page comes'
 );
 select is(
-  tests.sweep_state(), 'running: 1 pages, 1 seen, 0 stored, 0 drifted, at sub_bob',
+  tests.sweep_state(), 'running: 1 pages, 1 seen, 0 changed, 0 drifted, at sub_bob',
   'the sweep knows how far it is'
 );
 select results_eq(
@@ -119,7 +119,7 @@ select results_eq(
 );
 select tests.show(jsonb_build_array(tests.sub('ann', 'active')), false);
 select is(
-  tests.sweep_state(), 'finished: 2 pages, 2 seen, 0 stored, 0 drifted, at sub_ann',
+  tests.sweep_state(), 'finished: 2 pages, 2 seen, 0 changed, 0 drifted, at sub_ann',
   'the last page ends it'
 );
 select is_empty($$ select * from tests.question $$, 'nothing more is asked');
@@ -172,7 +172,7 @@ select tests.show(jsonb_build_array(
   tests.sub('bob', 'canceled', '{"ended_at": 1768500000}'),
   tests.sub('ann', 'active')));
 select is(
-  tests.sweep_state(), 'finished: 1 pages, 3 seen, 2 stored, 2 drifted, at sub_ann',
+  tests.sweep_state(), 'finished: 1 pages, 3 seen, 2 changed, 2 drifted, at sub_ann',
   'H5: what was changed or made and never told is counted'
 );
 select is(tests.status_of('bob'), 'canceled', 'H1: a change nobody told is brought in');
@@ -351,7 +351,7 @@ select tests.begin_sweep('subscriptions', true);
 select tests.show(jsonb_build_array(
   tests.sub('old', 'active', '{"customer": "cus_ann", "created": 1700000000}')));
 select is(
-  tests.sweep_state(), 'finished: 1 pages, 1 seen, 1 stored, 0 drifted, at sub_old',
+  tests.sweep_state(), 'finished: 1 pages, 1 seen, 1 changed, 0 drifted, at sub_old',
   'a back-fill takes in what was there before'
 );
 select is_empty($$ select * from tests.found $$, 'which is no drift');
@@ -359,7 +359,7 @@ select tests.begin_sweep('subscriptions', true);
 select tests.show(jsonb_build_array(
   tests.sub('old', 'active', '{"customer": "cus_ann", "created": 1700000000}')));
 select is(
-  tests.sweep_state(), 'finished: 1 pages, 1 seen, 0 stored, 0 drifted, at sub_old',
+  tests.sweep_state(), 'finished: 1 pages, 1 seen, 0 changed, 0 drifted, at sub_old',
   'B15: a second one changes nothing'
 );
 rollback to s;
@@ -389,7 +389,8 @@ select tests.show(jsonb_build_array(
   tests.shown_event('evt_odd', '2026-01-19 12:00', '{"id": "x"}', 'unheard.of'),
   tests.shown_event('evt_bob_active_1768003200', '2026-01-10', tests.sub('bob', 'unpaid'))));
 select is(
-  tests.sweep_state(), 'finished: 1 pages, 4 seen, 2 stored, 1 drifted, at evt_bob_active_1768003200',
+  tests.sweep_state(),
+  'finished: 1 pages, 4 seen, 2 changed, 1 drifted, at evt_bob_active_1768003200',
   'H1: those that were never delivered are'
 );
 select is(tests.status_of('ann'), 'unpaid', 'H1: and lead to the state Stripe has');
@@ -442,13 +443,13 @@ select is(
   'pending', 'H6: a rate limit is waited out'
 );
 select is(
-  tests.sweep_state(), 'running: 1 pages, 1 seen, 0 stored, 0 drifted, at sub_bob',
+  tests.sweep_state(), 'running: 1 pages, 1 seen, 0 changed, 0 drifted, at sub_bob',
   'H6: the sweep stays where it is'
 );
 select tests.set_time('2026-01-20 08:01');
 select tests.show(jsonb_build_array(tests.sub('ann', 'active')));
 select is(
-  tests.sweep_state(), 'finished: 2 pages, 2 seen, 0 stored, 0 drifted, at sub_ann',
+  tests.sweep_state(), 'finished: 2 pages, 2 seen, 0 changed, 0 drifted, at sub_ann',
   'H6: and goes on from there'
 );
 rollback to s;
@@ -458,10 +459,14 @@ select tests.begin_sweep('invoices');
 select tests.show(jsonb_build_array(tests.sub('bob', 'active')), true);
 select tests.show(null, p_http_status => 400, p_response => '{"error": {"message": "no"}}');
 select results_eq(
-  $$ select list_key, status, last_error from billing_private.sweeps order by position $$,
+  $$
+    select list_key, status, last_error -> 'error'
+    from billing_private.sweeps
+    order by position
+  $$,
   $$
     values
-      ('subscriptions', 'failed', '{"error": {"message": "no"}}'::jsonb),
+      ('subscriptions', 'failed', '{"message": "no"}'::jsonb),
       ('invoices', 'running', null)
   $$,
   'a list that Stripe refuses does not hold up the next'
@@ -496,7 +501,7 @@ rollback to s;
 select tests.begin_sweep('subscriptions');
 select tests.show(null, p_response => '{"unexpected": true}');
 select is(
-  tests.sweep_state(), 'finished: 1 pages, 0 seen, 0 stored, 0 drifted, at -',
+  tests.sweep_state(), 'finished: 1 pages, 0 seen, 0 changed, 0 drifted, at -',
   'an answer without members ends the sweep'
 );
 

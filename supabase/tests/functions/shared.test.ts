@@ -122,6 +122,16 @@ describe("a call to Stripe", () => {
     expect(stripe.calls[0]?.url).toBe("http://127.0.0.1:55325/v1/customers");
   });
 
+  it("D16: is answered without the characters that the database could not store", async () => {
+    const names = ["A\0nn", "\ud83d nn", "Ann 😀", "back\\u0000slash"];
+    const stripe = fakeStripe(Response.json({ data: names.map((name) => ({ name })) }));
+    const options = { secretKey: keys.stripe, apiBase: "https://stripe.test", ...stripe };
+    const { response } = await createStripeCaller(options)(request, 1_000);
+    expect(response["data"]).toEqual(
+      ["Ann", "\ufffd nn", "Ann 😀", "back\\u0000slash"].map((name) => ({ name })),
+    );
+  });
+
   it("ends after its time, without an answer", async () => {
     const never: typeof fetch = (_input, init) =>
       new Promise((_resolve, reject) =>
