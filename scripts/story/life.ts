@@ -1,6 +1,7 @@
 /** One subscriber's life on the running stack: every line is a fact that was checked the moment it is told. */
 
 import { randomUUID } from "node:crypto";
+import Stripe from "stripe";
 import { waitUntil } from "../lib/processes.ts";
 import { note } from "../lib/terminal.ts";
 import { withClient } from "../stack/database.ts";
@@ -11,6 +12,7 @@ import { createTimeline, expect, formatMoment, type Timeline } from "./timeline.
 
 const premiumClub = "An Evening with the Author";
 const hour = 3_600;
+const day = 24 * hour;
 
 export interface Life {
   stack: Stack;
@@ -31,7 +33,10 @@ export async function playLife(stack: Stack, simulator: StripeSimulator): Promis
   const life = { stack, simulator, reader, timeline };
   await choosePlan(life);
   await subscribe(life);
+  await upgrade(life);
   await renew(life);
+  await failAndRecover(life);
+  await refund(life);
   await failToPay(life);
   await loseAccess(life);
   await catchUp(life);
@@ -76,6 +81,19 @@ async function subscribe({ stack, simulator, reader, timeline }: Life): Promise<
   timeline.saw("row level security now shows the premium club", premiumClub);
 }
 
+async function upgrade({ stack, reader, timeline }: Life): Promise<void> {
+  const started = await reader.subscription();
+  await stack.clock.advanceTo(seconds(started.current_period_end) - 15 * day);
+  timeline.chapter("Upgrades half-way through the month", await moment(stack));
+
+  const changed = await reader.changePlan("privileged_plus_monthly");
+  expect(changed.plan_name === "Privileged Plus", "the higher plan", changed);
+  timeline.saw("checkout/change-plan: now, with proration", changed.plan_name ?? "");
+  const { paid } = await lastPayment(reader);
+  timeline.saw("charged for the rest of the month only", paid);
+  timeline.saw("the profile is in step already", `tier ${await reader.membershipTier()}`);
+}
+
 async function renew({ stack, reader, timeline }: Life): Promise<void> {
   const before = await reader.subscription();
   await stack.clock.advanceTo(seconds(before.current_period_end) + 2 * hour);
@@ -91,6 +109,41 @@ async function renew({ stack, reader, timeline }: Life): Promise<void> {
   timeline.saw("paid through to", formatTime(after.current_period_end));
   expect(await reader.hasFeature("premium_clubs"), "the feature", false);
   timeline.saw("has_entitlement('premium_clubs')", "true");
+}
+
+async function failAndRecover({ stack, simulator, reader, timeline }: Life): Promise<void> {
+  const before = await reader.subscription();
+  simulator.failNextPayments(1, "insufficient_funds");
+  await stack.clock.advanceTo(seconds(before.current_period_end) + 2 * hour);
+  timeline.chapter("The card fails once, and the reader pays", await moment(stack));
+
+  const owing = await reader.subscription();
+  expect(owing.status === "past_due", "a subscription that is past due", owing);
+  expect(owing.open_invoice_url !== null, "an invoice to pay", owing);
+  timeline.saw("my_subscription()", `past_due; to pay: ${owing.open_invoice_url}`);
+
+  await fetch(owing.open_invoice_url, {
+    method: "POST",
+    body: new URLSearchParams({ card: "4242424242424242" }),
+  });
+  const after = await reader.subscription();
+  expect(after.status === "active", "an active subscription", after);
+  expect(await reader.hasFeature("premium_clubs"), "the feature", false);
+  timeline.saw("paid with another card; access is as it was", "active");
+}
+
+async function refund({ stack, simulator, reader, timeline }: Life): Promise<void> {
+  await stack.clock.advanceTo((await stack.clock.now()) + 2 * day);
+  timeline.chapter("A complaint, and some money back", await moment(stack));
+
+  const { charge } = await lastPayment(reader);
+  await stripeOf(simulator).refunds.create({ charge, amount: 500 });
+  await simulator.delivery.idle();
+  const { refunded } = await lastPayment(reader);
+  expect(refunded === "$5.00", "a refund of $5.00", refunded);
+  timeline.saw("refunded in Stripe; the reader's payment says so", refunded);
+  expect(await reader.hasFeature("premium_clubs"), "the feature", false);
+  timeline.saw("the plan's policy for partial refunds keeps access", "true");
 }
 
 async function failToPay({ stack, simulator, reader, timeline }: Life): Promise<void> {
@@ -126,7 +179,7 @@ async function loseAccess({ stack, reader, timeline }: Life): Promise<void> {
   timeline.saw("at the end, before any job has run", "false");
   expect(!clubs.includes(premiumClub), "the premium club hidden", clubs);
   timeline.saw("row level security hides the premium club again");
-  expect(tier === "privileged", "a profile that no job has touched", tier);
+  expect(tier === "privileged_plus", "a profile that no job has touched", tier);
   timeline.saw("the stored profile has not been touched yet", `tier ${tier}`);
 }
 
@@ -191,6 +244,23 @@ async function lookBack({ stack, reader, timeline }: Life): Promise<void> {
   });
   expect(explained?.gives_access === false, "an explanation", explained);
   timeline.saw("explain_entitlement()", `no access: ${explained.reason}`);
+}
+
+/** What the reader's application shows of the newest payment. */
+async function lastPayment(reader: Reader) {
+  const payment = await reader.lastPayment();
+  expect(payment !== undefined && payment.stripe_charge_id !== null, "a payment", payment);
+  const show = (minor: number) => money(minor, payment.currency);
+  return {
+    charge: payment.stripe_charge_id,
+    paid: show(payment.amount_received_minor),
+    refunded: show(payment.amount_refunded_minor),
+  };
+}
+
+function stripeOf({ url, apiKey }: StripeSimulator): Stripe {
+  const { hostname, port } = new URL(url);
+  return new Stripe(apiKey, { host: hostname, port, protocol: "http" });
 }
 
 async function moment(stack: Stack): Promise<Date> {

@@ -38,7 +38,10 @@ export interface Reader {
   hasFeature(feature: string): Promise<boolean>;
   /** Names of the clubs row level security lets the reader see. */
   clubs(): Promise<string[]>;
+  changePlan(priceKey: string): Promise<ReaderSubscription>;
   subscription(): Promise<ReaderSubscription>;
+  /** The newest payment, as row level security lets the reader see it. */
+  lastPayment(): Promise<Tables<{ schema: "billing" }, "payments"> | undefined>;
   membershipTier(): Promise<string | null>;
 }
 
@@ -48,6 +51,7 @@ export interface ReaderSubscription {
   current_period_end: string | null;
   access_until: string | null;
   past_due_since: string | null;
+  open_invoice_url: string | null;
 }
 
 export async function signUp(options: ReaderOptions, email: string): Promise<Reader> {
@@ -84,6 +88,21 @@ export async function signUp(options: ReaderOptions, email: string): Promise<Rea
         .from("book_clubs")
         .select("name");
       return expectData("clubs", answer).map(({ name }) => name);
+    },
+    changePlan: async (priceKey) => {
+      const answer = await client.functions.invoke<{ data: ReaderSubscription }>(
+        "checkout/change-plan",
+        { body: { price_key: priceKey } },
+      );
+      return expectData("change plan", answer).data;
+    },
+    lastPayment: async () => {
+      const answer = await client
+        .from("payments")
+        .select("*")
+        .order("created_at", { ascending: false })
+        .limit(1);
+      return expectData("payments", answer)[0];
     },
     subscription: async () => {
       const [subscription] = expectData("subscription", await client.rpc("my_subscription", {}));
