@@ -1511,6 +1511,69 @@ export type Database = {
           },
         ];
       };
+      subscription_schedules: {
+        Row: {
+          account_id: string | null;
+          canceled_at: string | null;
+          completed_at: string | null;
+          created_at: string;
+          end_behavior: string | null;
+          id: string;
+          next_change_at: string | null;
+          next_items: Json | null;
+          phases: NonNullable<Json>;
+          released_at: string | null;
+          status: string | null;
+          stripe_customer_id: string | null;
+          stripe_schedule_id: string;
+          stripe_subscription_id: string | null;
+          updated_at: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          canceled_at?: string | null;
+          completed_at?: string | null;
+          created_at?: string;
+          end_behavior?: string | null;
+          id?: string;
+          next_change_at?: string | null;
+          next_items?: Json | null;
+          phases?: NonNullable<Json>;
+          released_at?: string | null;
+          status?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_schedule_id: string;
+          stripe_subscription_id?: string | null;
+          updated_at?: string;
+        };
+        Update: {
+          account_id?: string | null;
+          canceled_at?: string | null;
+          completed_at?: string | null;
+          created_at?: string;
+          end_behavior?: string | null;
+          id?: string;
+          next_change_at?: string | null;
+          next_items?: Json | null;
+          phases?: NonNullable<Json>;
+          released_at?: string | null;
+          status?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_schedule_id?: string;
+          stripe_subscription_id?: string | null;
+          updated_at?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "subscription_schedules_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
       subscription_transitions: {
         Row: {
           description: string;
@@ -1556,6 +1619,7 @@ export type Database = {
           pending_change_at: string | null;
           pending_price_id: string | null;
           pending_quantity: number | null;
+          pending_update: Json | null;
           price_id: string | null;
           provider: string;
           quantity: number | null;
@@ -1596,6 +1660,7 @@ export type Database = {
           pending_change_at?: string | null;
           pending_price_id?: string | null;
           pending_quantity?: number | null;
+          pending_update?: Json | null;
           price_id?: string | null;
           provider?: string;
           quantity?: number | null;
@@ -1635,6 +1700,7 @@ export type Database = {
           pending_change_at?: string | null;
           pending_price_id?: string | null;
           pending_quantity?: number | null;
+          pending_update?: Json | null;
           price_id?: string | null;
           provider?: string;
           quantity?: number | null;

@@ -40,24 +40,25 @@
 --   22  billing.discounts
 --   23  billing.coupons
 --   24  billing_private.promotion_codes
---   25  billing.subscription_transitions
---   26  billing.subscription_changes
---   27  billing.invoices
---   28  billing.invoice_lines
---   29  billing.payments
---   30  billing.refunds
---   31  billing.disputes
---   32  billing_private.early_fraud_warnings
---   33  billing.credit_notes
---   34  billing.payment_methods
---   35  billing.setup_intents
---   36  billing.tax_ids
---   37  billing_private.declines
---   38  billing.checkout_sessions
---   39  billing.entitlement_grants
---   40  billing.entitlements
---   41  billing_private.entitlement_history
---   42  billing.access_restrictions
+--   25  billing.subscription_schedules
+--   26  billing.subscription_transitions
+--   27  billing.subscription_changes
+--   28  billing.invoices
+--   29  billing.invoice_lines
+--   30  billing.payments
+--   31  billing.refunds
+--   32  billing.disputes
+--   33  billing_private.early_fraud_warnings
+--   34  billing.credit_notes
+--   35  billing.payment_methods
+--   36  billing.setup_intents
+--   37  billing.tax_ids
+--   38  billing_private.declines
+--   39  billing.checkout_sessions
+--   40  billing.entitlement_grants
+--   41  billing.entitlements
+--   42  billing_private.entitlement_history
+--   43  billing.access_restrictions
 -- =============================================================================
 
 
@@ -1150,6 +1151,7 @@ create table billing.subscriptions (
   ended_at timestamptz,
   collection_method text,
   pause_collection jsonb,
+  pending_update jsonb,
   manual_kind text,
   payment_terms_days integer,
   credit_minor bigint not null default 0,
@@ -1216,6 +1218,8 @@ comment on column billing.subscriptions.past_due_since is
   'When the running series of failed payments began; null unless past_due.';
 comment on column billing.subscriptions.canceled_at is
   'When cancellation was asked for; the end is ended_at.';
+comment on column billing.subscriptions.pending_update is
+  'A change that waits for its invoice to be paid, as Stripe shows it; dropped at its expires_at.';
 comment on column billing.subscriptions.pending_price_id is
   'The price that takes over at pending_change_at; the running one where only the seats change.';
 comment on column billing.subscriptions.pending_quantity is
@@ -1445,7 +1449,73 @@ revoke all on billing_private.promotion_codes from public, anon, authenticated, 
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing.subscription_transitions
+-- 25  billing.subscription_schedules
+-- -----------------------------------------------------------------------------
+
+create table billing.subscription_schedules (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  status text,
+  end_behavior text,
+  phases jsonb not null default '[]',
+  next_change_at timestamptz,
+  next_items jsonb,
+  canceled_at timestamptz,
+  completed_at timestamptz,
+  released_at timestamptz,
+  stripe_schedule_id text not null,
+  stripe_subscription_id text,
+  stripe_customer_id text,
+  created_at timestamptz not null default billing_private.now(),
+  updated_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_schedule_id),
+  constraint subscription_schedules_next_change_has_items check (
+    (next_change_at is null) = (next_items is null)
+  )
+);
+
+comment on table billing.subscription_schedules is
+  'Changes of Stripe''s subscriptions that wait for a date, whoever arranged them: our users, the '
+  'portal, the dashboard. What waits next is in the subscription''s own row, too.';
+comment on column billing.subscription_schedules.status is
+  'not_started, active, completed, released (the subscription lives on without it) or canceled; '
+  'open vocabulary.';
+comment on column billing.subscription_schedules.end_behavior is
+  'What becomes of the subscription after the last phase: release or cancel; open vocabulary.';
+comment on column billing.subscription_schedules.phases is
+  'In order: [{"starts_at", "ends_at", "items": [{"stripe_price_id", "quantity"}]}].';
+comment on column billing.subscription_schedules.next_change_at is
+  'When the phase after the running one begins; null when there is none, or it is over.';
+comment on column billing.subscription_schedules.next_items is
+  'The items of that phase.';
+comment on column billing.subscription_schedules.updated_at is
+  'When Stripe said what the row says.';
+
+create index subscription_schedules_account_id_idx on billing.subscription_schedules (account_id);
+create index subscription_schedules_stripe_customer_id_idx
+  on billing.subscription_schedules (stripe_customer_id);
+create index subscription_schedules_stripe_subscription_id_idx
+  on billing.subscription_schedules (stripe_subscription_id);
+-- A price that is told after the schedule that leads to it.
+create index subscription_schedules_next_items_idx
+  on billing.subscription_schedules using gin (next_items jsonb_path_ops)
+  where next_items is not null;
+
+alter table billing.subscription_schedules enable row level security;
+
+create policy select_member on billing.subscription_schedules
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.subscription_schedules from public, anon, authenticated, service_role;
+grant select on billing.subscription_schedules to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 26  billing.subscription_transitions
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_transitions (
@@ -1503,7 +1573,7 @@ grant select on billing.subscription_transitions to anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 26  billing.subscription_changes
+-- 27  billing.subscription_changes
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_changes (
@@ -1559,7 +1629,7 @@ grant select on billing.subscription_changes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.invoices
+-- 28  billing.invoices
 -- -----------------------------------------------------------------------------
 
 create table billing.invoices (
@@ -1638,7 +1708,7 @@ grant select on billing.invoices to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.invoice_lines
+-- 29  billing.invoice_lines
 -- -----------------------------------------------------------------------------
 
 create table billing.invoice_lines (
@@ -1680,7 +1750,7 @@ grant select on billing.invoice_lines to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing.payments
+-- 30  billing.payments
 -- -----------------------------------------------------------------------------
 
 -- One row for a payment intent and its latest charge: each writes its own columns, so the two may
@@ -1744,7 +1814,7 @@ grant select on billing.payments to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.refunds
+-- 31  billing.refunds
 -- -----------------------------------------------------------------------------
 
 create table billing.refunds (
@@ -1782,7 +1852,7 @@ grant select on billing.refunds to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 31  billing.disputes
+-- 32  billing.disputes
 -- -----------------------------------------------------------------------------
 
 create table billing.disputes (
@@ -1839,7 +1909,7 @@ grant select on billing.disputes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 32  billing_private.early_fraud_warnings
+-- 33  billing_private.early_fraud_warnings
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is suspected is not told.
@@ -1879,7 +1949,7 @@ revoke all on billing_private.early_fraud_warnings from public, anon, authentica
 
 
 -- -----------------------------------------------------------------------------
--- 33  billing.credit_notes
+-- 34  billing.credit_notes
 -- -----------------------------------------------------------------------------
 
 create table billing.credit_notes (
@@ -1937,7 +2007,7 @@ grant select on billing.credit_notes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 34  billing.payment_methods
+-- 35  billing.payment_methods
 -- -----------------------------------------------------------------------------
 
 create table billing.payment_methods (
@@ -1982,7 +2052,7 @@ grant select on billing.payment_methods to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 35  billing.setup_intents
+-- 36  billing.setup_intents
 -- -----------------------------------------------------------------------------
 
 create table billing.setup_intents (
@@ -2028,7 +2098,7 @@ grant select on billing.setup_intents to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 36  billing.tax_ids
+-- 37  billing.tax_ids
 -- -----------------------------------------------------------------------------
 
 create table billing.tax_ids (
@@ -2072,7 +2142,7 @@ grant select on billing.tax_ids to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 37  billing_private.declines
+-- 38  billing_private.declines
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is told that a card is reported stolen should not be.
@@ -2107,7 +2177,7 @@ revoke all on billing_private.declines from public, anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 38  billing.checkout_sessions
+-- 39  billing.checkout_sessions
 -- -----------------------------------------------------------------------------
 
 create table billing.checkout_sessions (
@@ -2159,7 +2229,7 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 39  billing.entitlement_grants
+-- 40  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -2200,7 +2270,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 40  billing.entitlements
+-- 41  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -2251,7 +2321,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 41  billing_private.entitlement_history
+-- 42  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (
@@ -2288,7 +2358,7 @@ revoke all on billing_private.entitlement_history from public, anon, authenticat
 
 
 -- -----------------------------------------------------------------------------
--- 42  billing.access_restrictions
+-- 43  billing.access_restrictions
 -- -----------------------------------------------------------------------------
 
 create table billing.access_restrictions (

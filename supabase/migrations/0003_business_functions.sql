@@ -21,33 +21,34 @@
 --   3  whose customer it is
 --   4  projector: customer
 --   5  projector: product and price
---   6  projector: subscription
---   7  projectors: coupon, promotion code, discount
---   8  projector: invoice
---   9  projectors: payment intent, charge, refund, payment method
---   10  projectors: dispute, early fraud warning, credit note
---   11  projectors: setup intent, tax id, test clock, meter
---   12  what refunds and disputes leave
---   13  projector: checkout session
---   14  applying an event
---   15  billing.ingest_stripe_event() and ingest_stripe_events()
---   16  billing.report_rejected_webhook()
---   17  history of subscriptions
---   18  billing.plan_offers and list_plans()
---   19  billing.my_subscription()
---   20  commands
---   21  billing.prepare_checkout()
---   22  billing.prepare_portal()
---   23  billing.claim_commands() and complete_command()
---   24  rules of the lifecycle
---   25  billing.cancel_subscription() and undo_cancel()
---   26  billing.change_plan()
---   27  billing.pause_subscription() and resume_subscription()
---   28  manual subscriptions
---   29  invoices of manual subscriptions
---   30  proration
---   31  reconciliation with Stripe
---   32  who may call what
+--   6  projector: subscription schedule
+--   7  projector: subscription
+--   8  projectors: coupon, promotion code, discount
+--   9  projector: invoice
+--   10  projectors: payment intent, charge, refund, payment method
+--   11  projectors: dispute, early fraud warning, credit note
+--   12  projectors: setup intent, tax id, test clock, meter
+--   13  what refunds and disputes leave
+--   14  projector: checkout session
+--   15  applying an event
+--   16  billing.ingest_stripe_event() and ingest_stripe_events()
+--   17  billing.report_rejected_webhook()
+--   18  history of subscriptions
+--   19  billing.plan_offers and list_plans()
+--   20  billing.my_subscription()
+--   21  commands
+--   22  billing.prepare_checkout()
+--   23  billing.prepare_portal()
+--   24  billing.claim_commands() and complete_command()
+--   25  rules of the lifecycle
+--   26  billing.cancel_subscription() and undo_cancel()
+--   27  billing.change_plan()
+--   28  billing.pause_subscription() and resume_subscription()
+--   29  manual subscriptions
+--   30  invoices of manual subscriptions
+--   31  proration
+--   32  reconciliation with Stripe
+--   33  who may call what
 -- =============================================================================
 
 
@@ -167,6 +168,25 @@ comment on function billing_private.stripe_decimal(jsonb) is
   'A decimal number, written as text or as number; null for null and anything else.';
 
 
+create function billing_private.price_of(p_item jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- price since 2020-08-27, beside it plan; only plan before. On lines under pricing since basil.
+  return coalesce(
+    billing_private.stripe_id(p_item #> '{pricing,price_details,price}'),
+    billing_private.stripe_id(p_item -> 'price'),
+    billing_private.stripe_id(p_item -> 'plan'));
+end;
+$$;
+
+comment on function billing_private.price_of(jsonb) is
+  'The price of an item of a subscription, of a phase, or of an invoice, from any API version.';
+
+
 create function billing_private.uuid_or_null(p_text text)
 returns uuid
 language plpgsql
@@ -215,6 +235,8 @@ begin
       when 'checkout.session' then coalesce(v_status in ('complete', 'expired'), false)
       when 'payment_intent' then coalesce(v_status in ('succeeded', 'canceled'), false)
       when 'refund' then coalesce(v_status in ('failed', 'canceled'), false)
+      when 'subscription_schedule' then
+        coalesce(v_status in ('canceled', 'completed', 'released'), false)
       when 'setup_intent' then coalesce(v_status in ('succeeded', 'canceled'), false)
       when 'credit_note' then coalesce(v_status = 'void', false)
       else false
@@ -245,6 +267,8 @@ begin
       array['warning_needs_response', 'warning_under_review', 'warning_closed', 'needs_response',
         'under_review'],
       p_object ->> 'status')
+    when 'subscription_schedule' then
+      array_position(array['not_started'], p_object ->> 'status')
     when 'radar.early_fraud_warning' then
       case when p_object -> 'actionable' = 'true' then 1 end
   end, 9);
@@ -707,6 +731,10 @@ begin
   set account_id = p_account_id
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
 
+  update billing.subscription_schedules
+  set account_id = p_account_id
+  where stripe_customer_id = p_stripe_customer_id and account_id is null;
+
   update billing.setup_intents
   set account_id = p_account_id
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
@@ -906,6 +934,7 @@ declare
   v_is_active boolean := p_event.type <> 'product.deleted'
     and coalesce(p_object -> 'active' = 'true', true);
   v_price_ids uuid[];
+  v_stripe_price_ids text[];
 begin
   -- A plan that was written here first is claimed by its key.
   update billing.plans
@@ -931,9 +960,11 @@ begin
     where plans.stripe_product_id = v_id
       and prices.stripe_product_id = v_id
       and prices.plan_id is null
-    returning prices.id
+    returning prices.id, prices.stripe_price_id
   )
-  select array_agg(id) into v_price_ids from bound;
+  select array_agg(id), array_agg(stripe_price_id)
+  into v_price_ids, v_stripe_price_ids
+  from bound;
 
   -- Only where something was bound: a product may have more subscribers than one event can visit.
   if v_price_ids is not null then
@@ -941,6 +972,7 @@ begin
       select distinct subscription_items.subscription_id
       from billing.subscription_items
       where subscription_items.price_id = any (v_price_ids)));
+    perform billing_private.follow_schedules_to(v_stripe_price_ids);
   end if;
 end;
 $$;
@@ -1090,15 +1122,300 @@ begin
   select array_agg(distinct subscription_id) into v_subscription_ids from bound;
 
   perform billing_private.follow_base_item(v_subscription_ids);
+  perform billing_private.follow_schedules_to(array[p_stripe_price_id]);
 end;
 $$;
 
 comment on function billing_private.bind_price(text) is
-  'Gives a price to the subscription items that were mirrored before it.';
+  'Gives a price to the subscription items and schedules that were mirrored before it.';
 
 
 -- -----------------------------------------------------------------------------
--- 6  projector: subscription
+-- 6  projector: subscription schedule
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_subscription_schedule(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
+  v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+  v_phases jsonb := billing_private.phases_of(p_object);
+  v_next jsonb := billing_private.next_phase(p_object, v_phases);
+  v_subscription_id text := coalesce(
+    billing_private.stripe_id(p_object -> 'subscription'),
+    billing_private.stripe_id(p_object -> 'released_subscription'));
+begin
+  insert into billing.subscription_schedules as stored (
+    account_id, status, end_behavior, phases, next_change_at, next_items, canceled_at,
+    completed_at, released_at, stripe_schedule_id, stripe_subscription_id, stripe_customer_id,
+    updated_at
+  )
+  values (
+    v_account_id, p_object ->> 'status', p_object ->> 'end_behavior', v_phases,
+    (v_next ->> 'starts_at')::timestamptz, v_next -> 'items',
+    billing_private.stripe_time(p_object -> 'canceled_at'),
+    billing_private.stripe_time(p_object -> 'completed_at'),
+    billing_private.stripe_time(p_object -> 'released_at'),
+    p_object ->> 'id', v_subscription_id, v_customer_id, p_event.occurred_at
+  )
+  on conflict (stripe_schedule_id) do update
+  set account_id = coalesce(stored.account_id, excluded.account_id),
+      status = excluded.status,
+      end_behavior = excluded.end_behavior,
+      phases = excluded.phases,
+      next_change_at = excluded.next_change_at,
+      next_items = excluded.next_items,
+      canceled_at = excluded.canceled_at,
+      completed_at = excluded.completed_at,
+      released_at = excluded.released_at,
+      -- What is over may not say any more whose it was.
+      stripe_subscription_id = coalesce(
+        excluded.stripe_subscription_id, stored.stripe_subscription_id),
+      stripe_customer_id = coalesce(excluded.stripe_customer_id, stored.stripe_customer_id),
+      updated_at = excluded.updated_at
+  returning stripe_subscription_id into v_subscription_id;
+
+  perform billing_private.follow_schedule(v_subscription_id);
+end;
+$$;
+
+comment on function billing_private.project_subscription_schedule(
+  jsonb, billing_private.stripe_events
+) is
+  'Mirrors a subscription schedule, from which follows what its subscription waits for.';
+
+
+create function billing_private.phases_of(p_object jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (
+      select jsonb_agg(
+        jsonb_build_object(
+          'starts_at', billing_private.stripe_time(phase -> 'start_date'),
+          'ends_at', billing_private.stripe_time(phase -> 'end_date'),
+          'items', billing_private.items_of_phase(phase))
+        order by billing_private.stripe_time(phase -> 'start_date'))
+      from jsonb_path_query(p_object, '$.phases[*] ? (@ != null)') as phase
+    ),
+    '[]');
+end;
+$$;
+
+comment on function billing_private.phases_of(jsonb) is
+  'The phases of a Stripe schedule in order, as billing.subscription_schedules keeps them.';
+
+
+create function billing_private.items_of_phase(p_phase jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- plans in 2020, items since.
+  return coalesce(
+    (
+      select jsonb_agg(jsonb_build_object(
+        'stripe_price_id', billing_private.price_of(item),
+        'quantity', billing_private.stripe_integer(item -> 'quantity')))
+      from jsonb_path_query(
+        coalesce(nullif(p_phase -> 'items', 'null'), p_phase -> 'plans'), '$[*] ? (@ != null)'
+      ) as item
+    ),
+    '[]');
+end;
+$$;
+
+comment on function billing_private.items_of_phase(jsonb) is
+  'The items of a phase of a Stripe schedule, from any API version.';
+
+
+create function billing_private.next_phase(
+  p_object jsonb,
+  p_phases jsonb
+)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_running_until timestamptz := billing_private.stripe_time(
+    p_object #> '{current_phase,end_date}');
+begin
+  return (
+    select phase
+    from jsonb_array_elements(p_phases) with ordinality as phases (phase, place)
+    where p_object ->> 'status' in ('active', 'not_started')
+      and (phase ->> 'starts_at')::timestamptz >= coalesce(v_running_until, '-infinity')
+    order by place
+    limit 1
+  );
+end;
+$$;
+
+comment on function billing_private.next_phase(jsonb, jsonb) is
+  'The phase of a Stripe schedule that follows the running one; null when none does.';
+
+
+create type billing_private.scheduled_change as (
+  price_id uuid,
+  quantity bigint,
+  change_at timestamptz,
+  stripe_schedule_id text
+);
+
+comment on type billing_private.scheduled_change is
+  'What a subscription waits for, and by which schedule.';
+
+
+create function billing_private.scheduled_change(
+  p_stripe_subscription_id text,
+  p_stripe_schedule_id text,
+  p_as_of timestamptz,
+  p_base billing.subscription_items
+)
+returns billing_private.scheduled_change
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_schedule billing.subscription_schedules;
+  v_change billing_private.scheduled_change;
+begin
+  -- The subscription and its schedule are told in any order: what the newer one says counts.
+  select * into v_schedule
+  from billing.subscription_schedules
+  where stripe_subscription_id = p_stripe_subscription_id
+    and (
+      stripe_schedule_id = p_stripe_schedule_id
+      or (updated_at >= p_as_of and status in ('active', 'not_started'))
+    )
+  order by (status in ('active', 'not_started')) desc, updated_at desc, stripe_schedule_id
+  limit 1;
+
+  if not found then
+    v_change.stripe_schedule_id := p_stripe_schedule_id;
+  elsif v_schedule.status in ('active', 'not_started') then
+    v_change := billing_private.leading_item(v_schedule.next_items);
+    v_change.change_at := v_schedule.next_change_at;
+    v_change.stripe_schedule_id := v_schedule.stripe_schedule_id;
+  end if;
+
+  v_change.quantity := nullif(v_change.quantity, p_base.quantity);
+  if v_change.price_id is null
+    or (v_change.price_id = p_base.price_id and v_change.quantity is null)
+  then
+    v_change.price_id := null;
+    v_change.quantity := null;
+    v_change.change_at := null;
+  end if;
+  return v_change;
+end;
+$$;
+
+comment on function billing_private.scheduled_change(
+  text, text, timestamptz, billing.subscription_items
+) is
+  'What a Stripe subscription waits for by its schedule, given the schedule its snapshot names, '
+  'how old that is, and what it runs on; nulls when it waits for nothing.';
+
+
+create function billing_private.leading_item(p_items jsonb)
+returns billing_private.scheduled_change
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_item billing_private.scheduled_change;
+begin
+  -- In the order of base_item().
+  select prices.id, (item ->> 'quantity')::bigint into v_item.price_id, v_item.quantity
+  from jsonb_array_elements(p_items) with ordinality as items (item, place)
+  join billing.prices on prices.stripe_price_id = item ->> 'stripe_price_id'
+  left join billing.plans on plans.id = prices.plan_id
+  order by (plans.kind = 'base') desc nulls last, plans.tier_rank desc nulls last, place
+  limit 1;
+  return v_item;
+end;
+$$;
+
+comment on function billing_private.leading_item(jsonb) is
+  'Price and quantity of the item a subscription will be named after; nulls while no price of them '
+  'is in the catalog.';
+
+
+create function billing_private.follow_schedule(p_stripe_subscription_id text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.subscriptions
+  set pending_price_id = change.price_id,
+      pending_quantity = change.quantity,
+      pending_change_at = change.change_at,
+      stripe_schedule_id = change.stripe_schedule_id
+  from billing.subscriptions as stored
+  cross join lateral billing_private.base_item(stored.id) as base
+  cross join lateral billing_private.scheduled_change(
+    stored.stripe_subscription_id, stored.stripe_schedule_id, stored.updated_at, base
+  ) as change
+  where stored.stripe_subscription_id = p_stripe_subscription_id
+    and subscriptions.id = stored.id
+    and subscriptions.status not in ('canceled', 'incomplete_expired')
+    and (subscriptions.pending_price_id, subscriptions.pending_quantity,
+        subscriptions.pending_change_at, subscriptions.stripe_schedule_id)
+      is distinct from
+      (change.price_id, change.quantity, change.change_at, change.stripe_schedule_id);
+end;
+$$;
+
+comment on function billing_private.follow_schedule(text) is
+  'Writes what a Stripe subscription waits for into its row.';
+
+
+create function billing_private.follow_schedules_to(p_stripe_price_ids text[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_stripe_price_id text;
+begin
+  foreach v_stripe_price_id in array p_stripe_price_ids loop
+    perform billing_private.follow_schedule(subscription_schedules.stripe_subscription_id)
+    from billing.subscription_schedules
+    where next_items is not null
+      and next_items @> jsonb_build_array(
+        jsonb_build_object('stripe_price_id', v_stripe_price_id));
+  end loop;
+end;
+$$;
+
+comment on function billing_private.follow_schedules_to(text[]) is
+  'Writes what waits into the rows of subscriptions whose schedules lead to prices that have just '
+  'become known.';
+
+
+-- -----------------------------------------------------------------------------
+-- 7  projector: subscription
 -- -----------------------------------------------------------------------------
 
 create function billing_private.base_item(p_subscription_id uuid)
@@ -1243,6 +1560,7 @@ declare
   v_written_id uuid;
   v_payment_keys text[];
   v_base billing.subscription_items;
+  v_change billing_private.scheduled_change;
 begin
   -- Stripe ends a deleted customer's subscriptions, whether or not an event says so.
   if not v_is_over then
@@ -1270,13 +1588,17 @@ begin
     cross join lateral unnest(
       billing_private.lock_payments_of(bills.stripe_invoice_id, v_customer_id)) as payment_key;
   end if;
+  if not v_is_over then
+    v_change := billing_private.scheduled_change(
+      v_id, billing_private.stripe_id(p_object -> 'schedule'), p_event.occurred_at, v_base);
+  end if;
 
   insert into billing.subscriptions as stored (
     account_id, provider, status, currency, started_at, billing_anchor, trial_start, trial_end,
     past_due_since, cancel_at, cancel_at_period_end, canceled_at, cancellation_reason, ended_at,
-    collection_method, pause_collection, stripe_subscription_id, stripe_customer_id,
-    stripe_latest_invoice_id, stripe_default_payment_method_id, stripe_schedule_id, metadata,
-    updated_at
+    collection_method, pause_collection, pending_update, pending_price_id, pending_quantity,
+    pending_change_at, stripe_subscription_id, stripe_customer_id, stripe_latest_invoice_id,
+    stripe_default_payment_method_id, stripe_schedule_id, metadata, updated_at
   )
   values (
     v_account_id, 'stripe', v_status, p_object ->> 'currency',
@@ -1293,10 +1615,12 @@ begin
     coalesce(v_orphaned_at, billing_private.stripe_time(p_object -> 'ended_at')),
     p_object ->> 'collection_method',
     nullif(p_object -> 'pause_collection', 'null'),
+    nullif(p_object -> 'pending_update', 'null'),
+    v_change.price_id, v_change.quantity, v_change.change_at,
     v_id, v_customer_id,
     billing_private.stripe_id(p_object -> 'latest_invoice'),
     billing_private.stripe_id(p_object -> 'default_payment_method'),
-    billing_private.stripe_id(p_object -> 'schedule'),
+    v_change.stripe_schedule_id,
     coalesce(nullif(p_object -> 'metadata', 'null'), '{}'),
     greatest(p_event.occurred_at, v_orphaned_at)
   )
@@ -1305,28 +1629,17 @@ begin
     account_id, status, price_id, quantity, current_period_start, current_period_end, currency,
     started_at, billing_anchor, trial_start, trial_end, past_due_since, cancel_at,
     cancel_at_period_end, canceled_at, cancellation_reason, ended_at, collection_method,
-    pause_collection, pending_price_id, pending_quantity, pending_change_at, stripe_customer_id,
-    stripe_latest_invoice_id, stripe_default_payment_method_id, stripe_schedule_id, metadata,
-    updated_at
+    pause_collection, pending_update, pending_price_id, pending_quantity, pending_change_at,
+    stripe_customer_id, stripe_latest_invoice_id, stripe_default_payment_method_id,
+    stripe_schedule_id, metadata, updated_at
   ) = row(
     coalesce(stored.account_id, excluded.account_id), excluded.status, v_base.price_id,
     v_base.quantity, v_base.current_period_start, v_base.current_period_end, excluded.currency,
     excluded.started_at, excluded.billing_anchor, excluded.trial_start, excluded.trial_end,
     excluded.past_due_since, excluded.cancel_at, excluded.cancel_at_period_end,
     excluded.canceled_at, excluded.cancellation_reason, excluded.ended_at,
-    excluded.collection_method, excluded.pause_collection,
-    case
-      when not v_is_over and billing_private.change_waits(stored, v_base)
-        then stored.pending_price_id
-    end,
-    case
-      when not v_is_over and billing_private.change_waits(stored, v_base)
-        then stored.pending_quantity
-    end,
-    case
-      when not v_is_over and billing_private.change_waits(stored, v_base)
-        then stored.pending_change_at
-    end,
+    excluded.collection_method, excluded.pause_collection, excluded.pending_update,
+    excluded.pending_price_id, excluded.pending_quantity, excluded.pending_change_at,
     excluded.stripe_customer_id, excluded.stripe_latest_invoice_id,
     excluded.stripe_default_payment_method_id, excluded.stripe_schedule_id, excluded.metadata,
     excluded.updated_at
@@ -1340,6 +1653,7 @@ begin
     perform billing_private.project_subscription_items(v_written_id, p_object);
     perform billing_private.follow_base_item(array[v_written_id]);
     perform billing_private.restrict_access(v_payment_keys);
+    perform billing_private.follow_schedule(v_id);
   end if;
 end;
 $$;
@@ -1378,8 +1692,7 @@ begin
       nullif(item #> '{price,product}', 'null'), item #> '{plan,product}'))
   from jsonb_path_query(p_object, '$.items.data[*]') as item
   cross join lateral (
-    select billing_private.stripe_id(
-      coalesce(nullif(item -> 'price', 'null'), item -> 'plan')) as price_id
+    select billing_private.price_of(item) as price_id
   ) as read
   left join billing.prices on prices.stripe_price_id = read.price_id
   where item ->> 'id' is not null
@@ -1409,7 +1722,7 @@ comment on function billing_private.project_subscription_items(uuid, jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 7  projectors: coupon, promotion code, discount
+-- 8  projectors: coupon, promotion code, discount
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_coupon(
@@ -1748,7 +2061,7 @@ comment on function billing_private.coupon_of(jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 8  projector: invoice
+-- 9  projector: invoice
 -- -----------------------------------------------------------------------------
 
 create function billing_private.failed_attempts(
@@ -1923,10 +2236,7 @@ begin
         or line -> 'proration' = 'true',
       false),
     line ->> 'id',
-    billing_private.stripe_id(coalesce(
-      nullif(line #> '{pricing,price_details,price}', 'null'),
-      nullif(line -> 'price', 'null'),
-      line -> 'plan')),
+    billing_private.price_of(line),
     billing_private.stripe_id(coalesce(
       nullif(line #> '{parent,subscription_item_details,subscription_item}', 'null'),
       line -> 'subscription_item'))
@@ -1961,7 +2271,7 @@ comment on function billing_private.project_invoice_lines(jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 9  projectors: payment intent, charge, refund, payment method
+-- 10  projectors: payment intent, charge, refund, payment method
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_payment_intent(
@@ -2349,7 +2659,7 @@ comment on function billing_private.project_payment_method(jsonb, billing_privat
 
 
 -- -----------------------------------------------------------------------------
--- 10  projectors: dispute, early fraud warning, credit note
+-- 11  projectors: dispute, early fraud warning, credit note
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_dispute(
@@ -2555,7 +2865,7 @@ comment on function billing_private.refunds_of_credit_note(jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 11  projectors: setup intent, tax id, test clock, meter
+-- 12  projectors: setup intent, tax id, test clock, meter
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_setup_intent(
@@ -2710,7 +3020,7 @@ comment on function billing_private.project_meter(jsonb, billing_private.stripe_
 
 
 -- -----------------------------------------------------------------------------
--- 12  what refunds and disputes leave
+-- 13  what refunds and disputes leave
 -- -----------------------------------------------------------------------------
 
 create function billing_private.lock_payments_of(
@@ -2895,7 +3205,7 @@ comment on function billing_private.restrict_access(text[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 13  projector: checkout session
+-- 14  projector: checkout session
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_checkout_session(
@@ -2968,7 +3278,7 @@ comment on function billing_private.project_checkout_session(
 
 
 -- -----------------------------------------------------------------------------
--- 14  applying an event
+-- 15  applying an event
 -- -----------------------------------------------------------------------------
 
 create function billing_private.refusal_of(p_event billing_private.stripe_events)
@@ -3157,7 +3467,7 @@ comment on function billing_private.apply_event(text) is
 
 
 -- -----------------------------------------------------------------------------
--- 15  billing.ingest_stripe_event() and ingest_stripe_events()
+-- 16  billing.ingest_stripe_event() and ingest_stripe_events()
 -- -----------------------------------------------------------------------------
 
 create type billing.ingest_result as (
@@ -3434,7 +3744,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 16  billing.report_rejected_webhook()
+-- 17  billing.report_rejected_webhook()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.report_rejected_webhook(p_reason text)
@@ -3474,7 +3784,7 @@ reason: the error code the request was answered with.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 17  history of subscriptions
+-- 18  history of subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.record_subscription_changes()
@@ -3494,7 +3804,12 @@ begin
     before.status, after.status, before.price_id, after.price_id,
     before.quantity, after.quantity,
     prices.unit_amount_minor * after.quantity, prices.currency,
-    after.updated_at, auth.uid(), billing_private.cause()
+    -- What waits is learned from a schedule, which leaves the subscription as it is.
+    case
+      when kind in ('change_scheduled', 'change_undone') then billing_private.now()
+      else after.updated_at
+    end,
+    auth.uid(), billing_private.cause()
   from subscriptions_after as after
   join subscriptions_before as before on before.id = after.id
   cross join lateral billing_private.kinds_of_change(before, after) as kind
@@ -3609,7 +3924,7 @@ create trigger t050_history_of_inserts
 
 
 -- -----------------------------------------------------------------------------
--- 18  billing.plan_offers and list_plans()
+-- 19  billing.plan_offers and list_plans()
 -- -----------------------------------------------------------------------------
 
 create view billing.plan_offers with (security_invoker = true) as
@@ -3681,7 +3996,7 @@ store: only this store's plans; currency: only prices in it (ISO 4217).$$;
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing.my_subscription()
+-- 20  billing.my_subscription()
 -- -----------------------------------------------------------------------------
 
 create type billing.subscription_summary as (
@@ -3912,7 +4227,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 20  commands
+-- 21  commands
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_command(
@@ -4143,7 +4458,7 @@ comment on function billing_private.retire_checkouts(uuid, uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing.prepare_checkout()
+-- 22  billing.prepare_checkout()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_url(
@@ -4419,7 +4734,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.prepare_portal()
+-- 23  billing.prepare_portal()
 -- -----------------------------------------------------------------------------
 
 create type billing.stripe_request as (
@@ -4584,7 +4899,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing.claim_commands() and complete_command()
+-- 24  billing.claim_commands() and complete_command()
 -- -----------------------------------------------------------------------------
 
 create type billing.claimed_command as (
@@ -5231,11 +5546,15 @@ begin
     when 'sweep_page' then
       perform billing_private.apply_sweep_page(p_command, p_response, p_asked_at);
     when 'create_schedule' then
+      perform billing_private.apply_response(
+        p_command, p_response, 'subscription_schedule.created', p_asked_at);
       perform billing_private.enqueue_schedule_phases(p_command, p_response);
     when 'update_schedule' then
-      perform billing_private.note_pending_change(p_command, p_response);
+      perform billing_private.apply_response(
+        p_command, p_response, 'subscription_schedule.updated', p_asked_at);
     when 'release_schedule' then
-      perform billing_private.note_pending_change(p_command, null);
+      perform billing_private.apply_response(
+        p_command, p_response, 'subscription_schedule.released', p_asked_at);
     else
       null; -- is_awaited: the answer is for the user who waits, never stored
   end case;
@@ -5463,7 +5782,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 24  rules of the lifecycle
+-- 25  rules of the lifecycle
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_transition(
@@ -5642,7 +5961,7 @@ comment on function billing_private.is_to_end(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing.cancel_subscription() and undo_cancel()
+-- 26  billing.cancel_subscription() and undo_cancel()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.cancel_subscription(
@@ -5859,7 +6178,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 26  billing.change_plan()
+-- 27  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
 create type billing_private.terms as (
@@ -6517,38 +6836,6 @@ comment on function billing_private.kept_terms(jsonb) is
   'Discounts and tax rates of a schedule''s phase, or of one of its items, as parameters.';
 
 
-create function billing_private.note_pending_change(
-  p_command billing_private.commands,
-  p_schedule jsonb
-)
-returns void
-language plpgsql
-volatile
-set search_path = ''
-as $$
-begin
-  update billing.subscriptions
-  set pending_price_id = case
-        when p_schedule is not null then (p_command.wish ->> 'price_id')::uuid
-      end,
-      pending_quantity = case
-        when p_schedule is not null then (p_command.wish ->> 'quantity')::bigint
-      end,
-      pending_change_at = case
-        when p_schedule is not null
-          then coalesce(
-            billing_private.stripe_time(p_schedule #> '{phases,0,end_date}'), current_period_end)
-      end,
-      stripe_schedule_id = p_schedule ->> 'id',
-      updated_at = billing_private.now()
-  where id = p_command.subscription_id;
-end;
-$$;
-
-comment on function billing_private.note_pending_change(billing_private.commands, jsonb) is
-  'Notes, or with null forgets, which price a Stripe schedule will bring and when.';
-
-
 create function billing_private.change_manual_plan(
   p_subscription billing.subscriptions,
   p_change billing_private.plan_change
@@ -6622,7 +6909,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.pause_subscription() and resume_subscription()
+-- 28  billing.pause_subscription() and resume_subscription()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.pause_terms(
@@ -6943,7 +7230,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 28  manual subscriptions
+-- 29  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -7265,7 +7552,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 29  invoices of manual subscriptions
+-- 30  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -7605,7 +7892,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 30  proration
+-- 31  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -7724,7 +8011,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 31  reconciliation with Stripe
+-- 32  reconciliation with Stripe
 -- -----------------------------------------------------------------------------
 
 -- What Stripe shows is read like an event and compared with what is stored. A list says nothing
@@ -8493,7 +8780,7 @@ comment on function billing_private.request_sweep(text, boolean, timestamptz) is
 
 
 -- -----------------------------------------------------------------------------
--- 32  who may call what
+-- 33  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -8502,6 +8789,7 @@ revoke all on function
   billing_private.stripe_time,
   billing_private.stripe_integer,
   billing_private.stripe_decimal,
+  billing_private.price_of,
   billing_private.uuid_or_null,
   billing_private.is_final_snapshot,
   billing_private.status_rank,
@@ -8532,6 +8820,14 @@ revoke all on function
   billing_private.past_due_since,
   billing_private.project_subscription,
   billing_private.project_subscription_items,
+  billing_private.project_subscription_schedule,
+  billing_private.phases_of,
+  billing_private.items_of_phase,
+  billing_private.next_phase,
+  billing_private.scheduled_change,
+  billing_private.leading_item,
+  billing_private.follow_schedule,
+  billing_private.follow_schedules_to,
   billing_private.project_coupon,
   billing_private.project_promotion_code,
   billing_private.project_discount,
@@ -8661,7 +8957,6 @@ revoke all on function
   billing_private.enqueue_schedule_phases,
   billing_private.phase_items,
   billing_private.kept_terms,
-  billing_private.note_pending_change,
   billing_private.change_manual_plan,
   billing.change_plan,
   billing_private.pause_terms,

@@ -252,6 +252,7 @@ begin
       ('billing.disputes', '{id}'),
       ('billing.credit_notes', '{id}'),
       ('billing.payment_methods', '{id}'),
+      ('billing.subscription_schedules', '{id}'),
       ('billing.setup_intents', '{id}'),
       ('billing.tax_ids', '{id}'),
       ('billing.checkout_sessions', '{id}'),

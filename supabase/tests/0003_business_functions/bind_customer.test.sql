@@ -37,6 +37,8 @@ select tests.deliver('evt_issfr', 'radar.early_fraud_warning.created', '2026-01-
   "id": "issfr_new", "object": "radar.early_fraud_warning", "payment_intent": "pi_new"}');
 select tests.deliver('evt_di', 'customer.discount.created', '2026-01-11', '{
   "id": "di_new", "object": "discount", "customer": "cus_new", "subscription": "sub_new"}');
+select tests.deliver('evt_sched', 'subscription_schedule.created', '2026-01-11', '{
+  "id": "sub_sched_new", "object": "subscription_schedule", "customer": "cus_new"}');
 select tests.deliver('evt_seti', 'setup_intent.succeeded', '2026-01-11', '{
   "id": "seti_new", "object": "setup_intent", "customer": "cus_new", "status": "succeeded"}');
 select tests.deliver('evt_txi', 'customer.tax_id.created', '2026-01-11', '{
@@ -52,6 +54,7 @@ union all select 'refunds' from billing.refunds where account_id is null
 union all select 'disputes' from billing.disputes where account_id is null
 union all select 'warnings' from billing_private.early_fraud_warnings where account_id is null
 union all select 'discounts' from billing.discounts where account_id is null
+union all select 'schedules' from billing.subscription_schedules where account_id is null
 union all select 'setup_intents' from billing.setup_intents where account_id is null
 union all select 'tax_ids' from billing.tax_ids where account_id is null
 union all select 'credit_notes' from billing.credit_notes where account_id is null
@@ -67,6 +70,7 @@ union all select 'refunds', account_id from billing.refunds
 union all select 'disputes', account_id from billing.disputes
 union all select 'warnings', account_id from billing_private.early_fraud_warnings
 union all select 'discounts', account_id from billing.discounts
+union all select 'schedules', account_id from billing.subscription_schedules
 union all select 'setup_intents', account_id from billing.setup_intents
 union all select 'tax_ids', account_id from billing.tax_ids
 union all select 'credit_notes', account_id from billing.credit_notes
@@ -78,7 +82,7 @@ union all select 'customers', account_id from billing.customers;
 select set_eq(
   $$ select name from tests.unowned $$,
   array['invoices', 'payments', 'refunds', 'disputes', 'warnings', 'discounts', 'setup_intents',
-    'tax_ids', 'credit_notes',
+    'tax_ids', 'schedules', 'credit_notes',
     'payment_methods', 'subscriptions', 'history', 'customers'],
   'A5, C2: what comes in for an unknown customer is stored, and nobody''s'
 );

@@ -458,7 +458,8 @@ select is(
 );
 select is(
   tests.answer('{"id": "sub_sched_1", "object": "subscription_schedule", "livemode": false,
-    "subscription": "sub_ann", "phases": [
+    "subscription": "sub_ann", "status": "active",
+    "current_phase": {"start_date": 1768003200, "end_date": 1770681600}, "phases": [
       {"start_date": 1768003200, "end_date": 1770681600,
         "items": [{"price": "price_plus_monthly"}]},
       {"start_date": 1770681600, "end_date": 1773100800,

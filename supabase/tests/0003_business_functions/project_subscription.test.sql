@@ -43,6 +43,19 @@ language sql as $$
 $$;
 
 -- Each story starts from here.
+-- A schedule that leads ann to basic on February 10.
+create function tests.wait() returns text
+language sql as $$
+  select tests.deliver('evt_waits', 'subscription_schedule.updated', '2026-01-12', '{
+    "id": "sub_sched_7", "object": "subscription_schedule", "status": "active",
+    "customer": "cus_ann", "subscription": "sub_ann",
+    "current_phase": {"start_date": 1768003200, "end_date": 1770681600}, "phases": [
+      {"start_date": 1768003200, "end_date": 1770681600,
+        "items": [{"price": "price_plus_monthly", "quantity": 1}]},
+      {"start_date": 1770681600, "end_date": 1773100800,
+        "items": [{"price": "price_basic_monthly", "quantity": 1}]}]}');
+$$;
+
 savepoint s;
 
 -- ---- the service: the newest shape ------------------------------------------
@@ -430,18 +443,17 @@ rollback to s;
 -- ---- the service: a change that waits ---------------------------------------
 
 select tests.sub('{}');
-update billing.subscriptions
-set pending_price_id = md5('basic_monthly')::uuid,
-    pending_change_at = '2026-02-10';
+select tests.wait();
 select tests.deliver('evt_w', 'customer.subscription.updated', '2026-01-20',
   tests.subscription('ann', 'active', '2026-01-10', 'price_plus_monthly',
-    '{"metadata": {"a": "b"}}'));
+    '{"metadata": {"a": "b"}, "schedule": "sub_sched_7"}'));
 select isnt(
   (select pending_price_id from billing.subscriptions), null,
   'a change that waits stays while the running price goes on'
 );
 select tests.deliver('evt_x', 'customer.subscription.updated', '2026-02-10',
-  tests.subscription('ann', 'active', '2026-02-10', 'price_basic_monthly'));
+  tests.subscription('ann', 'active', '2026-02-10', 'price_basic_monthly',
+    '{"schedule": "sub_sched_7"}'));
 select results_eq(
   $$
     select prices.key, pending_price_id, pending_change_at
@@ -454,9 +466,7 @@ select results_eq(
 rollback to s;
 
 select tests.sub('{}');
-update billing.subscriptions
-set pending_price_id = md5('basic_monthly')::uuid,
-    pending_change_at = '2026-02-10';
+select tests.wait();
 select tests.deliver('evt_y', 'customer.subscription.deleted', '2026-01-20',
   tests.subscription('ann', 'canceled', '2026-01-10', 'price_plus_monthly',
     '{"ended_at": 1768867200}'));

@@ -107,6 +107,14 @@ insert into tests.served values
       select billing_private.list_discounts(
         '{"id": "sub_5", "object": "subscription", "customer": "cus_5"}', tests.person(5))
     $$),
+  ('billing.subscription_schedules_next_items_idx', 'project_price',
+    $$ select billing_private.bind_price('price_unheard_of') $$),
+  ('billing.subscription_schedules_stripe_subscription_id_idx', 'project_subscription',
+    $$
+      select billing_private.scheduled_change('sub_5', null, '2026-01-20', null)
+    $$),
+  ('billing.subscription_schedules_stripe_customer_id_idx', 'bind_customer',
+    $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
   ('billing.setup_intents_stripe_customer_id_idx', 'bind_customer',
     $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
   ('billing.tax_ids_stripe_customer_id_idx', 'bind_customer',

@@ -120,6 +120,7 @@ select set_eq(
     'billing.stores',
     'billing.subscription_changes',
     'billing.subscription_items',
+    'billing.subscription_schedules',
     'billing.subscription_transitions',
     'billing.subscriptions',
     'billing.tax_ids',

@@ -69,6 +69,10 @@ const storedRows = `
   select 'credit_notes', stripe_credit_note_id, to_jsonb(credit_notes) - '{id,created_at}'::text[]
   from billing.credit_notes
   union all
+  select 'subscription_schedules', stripe_schedule_id,
+    to_jsonb(subscription_schedules) - '{id,created_at}'::text[]
+  from billing.subscription_schedules
+  union all
   select 'setup_intents', stripe_setup_intent_id,
     to_jsonb(setup_intents) - '{id,created_at}'::text[]
   from billing.setup_intents
