@@ -162,53 +162,60 @@ set search_path = ''
 as $$
 begin
   return query
+  -- Once for each item, not for each feature of its plan.
+  with items as materialized (
+    select
+      subscriptions.account_id, subscriptions.status, subscription_items.id, plans.id as plan_id,
+      levels.access_level, levels.valid_from, levels.valid_until, access.reason
+    from billing.subscriptions
+    join billing.subscription_items on subscription_items.subscription_id = subscriptions.id
+    join billing.prices on prices.id = subscription_items.price_id
+    join billing.plans on plans.id = prices.plan_id
+    join billing.access_policies on access_policies.key = plans.access_policy_key
+    left join billing.invoices
+      on invoices.stripe_invoice_id = subscriptions.stripe_latest_invoice_id
+    left join lateral (
+      select
+        min(begins_after) filter (where action = 'read_only') as read_only_after,
+        min(begins_after) filter (where action = 'suspend') as suspend_after
+      from billing.dunning_stages
+      where policy_key = plans.dunning_policy_key
+        and subscriptions.status = 'past_due'
+    ) as stages on true
+    left join lateral (
+      select
+        min(begins_at) as limited_from,
+        min(begins_at) filter (where access_level = 'none') as ended_from,
+        (array_agg(cause order by begins_at, cause))[1] as limited_because
+      from billing.access_restrictions
+      where access_restrictions.subscription_id = subscriptions.id
+        and lifted_at is null
+        and access_level <> 'full'
+        -- What was refunded or disputed is a period; the next one is paid for anew.
+        and coalesce(subscription_items.current_period_start < periods_before, true)
+    ) as restrictions on true
+    cross join lateral billing_private.access_of_item(
+      subscriptions, subscription_items, plans,
+      row(
+        invoices.status, access_policies.paused, stages.read_only_after, stages.suspend_after,
+        restrictions.limited_from, restrictions.ended_from, restrictions.limited_because
+      )::billing_private.access_terms
+    ) as access
+    cross join lateral (
+      values
+        ('full', access.valid_from, access.valid_until),
+        ('read_only', greatest(access.valid_from, access.valid_until), access.read_only_until)
+    ) as levels (access_level, valid_from, valid_until)
+    where subscriptions.account_id = any (p_account_ids)
+      -- A source that gives nothing at all still says why.
+      and (levels.access_level = 'full' or levels.valid_from < levels.valid_until)
+  )
   select
-    subscriptions.account_id, plan_features.feature_key, 'subscription_item',
-    subscription_items.id, levels.access_level, plans.id, subscriptions.status,
-    plan_features.limit_value, levels.valid_from, levels.valid_until, access.reason
-  from billing.subscriptions
-  join billing.subscription_items on subscription_items.subscription_id = subscriptions.id
-  join billing.prices on prices.id = subscription_items.price_id
-  join billing.plans on plans.id = prices.plan_id
-  join billing.access_policies on access_policies.key = plans.access_policy_key
-  join billing.plan_features on plan_features.plan_id = plans.id
-  left join billing.invoices
-    on invoices.stripe_invoice_id = subscriptions.stripe_latest_invoice_id
-  left join lateral (
-    select
-      min(begins_after) filter (where action = 'read_only') as read_only_after,
-      min(begins_after) filter (where action = 'suspend') as suspend_after
-    from billing.dunning_stages
-    where policy_key = plans.dunning_policy_key
-      and subscriptions.status = 'past_due'
-  ) as stages on true
-  left join lateral (
-    select
-      min(begins_at) as limited_from,
-      min(begins_at) filter (where access_level = 'none') as ended_from,
-      (array_agg(cause order by begins_at, cause))[1] as limited_because
-    from billing.access_restrictions
-    where access_restrictions.subscription_id = subscriptions.id
-      and lifted_at is null
-      and access_level <> 'full'
-      -- What was refunded or disputed is a period; the next one is paid for anew.
-      and coalesce(subscription_items.current_period_start < periods_before, true)
-  ) as restrictions on true
-  cross join lateral billing_private.access_of_item(
-    subscriptions, subscription_items, plans,
-    row(
-      invoices.status, access_policies.paused, stages.read_only_after, stages.suspend_after,
-      restrictions.limited_from, restrictions.ended_from, restrictions.limited_because
-    )::billing_private.access_terms
-  ) as access
-  cross join lateral (
-    values
-      ('full', access.valid_from, access.valid_until),
-      ('read_only', greatest(access.valid_from, access.valid_until), access.read_only_until)
-  ) as levels (access_level, valid_from, valid_until)
-  where subscriptions.account_id = any (p_account_ids)
-    -- A source that gives nothing at all still says why.
-    and (levels.access_level = 'full' or levels.valid_from < levels.valid_until)
+    items.account_id, plan_features.feature_key, 'subscription_item', items.id,
+    items.access_level, items.plan_id, items.status, plan_features.limit_value,
+    items.valid_from, items.valid_until, items.reason
+  from items
+  join billing.plan_features on plan_features.plan_id = items.plan_id
   union all
   select
     account_id, feature_key, 'grant', id, 'full', null, null, limit_value, valid_from,
@@ -247,6 +254,11 @@ comment on function billing_private.computed_entitlements(uuid[]) is
 -- 2  billing_private.refresh_entitlements()
 -- -----------------------------------------------------------------------------
 
+create type billing_private.entitlement_difference as (
+  stored billing.entitlements,
+  computed billing_private.entitlement_source
+);
+
 create function billing_private.refresh_entitlements(p_account_ids uuid[])
 returns void
 language plpgsql
@@ -255,59 +267,27 @@ security definer -- called by triggers of whoever changed a source
 set search_path = ''
 as $$
 declare
-  v_now timestamptz := billing_private.now();
+  v_differences billing_private.entitlement_difference[];
 begin
   perform billing_private.begin_refresh(p_account_ids);
 
-  with computed as materialized (
-    select * from billing_private.computed_entitlements(p_account_ids)
-  ),
-  replaced as (
-    insert into billing_private.entitlement_history (
-      account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
-      valid_from, valid_until, recorded_at, replaced_at
-    )
-    select
-      stored.account_id, stored.feature_key, stored.source_kind, stored.source_id,
-      stored.access_level, stored.plan_id, stored.limit_value, stored.valid_from,
-      stored.valid_until, stored.recorded_at, v_now
-    from billing.entitlements as stored
-    left join computed using (account_id, feature_key, source_kind, source_id, access_level)
-    where stored.account_id = any (p_account_ids)
-      and (stored.plan_id, stored.limit_value, stored.valid_from, stored.valid_until)
-        is distinct from
-        (computed.plan_id, computed.limit_value, computed.valid_from, computed.valid_until)
-  ),
-  removed as (
-    delete from billing.entitlements as stored
-    where stored.account_id = any (p_account_ids)
-      and not exists (
-        select
-        from computed
-        where (computed.account_id, computed.feature_key, computed.source_kind,
-            computed.source_id, computed.access_level)
-          = (stored.account_id, stored.feature_key, stored.source_kind, stored.source_id,
-            stored.access_level)
-      )
-  )
-  insert into billing.entitlements as stored (
-    account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
-    valid_from, valid_until, recorded_at
-  )
   select
-    account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
-    valid_from, valid_until, v_now
-  from computed
-  on conflict (account_id, feature_key, source_kind, source_id, access_level) do update
-  set plan_id = excluded.plan_id,
-      limit_value = excluded.limit_value,
-      valid_from = excluded.valid_from,
-      valid_until = excluded.valid_until,
-      recorded_at = excluded.recorded_at
+    array_agg(row(stored.whole, computed)::billing_private.entitlement_difference)
+  into v_differences
+  from (
+    select entitlements as whole, entitlements.*
+    from billing.entitlements
+    where account_id = any (p_account_ids)
+  ) as stored
+  full join billing_private.computed_entitlements(p_account_ids) as computed
+    using (account_id, feature_key, source_kind, source_id, access_level)
   where (stored.plan_id, stored.limit_value, stored.valid_from, stored.valid_until)
     is distinct from
-    (excluded.plan_id, excluded.limit_value, excluded.valid_from, excluded.valid_until);
+    (computed.plan_id, computed.limit_value, computed.valid_from, computed.valid_until);
 
+  if v_differences is not null then
+    perform billing_private.write_entitlements(v_differences);
+  end if;
   perform billing_private.refresh_profiles(p_account_ids);
 end;
 $$;
@@ -315,6 +295,84 @@ $$;
 comment on function billing_private.refresh_entitlements(uuid[]) is
   'Brings entitlements and profiles of these accounts in step with their sources; writes only '
   'differences and keeps what it replaces.';
+
+
+-- Long because it is one row, column by column, written in three ways.
+create function billing_private.write_entitlements(
+  p_differences billing_private.entitlement_difference[]
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_has_surplus boolean;
+  v_has_missing boolean;
+  v_has_different boolean;
+begin
+  select
+    bool_or((computed).account_id is null),
+    bool_or((stored).account_id is null),
+    bool_or((stored).account_id = (computed).account_id)
+  into v_has_surplus, v_has_missing, v_has_different
+  from unnest(p_differences);
+
+  insert into billing_private.entitlement_history (
+    account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
+    valid_from, valid_until, recorded_at, replaced_at
+  )
+  select
+    (stored).account_id, (stored).feature_key, (stored).source_kind, (stored).source_id,
+    (stored).access_level, (stored).plan_id, (stored).limit_value, (stored).valid_from,
+    (stored).valid_until, (stored).recorded_at, v_now
+  from unnest(p_differences)
+  where (stored).account_id is not null;
+
+  -- A statement that changes nothing has its triggers run all the same.
+  if v_has_surplus then
+    delete from billing.entitlements
+    using unnest(p_differences) as difference
+    where (difference.computed).account_id is null
+      and entitlements.account_id = (difference.stored).account_id
+      and entitlements.feature_key = (difference.stored).feature_key
+      and entitlements.source_kind = (difference.stored).source_kind
+      and entitlements.source_id = (difference.stored).source_id
+      and entitlements.access_level = (difference.stored).access_level;
+  end if;
+  if v_has_different then
+    update billing.entitlements
+    set plan_id = (difference.computed).plan_id,
+        limit_value = (difference.computed).limit_value,
+        valid_from = (difference.computed).valid_from,
+        valid_until = (difference.computed).valid_until,
+        recorded_at = v_now
+    from unnest(p_differences) as difference
+    where (difference.stored).account_id is not null
+      and entitlements.account_id = (difference.computed).account_id
+      and entitlements.feature_key = (difference.computed).feature_key
+      and entitlements.source_kind = (difference.computed).source_kind
+      and entitlements.source_id = (difference.computed).source_id
+      and entitlements.access_level = (difference.computed).access_level;
+  end if;
+  if v_has_missing then
+    insert into billing.entitlements (
+      account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
+      valid_from, valid_until, recorded_at
+    )
+    select
+      (computed).account_id, (computed).feature_key, (computed).source_kind,
+      (computed).source_id, (computed).access_level, (computed).plan_id, (computed).limit_value,
+      (computed).valid_from, (computed).valid_until, v_now
+    from unnest(p_differences)
+    where (stored).account_id is null;
+  end if;
+end;
+$$;
+
+comment on function billing_private.write_entitlements(billing_private.entitlement_difference[]) is
+  'Writes what entitlements should say, and keeps what they said; part of refresh_entitlements().';
 
 
 create function billing_private.begin_refresh(p_account_ids uuid[])
@@ -348,39 +406,51 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := billing_private.now();
+  v_profiles billing.profiles[];
 begin
-  insert into billing.profiles as stored (
-    account_id, membership_tier, tier_rank, features, access_until, updated_at
+  with computed as (
+    select
+      accounts.id as account_id,
+      (array_agg(plans.tier order by plans.tier_rank desc, plans.key)
+        filter (where plans.tier is not null))[1] as membership_tier,
+      coalesce(max(plans.tier_rank), 0) as tier_rank,
+      coalesce(
+        array_agg(distinct entitlements.feature_key)
+          filter (where entitlements.feature_key is not null),
+        '{}') as features,
+      max(entitlements.valid_until) as access_until,
+      v_now as updated_at
+    from billing.accounts
+    left join billing.entitlements
+      on entitlements.account_id = accounts.id
+      and entitlements.access_level = 'full'
+      and entitlements.valid_from <= v_now
+      and entitlements.valid_until > v_now
+    left join billing.plans on plans.id = entitlements.plan_id
+    where accounts.id = any (p_account_ids)
+    group by accounts.id
   )
-  select
-    accounts.id,
-    (array_agg(plans.tier order by plans.tier_rank desc, plans.key)
-      filter (where plans.tier is not null))[1],
-    coalesce(max(plans.tier_rank), 0),
-    coalesce(
-      array_agg(distinct entitlements.feature_key)
-        filter (where entitlements.feature_key is not null),
-      '{}'),
-    max(entitlements.valid_until),
-    v_now
-  from billing.accounts
-  left join billing.entitlements
-    on entitlements.account_id = accounts.id
-    and entitlements.access_level = 'full'
-    and entitlements.valid_from <= v_now
-    and entitlements.valid_until > v_now
-  left join billing.plans on plans.id = entitlements.plan_id
-  where accounts.id = any (p_account_ids)
-  group by accounts.id
+  select array_agg(row(computed.*)::billing.profiles) into v_profiles
+  from computed
+  left join billing.profiles as stored using (account_id)
+  where stored.account_id is null
+    or (stored.membership_tier, stored.tier_rank, stored.features, stored.access_until)
+      is distinct from
+      (computed.membership_tier, computed.tier_rank, computed.features, computed.access_until);
+
+  -- A statement that changes nothing has its triggers run all the same.
+  if v_profiles is null then
+    return;
+  end if;
+
+  insert into billing.profiles
+  select * from unnest(v_profiles)
   on conflict (account_id) do update
   set membership_tier = excluded.membership_tier,
       tier_rank = excluded.tier_rank,
       features = excluded.features,
       access_until = excluded.access_until,
-      updated_at = excluded.updated_at
-  where (stored.membership_tier, stored.tier_rank, stored.features, stored.access_until)
-    is distinct from
-    (excluded.membership_tier, excluded.tier_rank, excluded.features, excluded.access_until);
+      updated_at = excluded.updated_at;
 end;
 $$;
 
@@ -1289,6 +1359,7 @@ revoke all on function
   billing_private.computed_entitlements,
   billing_private.refresh_entitlements,
   billing_private.begin_refresh,
+  billing_private.write_entitlements,
   billing_private.refresh_profiles,
   billing_private.refresh_after_subscriptions,
   billing_private.refresh_after_items,

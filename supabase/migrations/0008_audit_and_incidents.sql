@@ -97,30 +97,6 @@ create trigger t000_append_only
 -- 2  writing the audit
 -- -----------------------------------------------------------------------------
 
-create function billing_private.row_key(
-  p_row jsonb,
-  p_columns text[]
-)
-returns text
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  v_key text;
-  v_column text;
-begin
-  foreach v_column in array p_columns loop
-    v_key := concat_ws(':', v_key, p_row ->> v_column);
-  end loop;
-  return v_key;
-end;
-$$;
-
-comment on function billing_private.row_key(jsonb, text[]) is
-  'A row''s primary key as one text, its columns joined by colons.';
-
-
 create function billing_private.account_of_row(
   p_table_name text,
   p_row jsonb
@@ -158,6 +134,41 @@ create type billing_private.audited_change as (
   after jsonb
 );
 
+create function billing_private.audited_changes(
+  p_before jsonb[],
+  p_after jsonb[],
+  p_key text[]
+)
+returns setof billing_private.audited_change
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return query
+  select sides.before, sides.after
+  from unnest(p_before, p_after) as pair (before, after)
+  cross join lateral (
+    select
+      array(select pair.before -> key_column from unnest(p_key) as key_column)
+        = array(select pair.after -> key_column from unnest(p_key) as key_column) as is_same
+  ) as keys
+  cross join lateral (
+    select pair.before, pair.after where keys.is_same
+    union all
+    select pair.before, null where not keys.is_same
+    union all
+    select null, pair.after where not keys.is_same
+  ) as sides;
+end;
+$$;
+
+comment on function billing_private.audited_changes(jsonb[], jsonb[], text[]) is
+  'Rows of an update as they were and became; one whose key changed is one that went and one that '
+  'came.';
+
+
+-- Long because it runs for every row written: what functions would say more shortly is written out.
 create function billing_private.write_audit()
 returns trigger
 language plpgsql
@@ -167,47 +178,68 @@ set search_path = ''
 as $$
 declare
   v_key constant text[] := tg_argv;
-  v_changes billing_private.audited_change[];
+  v_table_name constant text := tg_table_schema || '.' || tg_table_name;
+  v_operation constant text := lower(tg_op);
+  v_before jsonb[];
+  v_after jsonb[];
+  v_now timestamptz;
+  v_actor_id uuid;
+  v_actor_role text;
+  v_cause jsonb;
+  v_request_id text;
 begin
-  case tg_op
-    when 'INSERT' then
-      select array_agg((null, to_jsonb(after))::billing_private.audited_change) into v_changes
-      from rows_after as after;
-    when 'DELETE' then
-      select array_agg((to_jsonb(before), null)::billing_private.audited_change) into v_changes
-      from rows_before as before;
-    when 'UPDATE' then
-      select array_agg((before.row, after.row)::billing_private.audited_change) into v_changes
-      from (select to_jsonb(rows_before) as row from rows_before) as before
-      -- Full: a row whose key changes is one that went and one that came.
-      full join (select to_jsonb(rows_after) as row from rows_after) as after
-        on billing_private.row_key(after.row, v_key) = billing_private.row_key(before.row, v_key)
-      where before.row is distinct from after.row;
-  end case;
+  if tg_op <> 'INSERT' then
+    v_before := array(select to_jsonb(rows_before) from rows_before);
+  end if;
+  if tg_op <> 'DELETE' then
+    v_after := array(select to_jsonb(rows_after) from rows_after);
+  end if;
 
   -- Often: an upsert is an insert and an update, of which one did nothing.
-  if v_changes is null then
+  if coalesce(v_before, v_after) = '{}' then
     return null;
   end if;
 
+  -- Paired by place, in which Postgres writes a row's versions into the two tables together; to
+  -- join them by key would cost more than the rest.
+  if tg_op = 'UPDATE' and exists (
+    select
+    from unnest(v_before, v_after) as pair (before, after)
+    cross join unnest(v_key) as key_column
+    where pair.before -> key_column <> pair.after -> key_column
+  ) then
+    select array_agg(changes.before), array_agg(changes.after) into v_before, v_after
+    from billing_private.audited_changes(v_before, v_after, v_key) as changes;
+  end if;
+
+  v_now := billing_private.now();
+  v_actor_id := auth.uid();
+  v_actor_role := billing_private.caller_role();
+  v_cause := billing_private.cause();
+  v_request_id := billing_private.request_id();
   insert into billing_private.audit_log (
     occurred_at, table_name, operation, row_key, account_id, before, after, actor_id, actor_role,
     cause, request_id
   )
   select
-    billing_private.now(),
-    tg_table_schema || '.' || tg_table_name,
-    lower(tg_op),
-    billing_private.row_key(whole.row, v_key),
-    billing_private.account_of_row(tg_table_name, whole.row),
-    case tg_op when 'UPDATE' then billing_private.differing(before, after) else before end,
-    case tg_op when 'UPDATE' then billing_private.differing(after, before) else after end,
-    auth.uid(),
-    billing_private.caller_role(),
-    billing_private.cause(),
-    billing_private.request_id()
-  from unnest(v_changes)
-  cross join lateral (select coalesce(after, before) as row) as whole;
+    v_now, v_table_name, v_operation,
+    array_to_string(array(select whole.row ->> key_column from unnest(v_key) as key_column), ':'),
+    coalesce(
+      (whole.row ->> 'account_id')::uuid,
+      billing_private.account_of_row(tg_table_name, whole.row)),
+    case when change.after is null then change.before else differing.before end,
+    case when change.before is null then change.after else differing.after end,
+    v_actor_id, v_actor_role, v_cause, v_request_id
+  from unnest(v_before, v_after) as change (before, after)
+  cross join lateral (select coalesce(change.after, change.before) as row) as whole
+  cross join lateral (
+    select
+      jsonb_object_agg(key, change.before -> key) as before,
+      jsonb_object_agg(key, value) as after
+    from jsonb_each(case when change.before is not null then change.after end)
+    where value <> change.before -> key
+  ) as differing
+  where change.before is distinct from change.after;
   return null;
 end;
 $$;
@@ -941,7 +973,7 @@ Errors
 
 revoke all on function
   billing_private.refuse_change,
-  billing_private.row_key,
+  billing_private.audited_changes,
   billing_private.account_of_row,
   billing_private.write_audit,
   billing_private.detect_signature_burst,
