@@ -323,31 +323,38 @@ as $$
 begin
   with found as materialized (
     select
-      stripe_events.event_id,
-      stripe_events.source,
-      stripe_events.builds_on,
-      stripe_events.type like '%.created' as is_creation,
-      billing_private.is_final_snapshot(
-        stripe_events.type, parsed.event #> '{data,object}'
-      )::integer as is_final,
-      billing_private.status_rank(parsed.event #> '{data,object}') as rank,
+      stored.event_id,
+      stored.source,
+      stored.builds_on,
+      stored.type like '%.created' as is_creation,
+      billing_private.is_final_snapshot(stored.type, stored.object)::integer as is_final,
+      billing_private.status_rank(stored.object) as rank,
       -- Stripe writes null for what is not there, and leaves it out as well.
-      jsonb_strip_nulls(parsed.event #> '{data,object}') as object,
-      nullif(nullif(parsed.event #> '{data,previous_attributes}', '{}'), 'null') as previous,
-      jsonb_strip_nulls(billing_private.undo_change(
-        parsed.event #> '{data,object}',
-        nullif(nullif(parsed.event #> '{data,previous_attributes}', '{}'), 'null')
-      )) as state_before,
-      stripe_events.sequence < max(stripe_events.sequence) filter (
-        where stripe_events.source = 'reread'
+      jsonb_strip_nulls(stored.object) as object,
+      stored.previous,
+      case when stored.previous is not null then
+        jsonb_strip_nulls(billing_private.undo_change(stored.object, stored.previous))
+      end as state_before,
+      stored.sequence < max(stored.sequence) filter (
+        where stored.source = 'reread'
       ) over () as is_outdated
-    from billing_private.stripe_events
-    cross join lateral (
-      select billing_private.parse_json(stripe_events.payload) as event
-    ) as parsed
-    where stripe_events.object_id = p_object_id
-      and stripe_events.occurred_at = p_occurred_at
-      and coalesce(stripe_events.status_reason, 'superseded') = 'superseded'
+    from (
+      select
+        stripe_events.event_id, stripe_events.source, stripe_events.builds_on,
+        stripe_events.type, stripe_events.sequence,
+        parsed.data -> 'object' as object,
+        nullif(nullif(parsed.data -> 'previous_attributes', '{}'), 'null') as previous
+      from billing_private.stripe_events
+      cross join lateral (
+        select billing_private.parse_json(stripe_events.payload) -> 'data' as data
+        -- Keeps Postgres from parsing anew wherever the result is named.
+        offset 0
+      ) as parsed
+      where stripe_events.object_id = p_object_id
+        and stripe_events.occurred_at = p_occurred_at
+        and coalesce(stripe_events.status_reason, 'superseded') = 'superseded'
+      offset 0
+    ) as stored
   ),
   -- A re-read knows of all that had come when Stripe was asked.
   snapshots as materialized (
@@ -374,42 +381,62 @@ begin
       or source <> 'webhook'
     group by origin, object
   ),
-  judged as (
-    select
-      snapshots.*,
-      -- Each change leads from one state to another: the last one is come to more often than left,
-      -- also where the object goes back and forth. By times and by ways, because Stripe may tell
-      -- one change in two events; where these differ, nobody knows.
-      (coming.times <= leaving.times or coming.ways <= leaving.ways)::integer as is_left,
-      -- Where a link is missing: what somebody else's "before" says came before that one.
-      exists (
-        select
-        from snapshots as later
-        where later.event_id <> snapshots.event_id
-          and snapshots.object in (
-            jsonb_strip_nulls(billing_private.undo_change(snapshots.object, later.previous)),
-            later.origin
-          )
-      )::integer as is_followed
-    from snapshots
-    cross join lateral (
-      select coalesce(sum(changes.times), 0) as times, count(*) as ways
-      from changes
-      where changes.object = snapshots.object
-    ) as coming
-    cross join lateral (
-      select coalesce(sum(changes.times), 0) as times, count(*) as ways
-      from changes
-      where changes.origin = snapshots.object
-    ) as leaving
+  -- Rule after rule, each judging only those that are left: the later ones cost more.
+  candidates as materialized (
+    select *
+    from (
+      select
+        snapshots.*,
+        dense_rank() over (order by snapshots.is_final desc, snapshots.is_creation) as place
+      from snapshots
+    ) as ranked
+    where ranked.place = 1
+  ),
+  arrived as materialized (
+    select *
+    from (
+      select
+        candidates.event_id, candidates.object, candidates.rank,
+        -- Each change leads from one state to another: the last one is come to more often than
+        -- left, also where the object goes back and forth. By times and by ways, because Stripe may
+        -- tell one change in two events; where these differ, nobody knows.
+        dense_rank() over (
+          order by coming.times <= leaving.times or coming.ways <= leaving.ways
+        ) as place
+      from candidates
+      cross join lateral (
+        select coalesce(sum(changes.times), 0) as times, count(*) as ways
+        from changes
+        where changes.object = candidates.object
+      ) as coming
+      cross join lateral (
+        select coalesce(sum(changes.times), 0) as times, count(*) as ways
+        from changes
+        where changes.origin = candidates.object
+      ) as leaving
+    ) as ranked
+    where ranked.place = 1
   ),
   ranked as (
     select
-      judged.*,
+      arrived.event_id,
+      arrived.object,
       dense_rank() over (
-        order by is_final desc, is_creation, is_left, is_followed, rank desc
+        -- Where a link is missing: what somebody else's "before" says came before that one.
+        order by (select count(*) from arrived) > 1 and exists (
+          select
+          from snapshots as later
+          where later.event_id <> arrived.event_id
+            and (
+              arrived.object = later.origin
+              or later.previous is not null
+                and arrived.object = jsonb_strip_nulls(
+                  billing_private.undo_change(arrived.object, later.previous))
+            )
+        ),
+        arrived.rank desc
       ) as place
-    from judged
+    from arrived
   )
   select
     max(ranked.event_id),

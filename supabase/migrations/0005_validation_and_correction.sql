@@ -154,6 +154,7 @@ create type billing_private.entitlement_source as (
   reason text
 );
 
+-- Long because it is one query: what bears on an item, level by level.
 create function billing_private.entitlement_sources(p_account_ids uuid[])
 returns setof billing_private.entitlement_source
 language plpgsql
