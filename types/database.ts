@@ -2061,6 +2061,21 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      preview_change: {
+        Args: {
+          account_id?: string;
+          at_period_end?: boolean;
+          price_key: string;
+          quantity?: number;
+        };
+        Returns: Database["billing"]["CompositeTypes"]["change_preview"];
+        SetofOptions: {
+          from: "*";
+          to: "change_preview";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       report_rejected_webhook: { Args: { reason: string }; Returns: undefined };
       resume_subscription: {
         Args: { account_id?: string };
@@ -2087,6 +2102,20 @@ export type Database = {
       [_ in never]: never;
     };
     CompositeTypes: {
+      change_preview: {
+        subject_id: string | null;
+        provider: string | null;
+        price_key: string | null;
+        quantity: number | null;
+        at_period_end: boolean | null;
+        effective_at: string | null;
+        proration_date: string | null;
+        currency: string | null;
+        lines: Database["billing"]["CompositeTypes"]["preview_line"][] | null;
+        total_minor: number | null;
+        due_now_minor: number | null;
+        credit_minor: number | null;
+      };
       claimed_command: {
         id: string | null;
         lease: string | null;
@@ -2115,6 +2144,14 @@ export type Database = {
         event_id: string | null;
         status: string | null;
         duplicate: boolean | null;
+      };
+      preview_line: {
+        description: string | null;
+        amount_minor: number | null;
+        quantity: number | null;
+        period_start: string | null;
+        period_end: string | null;
+        is_proration: boolean | null;
       };
       stripe_request: {
         subject_id: string | null;

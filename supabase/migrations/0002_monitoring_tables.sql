@@ -800,6 +800,8 @@ insert into billing_private.command_kinds (
   ('release_schedule', 'take back a change at period end', 'repeat',
     '/v1/subscription_schedules/{3}', '{}',
     '$ ? (@.status == "released" || @.status == "canceled" || @.status == "completed")', true),
+  ('preview_change', 'say what a change somebody thinks about would cost', 'drop',
+    null, '{}', null, false),
   ('reread', 'ask how an object is', 'repeat', null, '{}', null, false),
   ('resume_collection', 'collect again', 'repeat', null, '{}', null, false),
   ('resume_subscription', 'take up what Stripe paused', 'find_or_repeat',

@@ -43,12 +43,13 @@
 --   25  rules of the lifecycle
 --   26  billing.cancel_subscription() and undo_cancel()
 --   27  billing.change_plan()
---   28  billing.pause_subscription() and resume_subscription()
---   29  manual subscriptions
---   30  invoices of manual subscriptions
---   31  proration
---   32  reconciliation with Stripe
---   33  who may call what
+--   28  billing.preview_change()
+--   29  billing.pause_subscription() and resume_subscription()
+--   30  manual subscriptions
+--   31  invoices of manual subscriptions
+--   32  proration
+--   33  reconciliation with Stripe
+--   34  who may call what
 -- =============================================================================
 
 
@@ -6312,7 +6313,7 @@ declare
     v_subscription, p_price_key, p_quantity, p_at_period_end);
 begin
   perform billing_private.set_cause('user', auth.uid()::text, 'change plan');
-  perform billing_private.require_recent(p_proration_date);
+  perform billing_private.require_recent(p_proration_date, v_subscription);
   v_change.proration_date := date_trunc('second', p_proration_date);
 
   if v_change.is_asked then
@@ -6432,7 +6433,10 @@ comment on function billing_private.valid_quantity(billing.prices, bigint) is
   'be).';
 
 
-create function billing_private.require_recent(p_proration_date timestamptz)
+create function billing_private.require_recent(
+  p_proration_date timestamptz,
+  p_subscription billing.subscriptions
+)
 returns void
 language plpgsql
 stable
@@ -6442,14 +6446,17 @@ declare
   v_now timestamptz := billing_private.now();
 begin
   -- Whoever could choose it freely would choose the end of the period, and pay nothing.
-  if p_proration_date not between v_now - interval '1 hour' and v_now + interval '1 minute' then
+  if p_proration_date not between v_now - interval '1 hour' and v_now + interval '1 minute'
+    or p_proration_date < p_subscription.current_period_start
+  then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
-      'field', 'proration_date', 'problem', 'must come from a preview of the last hour'));
+      'field', 'proration_date',
+      'problem', 'must come from a preview of the last hour, in this period'));
   end if;
 end;
 $$;
 
-comment on function billing_private.require_recent(timestamptz) is
+comment on function billing_private.require_recent(timestamptz, billing.subscriptions) is
   'Refuses a proration date that no preview of the last hour has shown (VALIDATION_FAILED, 400).';
 
 
@@ -6886,7 +6893,8 @@ begin
   end if;
 
   perform billing_private.set_manual_terms(
-    p_subscription.id, (p_change.price).id, p_change.new_quantity, billing_private.now());
+    p_subscription.id, (p_change.price).id, p_change.new_quantity,
+    coalesce(p_change.proration_date, billing_private.now()));
 end;
 $$;
 
@@ -6936,7 +6944,205 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.pause_subscription() and resume_subscription()
+-- 28  billing.preview_change()
+-- -----------------------------------------------------------------------------
+
+create type billing.preview_line as (
+  description text,
+  amount_minor bigint,
+  quantity bigint,
+  period_start timestamptz,
+  period_end timestamptz,
+  is_proration boolean
+);
+
+comment on type billing.preview_line is
+  'A line of the invoice a change would lead to; less than nothing is given back.';
+
+
+create type billing.change_preview as (
+  subject_id uuid,
+  provider text,
+  price_key text,
+  quantity bigint,
+  at_period_end boolean,
+  effective_at timestamptz,
+  proration_date timestamptz,
+  currency text,
+  lines billing.preview_line[],
+  total_minor bigint,
+  due_now_minor bigint,
+  credit_minor bigint
+);
+
+comment on type billing.change_preview is
+  'What a change of plan comes to. at_period_end: nothing is due now, and the lines are what a '
+  'period costs from then on. credit_minor: what is kept for coming invoices, never paid out. '
+  'subject_id: of the request to Stripe that is to say the amounts, which are null until then.';
+
+
+create function billing_private.preview_params(
+  p_subscription billing.subscriptions,
+  p_change billing_private.plan_change
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_details jsonb := jsonb_build_object(
+    'items', billing_private.changed_items(p_subscription, p_change));
+begin
+  return jsonb_build_object('subscription', p_subscription.stripe_subscription_id) || case
+    when p_change.at_period_end then jsonb_build_object(
+      'preview_mode', 'recurring',
+      'subscription_details', v_details || '{"proration_behavior": "none"}')
+    else jsonb_build_object(
+      'subscription_details', v_details || jsonb_build_object(
+        'proration_behavior', 'always_invoice',
+        'proration_date', extract(epoch from p_change.proration_date)::bigint))
+  end;
+end;
+$$;
+
+comment on function billing_private.preview_params(
+  billing.subscriptions, billing_private.plan_change
+) is
+  'How Stripe is asked what a change would cost: the very change that change_params() asks for.';
+
+
+create function billing_private.preview_manual_change(
+  p_subscription billing.subscriptions,
+  p_change billing_private.plan_change,
+  p_preview billing.change_preview
+)
+returns billing.change_preview
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- What is given away costs nothing, and what waits is invoiced when its period begins.
+  p_preview.lines := case
+    when p_change.is_back then '{}'
+    when not p_change.at_period_end then array(
+      select row(line.*)::billing.preview_line
+      from billing_private.lines_of_change(
+        p_subscription, (p_change.price).id, p_change.quantity, p_change.proration_date) as line)
+    when p_subscription.manual_kind = 'invoiced' then array[row(
+      (select name from billing.plans where id = (p_change.price).plan_id),
+      coalesce((p_change.price).unit_amount_minor, 0) * coalesce(p_change.quantity, 0),
+      p_change.quantity, p_preview.effective_at,
+      p_preview.effective_at + billing_private.interval_of(
+        (p_change.price).billing_interval, (p_change.price).interval_count),
+      false)::billing.preview_line]
+    else '{}'
+  end;
+  p_preview.total_minor := coalesce(
+    (select sum(amount_minor) from unnest(p_preview.lines)), 0);
+  p_preview.due_now_minor := case
+    when p_change.at_period_end then 0
+    else greatest(p_preview.total_minor, 0)
+  end;
+  p_preview.credit_minor := case
+    when p_change.at_period_end then 0
+    else greatest(-p_preview.total_minor, 0)
+  end;
+  return p_preview;
+end;
+$$;
+
+comment on function billing_private.preview_manual_change(
+  billing.subscriptions, billing_private.plan_change, billing.change_preview
+) is
+  'The amounts of a change that Stripe has no part in.';
+
+
+create function billing_private.preview_change(
+  p_price_key text,
+  p_at_period_end boolean,
+  p_account_id uuid,
+  p_quantity bigint
+)
+returns billing.change_preview
+language plpgsql
+volatile
+security definer -- writes a command for the user
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions := billing_private.lock_subscription(
+    billing_private.resolve_account(p_account_id));
+  v_change billing_private.plan_change := billing_private.judge_change(
+    v_subscription, p_price_key, p_quantity, p_at_period_end);
+  v_preview billing.change_preview;
+begin
+  perform billing_private.set_cause('user', auth.uid()::text, 'preview');
+  v_change.proration_date := date_trunc('second', greatest(
+    billing_private.now(), v_subscription.current_period_start));
+  v_preview.provider := v_subscription.provider;
+  v_preview.price_key := (v_change.price).key;
+  v_preview.quantity := v_change.quantity;
+  v_preview.at_period_end := v_change.at_period_end;
+  v_preview.effective_at := case
+    when v_change.at_period_end then v_subscription.current_period_end
+    else v_change.proration_date
+  end;
+  v_preview.proration_date := case
+    when not v_change.at_period_end then v_change.proration_date
+  end;
+  v_preview.currency := coalesce(v_subscription.currency, (v_change.price).currency);
+
+  if v_subscription.provider = 'manual' or v_change.is_back then
+    return billing_private.preview_manual_change(v_subscription, v_change, v_preview);
+  end if;
+
+  perform billing_private.require_stripe_price(v_change.price);
+  v_preview.subject_id := (billing_private.enqueue_request(
+    'preview_change', v_subscription.account_id, '/v1/invoices/create_preview',
+    billing_private.preview_params(v_subscription, v_change))).subject_id;
+  return v_preview;
+end;
+$$;
+
+
+create function billing.preview_change(
+  price_key text,
+  at_period_end boolean default null,
+  account_id uuid default null,
+  quantity bigint default null
+)
+returns billing.change_preview
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.preview_change(price_key, at_period_end, account_id, quantity);
+end;
+
+comment on function billing.preview_change(text, boolean, uuid, bigint) is
+$$What billing.change_plan() with the same arguments would cost. Changes nothing.
+
+The amounts of Stripe's subscriptions are Stripe's own: they come through the checkout function's
+route preview-change, and this only prepares the question. Given to change_plan() within an hour,
+proration_date makes the invoice just what was shown.
+account_id: null for the caller's own account. Amounts in the smallest unit.
+
+Errors
+  VALIDATION_FAILED       400  another currency, or a quantity that cannot be
+  UNAUTHENTICATED         401  nobody is signed in
+  PAYMENT_REQUIRED        402  an invoice is unpaid
+  NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_AN_ADMIN            403  an upgrade of a subscription that lives without Stripe
+  PRICE_NOT_FOUND         404  the price is not on offer
+  SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  ALREADY_ON_THIS_PRICE   422  nothing would change
+  INVALID_TRANSITION      422  it is paused, ending or over$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 29  billing.pause_subscription() and resume_subscription()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.pause_terms(
@@ -7257,7 +7463,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 29  manual subscriptions
+-- 30  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -7579,7 +7785,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 30  invoices of manual subscriptions
+-- 31  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -7919,7 +8125,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 31  proration
+-- 32  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -8038,7 +8244,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 32  reconciliation with Stripe
+-- 33  reconciliation with Stripe
 -- -----------------------------------------------------------------------------
 
 -- What Stripe shows is read like an event and compared with what is stored. A list says nothing
@@ -8807,7 +9013,7 @@ comment on function billing_private.request_sweep(text, boolean, timestamptz) is
 
 
 -- -----------------------------------------------------------------------------
--- 33  who may call what
+-- 34  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -8986,6 +9192,10 @@ revoke all on function
   billing_private.kept_terms,
   billing_private.change_manual_plan,
   billing.change_plan,
+  billing_private.preview_params,
+  billing_private.preview_manual_change,
+  billing_private.preview_change,
+  billing.preview_change,
   billing_private.pause_terms,
   billing_private.pause_in_force,
   billing_private.require_pausable,
@@ -9052,6 +9262,8 @@ grant execute on function
   billing_private.undo_cancel,
   billing.change_plan,
   billing_private.change_plan,
+  billing.preview_change,
+  billing_private.preview_change,
   billing.pause_subscription,
   billing_private.pause_subscription,
   billing.resume_subscription,

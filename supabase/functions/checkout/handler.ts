@@ -5,6 +5,7 @@ import { describeError } from "../_shared/log.ts";
 import { isOneOf } from "./keys.ts";
 import { dispatchCommands } from "./dispatch.ts";
 import { openPage } from "./pages.ts";
+import { previewChange } from "./previews.ts";
 import { given, openCheckout } from "./session.ts";
 import type { CallStripe } from "./stripe.ts";
 import type { WaitingDeps } from "./waiting.ts";
@@ -36,6 +37,7 @@ const pauseFields = ["behavior", "resumes_at", "at_period_end"];
 const routes = new Map<string, Route>([
   ["/checkout", checkout],
   ["/checkout/portal", page("prepare_portal", ["return_url"], ["flow"])],
+  ["/checkout/preview-change", previewRoute],
   ["/checkout/change-plan", wish("change_plan", ["price_key"], changePlanFields)],
   ["/checkout/cancel", wish("cancel_subscription", [], ["at_period_end", "reason"])],
   ["/checkout/undo-cancel", wish("undo_cancel", [], [])],
@@ -71,6 +73,12 @@ function wish(rpc: string, required: string[], optional: string[]): Route {
     const args = pick(await readObject(call.request), required, optional);
     return changeSubscription(rpc, args, user, waitingDeps(call, deps));
   };
+}
+
+async function previewRoute(call: Call, deps: CheckoutDeps) {
+  const user = deps.asUser(requireAccessToken(call, deps), call);
+  const args = pick(await readObject(call.request), ["price_key"], ["at_period_end", "quantity"]);
+  return previewChange(args, user, waitingDeps(call, deps));
 }
 
 /** A route that opens a page at Stripe which one of the database's functions prepares. */

@@ -14,27 +14,24 @@ export async function openPage(
   user: DataApi,
   deps: WaitingDeps,
 ): Promise<{ url: string }> {
-  return askStripe(rpc, args, user, deps, ({ url }) =>
+  const [request] = await user.rpc<{ subject_id: string }>(rpc, args);
+  if (!request) throw new Error(`${rpc} returned nothing`);
+  return awaitAnswer(request.subject_id, deps, ({ url }) =>
     typeof url === "string" ? { url } : undefined,
   );
 }
 
-/** Asks Stripe what the database prepared with `rpc`, and answers what `read` makes of Stripe's answer. */
-export async function askStripe<T>(
-  rpc: string,
-  args: Record<string, unknown>,
-  user: DataApi,
+/** Makes one request to Stripe for the user who waits, and answers what `read` makes of Stripe's answer. */
+export async function awaitAnswer<T>(
+  subjectId: string,
   deps: WaitingDeps,
   read: (response: Record<string, unknown>) => T | undefined,
 ): Promise<T> {
-  const [request] = await user.rpc<{ subject_id: string }>(rpc, args);
-  if (!request) throw new Error(`${rpc} returned nothing`);
-
   return runUntil(
-    request.subject_id,
+    subjectId,
     async (command, result) => {
       // Commands that stood before it in the account's line come by here too.
-      if (command?.id !== request.subject_id || !result) return undefined;
+      if (command?.id !== subjectId || !result) return undefined;
       const { response, http_status } = result.answer;
       const found = http_status === 200 ? read(response) : undefined;
       if (found === undefined && result.status === "dead") throw refusal(result);

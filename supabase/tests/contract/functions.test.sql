@@ -96,6 +96,7 @@ select set_eq(
     'billing.pause_subscription(text,timestamp with time zone,boolean,uuid)',
     'billing.prepare_checkout(text,text,text,bigint,uuid)',
     'billing.prepare_portal(text,uuid,text)',
+    'billing.preview_change(text,boolean,uuid,bigint)',
     'billing.resume_subscription(uuid)',
     'billing.undo_cancel(uuid)',
     'billing_admin.add_administrator(uuid,text)',
@@ -179,6 +180,7 @@ select set_eq(
     'billing_private.retry_command(uuid,text)',
     'billing_private.revoke_entitlement(uuid,text)',
     'billing_private.set_stripe_livemode(boolean,text)',
+    'billing_private.preview_change(text,boolean,uuid,bigint)',
     'billing_private.resume_subscription(uuid)',
     'billing_private.undo_cancel(uuid)',
     'billing_private.work_on_incident(uuid,text,text,uuid)'
@@ -303,6 +305,7 @@ select set_eq(
     'billing_private.retry_command(uuid,text)',
     'billing_private.revoke_entitlement(uuid,text)',
     'billing_private.set_stripe_livemode(boolean,text)',
+    'billing_private.preview_change(text,boolean,uuid,bigint)',
     'billing_private.resume_subscription(uuid)',
     'billing_private.undo_cancel(uuid)',
     'billing_private.wait_for_subscribers()',

@@ -14,6 +14,7 @@ const asked = { ...running, pending_command: "change_plan" };
 const changed = { ...running, price_key: "plus_yearly" };
 const updateSubscription = {
   id: "command-1",
+  idempotency_key: "command-1",
   lease: "lease-1",
   method: "POST",
   path: "/v1/subscriptions/sub_1",

@@ -1,0 +1,182 @@
+// What a subscriber asks of Stripe through the checkout function, over HTTP: seen before it is paid, asked once, and
+// answered with the subscription as it is then.
+import { FunctionsHttpError } from "@supabase/supabase-js";
+import Stripe from "stripe";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Client } from "../../../scripts/story/reader.ts";
+import { startTestStack, subscribe, type TestStack } from "./stack.ts";
+
+let stack: TestStack;
+let stripe: Stripe;
+
+beforeAll(async () => {
+  stack = await startTestStack();
+  const { hostname, port } = new URL(stack.simulator.url);
+  stripe = new Stripe(stack.simulator.apiKey, { host: hostname, port, protocol: "http" });
+});
+afterAll(() => stack?.stop());
+
+type Data = Record<string, unknown>;
+
+async function ask(client: Client, route: string, body: Data = {}): Promise<Data> {
+  const { data, error } = await client.functions.invoke<{ data: Data }>(`checkout/${route}`, {
+    body,
+  });
+  if (error instanceof FunctionsHttpError) {
+    throw new Error(await (error.context as Response).text());
+  }
+  if (error || !data) throw new Error(String(error));
+  return data.data;
+}
+
+async function refusalOf(client: Client, route: string, body: Data = {}) {
+  const { error } = await client.functions.invoke(`checkout/${route}`, { body });
+  if (!(error instanceof FunctionsHttpError)) throw new Error(`not refused: ${String(error)}`);
+  const response = error.context as Response;
+  const { error: told } = (await response.json()) as { error: { code: string; details: Data } };
+  return { status: response.status, code: told.code, details: told.details };
+}
+
+async function subscriptionOf(client: Client): Promise<Stripe.Subscription> {
+  const { data } = await client.from("subscriptions").select("stripe_subscription_id").single();
+  return stripe.subscriptions.retrieve(data?.stripe_subscription_id ?? "");
+}
+
+describe("an upgrade", () => {
+  it("costs just what was shown, to the cent and the second", async () => {
+    const { client } = await stack.user("thrifty");
+    await subscribe(stack, client, "privileged_monthly");
+    await stack.clock.advanceBy(10 * 86_400 + 12_345);
+
+    const wish = { price_key: "privileged_plus_monthly" };
+    const preview = await ask(client, "preview-change", wish);
+    expect(preview).toMatchObject({ at_period_end: false, credit_minor: 0 });
+    await stack.clock.advanceBy(600);
+    const changed = await ask(client, "change-plan", {
+      ...wish,
+      proration_date: preview["proration_date"],
+    });
+
+    expect(changed).toMatchObject({ plan_key: "privileged_plus", pending_command: null });
+    const { latest_invoice } = await subscriptionOf(client);
+    const invoice = await stripe.invoices.retrieve(String(latest_invoice));
+    expect(invoice.amount_paid).toBe(preview["due_now_minor"]);
+    expect(invoice.lines.data.map(({ amount }) => amount).sort()).toEqual(
+      (preview["lines"] as { amount_minor: number }[]).map((line) => line.amount_minor).sort(),
+    );
+  });
+
+  it("D21, D22: of seats leaves one item, with the seats asked for", async () => {
+    const { client } = await stack.user("growing");
+    await subscribe(stack, client, "privileged_monthly");
+    const changed = await ask(client, "change-plan", { quantity: 7 });
+    expect(changed).toMatchObject({ price_key: "privileged_monthly", quantity: 7 });
+    const { items } = await subscriptionOf(client);
+    expect(items.data.map(({ quantity }) => quantity)).toEqual([7]);
+  });
+
+  it("G17: 5, 3 and 5 seats at once end in five", async () => {
+    const { client } = await stack.user("nervous");
+    await subscribe(stack, client, "privileged_monthly");
+    await ask(client, "change-plan", { quantity: 5 });
+    await client.rpc("change_plan", {
+      price_key: "privileged_monthly",
+      quantity: 3,
+      at_period_end: false,
+    });
+    await client.rpc("change_plan", { price_key: "privileged_monthly", quantity: 5 });
+    await stack.doorbell.now();
+    const { items } = await subscriptionOf(client);
+    expect(items.data[0]?.quantity).toBe(5);
+  });
+});
+
+describe("a downgrade", () => {
+  it("is shown with what a period costs, waits, and comes with the next period", async () => {
+    const { client } = await stack.user("modest");
+    await subscribe(stack, client, "privileged_plus_monthly");
+    const preview = await ask(client, "preview-change", { price_key: "member_monthly" });
+    expect(preview).toMatchObject({ at_period_end: true, due_now_minor: 0, credit_minor: 0 });
+
+    const waiting = await ask(client, "change-plan", { price_key: "member_monthly" });
+    expect(waiting).toMatchObject({
+      plan_key: "privileged_plus",
+      pending_price_key: "member_monthly",
+      pending_command: null,
+    });
+    expect(waiting["pending_change_at"]).toBe(waiting["current_period_end"]);
+    expect(preview["effective_at"]).toBe(waiting["pending_change_at"]);
+
+    await stack.clock.advanceTo(Date.parse(String(waiting["pending_change_at"])) / 1_000 + 7_200);
+    const { data } = await client.rpc("my_subscription", {}).single();
+    expect(data).toMatchObject({ plan_key: "member", pending_price_key: null });
+    expect(preview["total_minor"]).toBe(data?.unit_amount_minor);
+  });
+});
+
+describe("cancelling", () => {
+  it("and thinking again are answered when Stripe has done them", async () => {
+    const { client } = await stack.user("wavering");
+    await subscribe(stack, client, "privileged_monthly");
+    const ending = await ask(client, "cancel");
+    expect(ending["ends_at"]).toBe(ending["current_period_end"]);
+    expect((await subscriptionOf(client)).cancel_at_period_end).toBe(true);
+
+    expect(await ask(client, "undo-cancel")).toMatchObject({ ends_at: null });
+    expect((await subscriptionOf(client)).cancel_at_period_end).toBe(false);
+
+    expect(await ask(client, "cancel", { at_period_end: false })).toMatchObject({
+      status: "canceled",
+    });
+    expect(await refusalOf(client, "cancel")).toMatchObject({
+      status: 422,
+      code: "INVALID_TRANSITION",
+      details: { from: "canceled", to: "canceled" },
+    });
+  });
+});
+
+describe("a pause", () => {
+  it("G5: at once and until resumed, is Stripe's, and ends with an empty value", async () => {
+    const { client } = await stack.user("resting");
+    await subscribe(stack, client, "privileged_monthly");
+    const paused = await ask(client, "pause", { at_period_end: false });
+    expect(paused).toMatchObject({ status: "active", is_paused: true });
+    expect((await subscriptionOf(client)).pause_collection).toMatchObject({ behavior: "void" });
+
+    expect(await ask(client, "resume")).toMatchObject({ is_paused: false });
+    expect((await subscriptionOf(client)).pause_collection).toBeNull();
+  });
+
+  it("from the period's end begins before its invoice, which is void", async () => {
+    const { client } = await stack.user("leaving-for-a-while");
+    await subscribe(stack, client, "privileged_monthly");
+    const waiting = await ask(client, "pause");
+    expect(waiting["pause_at"]).toBe(waiting["current_period_end"]);
+
+    const end = Date.parse(String(waiting["current_period_end"])) / 1_000;
+    await stack.clock.advanceTo(end - 300);
+    await stack.heartbeat.now();
+    await stack.doorbell.now();
+    expect((await subscriptionOf(client)).pause_collection).toMatchObject({ behavior: "void" });
+    await stack.clock.advanceTo(end + 7_200);
+    const { latest_invoice } = await subscriptionOf(client);
+    expect((await stripe.invoices.retrieve(String(latest_invoice))).status).toBe("void");
+  });
+});
+
+describe("the portal", () => {
+  it("E11: leads to the account's own subscription", async () => {
+    const { client } = await stack.user("clicking");
+    await subscribe(stack, client, "privileged_monthly");
+    const { url } = await ask(client, "portal", {
+      return_url: "https://app.example/account",
+      flow: "subscription_cancel",
+    });
+    expect(String(url)).toContain("http");
+    const stranger = await stack.user("stranger");
+    expect(
+      await refusalOf(stranger.client, "portal", { return_url: "https://app.example/account" }),
+    ).toMatchObject({ status: 404, code: "CUSTOMER_NOT_FOUND" });
+  });
+});
