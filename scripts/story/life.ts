@@ -81,7 +81,7 @@ async function subscribe({ stack, simulator, reader, timeline }: Life): Promise<
   timeline.saw("row level security now shows the premium club", premiumClub);
 }
 
-async function upgrade({ stack, reader, timeline }: Life): Promise<void> {
+async function upgrade({ stack, simulator, reader, timeline }: Life): Promise<void> {
   const started = await reader.subscription();
   await stack.clock.advanceTo(seconds(started.current_period_end) - 15 * day);
   timeline.chapter("Upgrades half-way through the month", await moment(stack));
@@ -89,7 +89,9 @@ async function upgrade({ stack, reader, timeline }: Life): Promise<void> {
   const changed = await reader.changePlan("privileged_plus_monthly");
   expect(changed.plan_name === "Privileged Plus", "the higher plan", changed);
   timeline.saw("checkout/change-plan: now, with proration", changed.plan_name ?? "");
+  await simulator.delivery.idle();
   const { paid } = await lastPayment(reader);
+  expect(paid === "$5.00", "half of the difference of $10.00", paid);
   timeline.saw("charged for the rest of the month only", paid);
   timeline.saw("the profile is in step already", `tier ${await reader.membershipTier()}`);
 }
