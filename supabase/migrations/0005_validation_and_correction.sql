@@ -83,13 +83,17 @@ begin
       when 'read_only' then coalesce(v_scheduled_end, 'infinity')
     end;
     reason := 'paused';
-  elsif p_subscription.status in ('incomplete', 'unpaid') then
+  -- Of Stripe's two events about a payment either may come first: the money decides.
+  elsif p_subscription.status in ('incomplete', 'unpaid')
+    and p_terms.latest_invoice_status is distinct from 'paid'
+  then
     reason := p_subscription.status;
-  elsif p_subscription.status not in ('active', 'trialing', 'past_due') then
+  elsif p_subscription.status not in (
+    'active', 'trialing', 'past_due', 'incomplete', 'unpaid'
+  ) then
     reason := 'unknown_status';
   elsif p_item.current_period_end is null then
     reason := 'period_unknown';
-  -- Stripe's two events about a late payment may come in either order: the money decides.
   elsif p_subscription.status = 'past_due'
     and p_terms.latest_invoice_status is distinct from 'paid'
   then
@@ -113,7 +117,7 @@ begin
     end);
     reason := case
       when v_scheduled_end is not null then 'ending'
-      when p_subscription.status = 'past_due' then 'paid'
+      when p_subscription.status in ('past_due', 'incomplete', 'unpaid') then 'paid'
       else p_subscription.status
     end;
   end if;
@@ -487,14 +491,20 @@ begin
     and (before.account_id, before.status, before.started_at, before.past_due_since,
         before.cancel_at, before.cancel_at_period_end, before.ended_at,
         before.pause_collection ->> 'behavior',
-        case when before.status = 'past_due' or before.pause_collection is not null
-          then before.stripe_latest_invoice_id end)
+        case
+          when before.status in ('past_due', 'incomplete', 'unpaid')
+            or before.pause_collection is not null
+            then before.stripe_latest_invoice_id
+        end)
       is distinct from
       (after.account_id, after.status, after.started_at, after.past_due_since,
         after.cancel_at, after.cancel_at_period_end, after.ended_at,
         after.pause_collection ->> 'behavior',
-        case when after.status = 'past_due' or after.pause_collection is not null
-          then after.stripe_latest_invoice_id end);
+        case
+          when after.status in ('past_due', 'incomplete', 'unpaid')
+            or after.pause_collection is not null
+            then after.stripe_latest_invoice_id
+        end);
 
   if v_account_ids is not null then
     perform billing_private.refresh_entitlements(v_account_ids);
@@ -604,7 +614,7 @@ begin
     and subscriptions.stripe_latest_invoice_id = changed_rows.stripe_invoice_id
   where subscriptions.account_id is not null
     and (
-      changed_rows.status = 'paid' and subscriptions.status = 'past_due'
+      changed_rows.status = 'paid' and subscriptions.status in ('past_due', 'incomplete', 'unpaid')
       or changed_rows.status = 'void' and subscriptions.pause_collection is not null
     );
 
