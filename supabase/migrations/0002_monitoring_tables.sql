@@ -874,6 +874,9 @@ insert into billing_private.stripe_lists (key, position, object_type, path, para
   ('products', 20, 'product', '/v1/products', '{}'),
   ('prices', 30, 'price', '/v1/prices', '{"active": true, "expand": ["data.tiers"]}'),
   ('archived_prices', 31, 'price', '/v1/prices', '{"active": false, "expand": ["data.tiers"]}'),
+  ('coupons', 32, 'coupon', '/v1/coupons', '{}'),
+  ('promotion_codes', 33, 'promotion_code', '/v1/promotion_codes', '{}'),
+  ('meters', 34, 'billing.meter', '/v1/billing/meters', '{}'),
   ('customers', 40, 'customer', '/v1/customers', '{}'),
   ('subscriptions', 50, 'subscription', '/v1/subscriptions', '{"status": "all"}'),
   ('invoices', 60, 'invoice', '/v1/invoices', '{}'),
@@ -881,6 +884,11 @@ insert into billing_private.stripe_lists (key, position, object_type, path, para
   ('charges', 80, 'charge', '/v1/charges', '{}'),
   ('invoice_payments', 90, 'invoice_payment', '/v1/invoice_payments', '{}'),
   ('refunds', 100, 'refund', '/v1/refunds', '{}'),
+  ('disputes', 101, 'dispute', '/v1/disputes', '{}'),
+  ('early_fraud_warnings', 102, 'radar.early_fraud_warning', '/v1/radar/early_fraud_warnings',
+    '{}'),
+  ('credit_notes', 103, 'credit_note', '/v1/credit_notes', '{}'),
+  ('setup_intents', 104, 'setup_intent', '/v1/setup_intents', '{}'),
   ('checkout_sessions', 110, 'checkout.session', '/v1/checkout/sessions', '{}');
 
 alter table billing_private.stripe_lists enable row level security;
@@ -897,41 +905,59 @@ create table billing_private.mirrored_tables (
   object_type text not null,
   table_name text not null,
   key_column text not null,
+  match_column text not null,
   owner_table text,
   owner_key_column text,
-  owner_column text,
 
   primary key (object_type, table_name),
   constraint mirrored_tables_owner_is_whole check (
-    num_nulls(owner_table, owner_key_column, owner_column) in (0, 3)
+    (owner_table is null) = (owner_key_column is null)
   )
 );
 
 comment on table billing_private.mirrored_tables is
-  'Which rows of billing mirror which kind of object, so that they can be compared with it.';
+  'Which rows mirror which kind of object of Stripe, so that they can be compared with it.';
 comment on column billing_private.mirrored_tables.key_column is
-  'Stripe''s id of the row; where the row belongs to another one, of the part it mirrors.';
-comment on column billing_private.mirrored_tables.owner_column is
-  'The column that refers to the row it is a part of, whose Stripe id is in owner_key_column of '
-  'owner_table.';
+  'Stripe''s id of the row.';
+comment on column billing_private.mirrored_tables.match_column is
+  'Holds Stripe''s id of the object; or of the row the table''s rows are parts of, whose Stripe id '
+  'is in owner_key_column of owner_table.';
 
-insert into billing_private.mirrored_tables (object_type, table_name, key_column) values
-  ('charge', 'payments', 'stripe_payment_key'),
-  ('checkout.session', 'checkout_sessions', 'stripe_session_id'),
-  ('customer', 'customers', 'stripe_customer_id'),
-  ('invoice', 'invoices', 'stripe_invoice_id'),
-  ('invoice_payment', 'payments', 'stripe_payment_key'),
-  ('payment_intent', 'payments', 'stripe_payment_key'),
-  ('payment_method', 'payment_methods', 'stripe_payment_method_id'),
-  ('price', 'prices', 'stripe_price_id'),
-  ('product', 'plans', 'stripe_product_id'),
-  ('refund', 'refunds', 'stripe_refund_id'),
-  ('subscription', 'subscriptions', 'stripe_subscription_id');
+insert into billing_private.mirrored_tables
+  (object_type, table_name, key_column, match_column)
+values
+  ('billing.meter', 'billing_private.meters', 'stripe_meter_id', 'stripe_meter_id'),
+  ('charge', 'billing.payments', 'stripe_payment_key', 'stripe_payment_key'),
+  ('charge', 'billing_private.declines', 'stripe_charge_id', 'stripe_charge_id'),
+  ('checkout.session', 'billing.checkout_sessions', 'stripe_session_id', 'stripe_session_id'),
+  ('coupon', 'billing.coupons', 'stripe_coupon_id', 'stripe_coupon_id'),
+  ('credit_note', 'billing.credit_notes', 'stripe_credit_note_id', 'stripe_credit_note_id'),
+  ('customer', 'billing.customers', 'stripe_customer_id', 'stripe_customer_id'),
+  ('dispute', 'billing.disputes', 'stripe_dispute_id', 'stripe_dispute_id'),
+  ('invoice', 'billing.invoices', 'stripe_invoice_id', 'stripe_invoice_id'),
+  ('invoice_payment', 'billing.payments', 'stripe_payment_key', 'stripe_payment_key'),
+  ('payment_intent', 'billing.payments', 'stripe_payment_key', 'stripe_payment_key'),
+  ('payment_method', 'billing.payment_methods', 'stripe_payment_method_id',
+    'stripe_payment_method_id'),
+  ('price', 'billing.prices', 'stripe_price_id', 'stripe_price_id'),
+  ('product', 'billing.plans', 'stripe_product_id', 'stripe_product_id'),
+  ('promotion_code', 'billing_private.promotion_codes', 'stripe_promotion_code_id',
+    'stripe_promotion_code_id'),
+  ('radar.early_fraud_warning', 'billing_private.early_fraud_warnings',
+    'stripe_early_fraud_warning_id', 'stripe_early_fraud_warning_id'),
+  ('refund', 'billing.refunds', 'stripe_refund_id', 'stripe_refund_id'),
+  ('setup_intent', 'billing.setup_intents', 'stripe_setup_intent_id', 'stripe_setup_intent_id'),
+  ('subscription', 'billing.subscriptions', 'stripe_subscription_id', 'stripe_subscription_id'),
+  ('subscription', 'billing.discounts', 'stripe_discount_id', 'stripe_subscription_id'),
+  ('tax_id', 'billing.tax_ids', 'stripe_tax_id', 'stripe_tax_id'),
+  ('test_helpers.test_clock', 'billing_private.test_clocks', 'stripe_test_clock_id',
+    'stripe_test_clock_id');
 
 insert into billing_private.mirrored_tables values
-  ('invoice', 'invoice_lines', 'stripe_line_id', 'invoices', 'stripe_invoice_id', 'invoice_id'),
-  ('subscription', 'subscription_items', 'stripe_subscription_item_id', 'subscriptions',
-    'stripe_subscription_id', 'subscription_id');
+  ('invoice', 'billing.invoice_lines', 'stripe_line_id', 'invoice_id',
+    'billing.invoices', 'stripe_invoice_id'),
+  ('subscription', 'billing.subscription_items', 'stripe_subscription_item_id', 'subscription_id',
+    'billing.subscriptions', 'stripe_subscription_id');
 
 alter table billing_private.mirrored_tables enable row level security;
 create policy select_nobody on billing_private.mirrored_tables for select to public using (false);

@@ -8316,17 +8316,19 @@ begin
     order by table_name
   loop
     return query execute format(
-      'select %1$L, %2$I, to_jsonb(mirrored) - %3$L::text[] from billing.%1$I as mirrored where ',
+      'select %L, %I, to_jsonb(mirrored) - %L::text[] from %s as mirrored where %I = any (',
       v_table.table_name, v_table.key_column,
       -- Ours, not Stripe's.
-      array_remove(array['id', 'created_at', 'updated_at', v_table.owner_column], null))
+      array['id', 'created_at', 'updated_at']
+        || case when v_table.owner_table is not null then array[v_table.match_column] end,
+      v_table.table_name, v_table.match_column)
       || case
-        when v_table.owner_table is null then format('%I = $1', v_table.key_column)
+        when v_table.owner_table is null then '$1)'
         else format(
-          '%I = (select id from billing.%I where %I = $1)',
-          v_table.owner_column, v_table.owner_table, v_table.owner_key_column)
+          'array(select id from %s where %I = any ($1)))',
+          v_table.owner_table, v_table.owner_key_column)
       end
-    using billing_private.mirror_key(p_object);
+    using array[billing_private.mirror_key(p_object), p_object ->> 'id'];
   end loop;
 end;
 $$;
@@ -8789,7 +8791,7 @@ begin
       from billing_private.commands
       where kind = 'reread'
         and target_object_id = overdue.object_id
-        and created_at > p_as_of - reread_rules.repeat_after
+        and (status = 'pending' or created_at > p_as_of - reread_rules.repeat_after)
     )
     order by overdue.object_id, overdue.rule_key
     limit p_limit

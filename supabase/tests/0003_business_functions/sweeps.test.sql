@@ -188,7 +188,7 @@ select results_eq(
 );
 select is(
   (select differences from tests.found where object_id = 'sub_bob'),
-  '[{"table": "subscriptions", "key": "sub_bob",
+  '[{"table": "billing.subscriptions", "key": "sub_bob",
     "before": {"status": "active", "ended_at": null},
     "after": {"status": "canceled", "ended_at": "2026-01-15T18:00:00+00:00"}}]',
   'H5: with the fields that differed, before and after'
