@@ -2257,6 +2257,21 @@ export type Database = {
         ComputedFields: never;
         Relationships: [];
       };
+      drifts: {
+        Row: {
+          class: string | null;
+          differences: Json | null;
+          event_id: string | null;
+          found_at: string | null;
+          found_by: string | null;
+          last_seen_at: string | null;
+          object_id: string | null;
+          object_type: string | null;
+          repaired_at: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       entitlement_drift: {
         Row: {
           account_id: string | null;
@@ -2369,6 +2384,26 @@ export type Database = {
           subscription_id: string | null;
           tier: string | null;
           unit_amount_minor: number | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      sweeps: {
+        Row: {
+          asked_at: string | null;
+          changed: number | null;
+          created_from: string | null;
+          drifted: number | null;
+          failures: number | null;
+          finished_at: string | null;
+          is_backfill: boolean | null;
+          last_error: Json | null;
+          list_key: string | null;
+          members: number | null;
+          pages: number | null;
+          requested_at: string | null;
+          started_at: string | null;
+          status: string | null;
         };
         ComputedFields: never;
         Relationships: [];
@@ -2553,7 +2588,12 @@ export type Database = {
         };
       };
       run_task: { Args: { reason: string; task: string }; Returns: string };
+      set_drift_policy: {
+        Args: { class: string; reason: string; repairs: boolean };
+        Returns: undefined;
+      };
       set_stripe_livemode: { Args: { livemode: boolean; reason: string }; Returns: undefined };
+      start_backfill: { Args: { reason: string }; Returns: number };
       void_invoice: {
         Args: { invoice_id: string; reason: string };
         Returns: Database["billing"]["Tables"]["invoices"]["Row"];

@@ -879,6 +879,7 @@ insert into billing_private.stripe_lists (key, position, object_type, path, para
   ('meters', 34, 'billing.meter', '/v1/billing/meters', '{}'),
   ('customers', 40, 'customer', '/v1/customers', '{}'),
   ('subscriptions', 50, 'subscription', '/v1/subscriptions', '{"status": "all"}'),
+  ('subscription_schedules', 55, 'subscription_schedule', '/v1/subscription_schedules', '{}'),
   ('invoices', 60, 'invoice', '/v1/invoices', '{}'),
   ('payment_intents', 70, 'payment_intent', '/v1/payment_intents', '{}'),
   ('charges', 80, 'charge', '/v1/charges', '{}'),
@@ -949,6 +950,8 @@ values
   ('setup_intent', 'billing.setup_intents', 'stripe_setup_intent_id', 'stripe_setup_intent_id'),
   ('subscription', 'billing.subscriptions', 'stripe_subscription_id', 'stripe_subscription_id'),
   ('subscription', 'billing.discounts', 'stripe_discount_id', 'stripe_subscription_id'),
+  ('subscription_schedule', 'billing.subscription_schedules', 'stripe_schedule_id',
+    'stripe_schedule_id'),
   ('tax_id', 'billing.tax_ids', 'stripe_tax_id', 'stripe_tax_id'),
   ('test_helpers.test_clock', 'billing_private.test_clocks', 'stripe_test_clock_id',
     'stripe_test_clock_id');

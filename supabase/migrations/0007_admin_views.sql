@@ -23,7 +23,8 @@
 --   8  administrators and settings
 --   9  granting and revoking
 --   10  correcting and replaying
---   11  who may call what
+--   11  drifts, sweeps and back-fill
+--   12  who may call what
 -- =============================================================================
 
 
@@ -158,6 +159,12 @@ begin
   where stripe_objects.is_ambiguous
   union all
   select
+    'warning', 'drift', drifts.object_id, null,
+    jsonb_build_object('class', drifts.class, 'differences', drifts.differences), drifts.found_at
+  from billing_private.drifts
+  where drifts.repaired_at is null
+  union all
+  select
     'warning', 'failing_task', tasks.key, null,
     jsonb_build_object('failures', tasks.consecutive_failures), tasks.last_run_at
   from billing_private.tasks
@@ -171,7 +178,8 @@ select * from billing_private.admin_critical_issues();
 
 comment on view billing_admin.critical_issues is
   'What needs somebody: dead events and commands, customers nobody claimed, prices and statuses '
-  'nobody knows, contradictions, failing tasks. No rows is the normal state.';
+  'nobody knows, contradictions, drift that is not repaired, failing tasks. No rows is the normal '
+  'state.';
 
 
 -- -----------------------------------------------------------------------------
@@ -1593,7 +1601,150 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 11  who may call what
+-- 11  drifts, sweeps and back-fill
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_drifts()
+returns setof billing_private.drifts
+language plpgsql
+stable
+security definer -- reads the machine's tables after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query select * from billing_private.drifts order by id desc limit 1000;
+end;
+$$;
+
+create view billing_admin.drifts with (security_invoker = true) as
+select
+  object_type, object_id, class, event_id, differences, found_by, found_at, last_seen_at,
+  repaired_at
+from billing_private.admin_drifts();
+
+comment on view billing_admin.drifts is
+  'The last 1,000 times something stored was found to differ from what Stripe says, newest first: '
+  'which fields, before and after, and when it was repaired.';
+
+
+create function billing_private.admin_sweeps()
+returns setof billing_private.sweeps
+language plpgsql
+stable
+security definer -- reads the machine's tables after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query select * from billing_private.sweeps order by position desc limit 1000;
+end;
+$$;
+
+create view billing_admin.sweeps with (security_invoker = true) as
+select
+  list_key, status, is_backfill, created_from, pages, members, changed, drifted, failures,
+  last_error, asked_at, requested_at, started_at, finished_at
+from billing_private.admin_sweeps();
+
+comment on view billing_admin.sweeps is
+  'The last 1,000 readings of Stripe''s lists, newest first: how far each is and what it found.';
+
+
+create function billing_private.start_backfill(p_reason text)
+returns bigint
+language plpgsql
+volatile
+security definer -- the sweeps are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_count bigint;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'start_backfill');
+  perform billing_private.request_sweep(key, true, null)
+  from billing_private.stripe_lists
+  order by position;
+  get diagnostics v_count = row_count;
+  perform billing_private.continue_sweeps();
+  return v_count;
+end;
+$$;
+
+
+create function billing_admin.start_backfill(reason text)
+returns bigint
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.start_backfill(reason);
+end;
+
+comment on function billing_admin.start_backfill(text) is
+$$Has all that a Stripe account holds read in: events of the last 30 days, catalog, customers,
+subscriptions, money. Returns how many lists are in line; billing_admin.sweeps shows how far it is.
+
+Whoever carries commands to Stripe carries this too, page by page, beside live events: what is newer
+here stays. Called again it goes on where it was interrupted, or begins again after the end.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.set_drift_policy(
+  p_class text,
+  p_repairs boolean,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- the policies are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason, 'set_drift_policy', p_class);
+  update billing_private.drift_policies
+  set repairs = p_repairs
+  where class = p_class
+    and p_repairs is not null;
+  if not found then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'class', 'problem', 'must be a class of billing_admin.drifts, repairs true or false'
+    ));
+  end if;
+end;
+$$;
+
+
+create function billing_admin.set_drift_policy(
+  class text,
+  repairs boolean,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.set_drift_policy(class, repairs, reason);
+end;
+
+comment on function billing_admin.set_drift_policy(text, boolean, text) is
+$$Says whether a class of differences from Stripe is repaired at once (as installed) or only shown
+in billing_admin.drifts.
+
+class: missing, stale, different, surplus, event_missed or gone.
+
+Errors
+  VALIDATION_FAILED  400  no reason, or no such class
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 12  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1643,7 +1794,13 @@ revoke all on function
   billing_private.retry_command,
   billing_admin.retry_command,
   billing_private.admin_run_task,
-  billing_admin.run_task
+  billing_admin.run_task,
+  billing_private.admin_drifts,
+  billing_private.admin_sweeps,
+  billing_private.start_backfill,
+  billing_admin.start_backfill,
+  billing_private.set_drift_policy,
+  billing_admin.set_drift_policy
 from public, anon, authenticated, service_role;
 
 revoke all on
@@ -1656,7 +1813,9 @@ revoke all on
   billing_admin.event_backlog,
   billing_admin.command_backlog,
   billing_admin.tasks,
-  billing_admin.task_runs
+  billing_admin.task_runs,
+  billing_admin.drifts,
+  billing_admin.sweeps
 from public, anon, authenticated, service_role;
 
 -- Anyone signed in may ask; the functions behind decide who is an administrator.
@@ -1670,7 +1829,9 @@ grant select on
   billing_admin.event_backlog,
   billing_admin.command_backlog,
   billing_admin.tasks,
-  billing_admin.task_runs
+  billing_admin.task_runs,
+  billing_admin.drifts,
+  billing_admin.sweeps
 to authenticated, service_role;
 
 grant execute on function
@@ -1715,5 +1876,11 @@ grant execute on function
   billing_admin.replay_events,
   billing_admin.discard_events,
   billing_admin.retry_command,
-  billing_admin.run_task
+  billing_admin.run_task,
+  billing_private.admin_drifts,
+  billing_private.admin_sweeps,
+  billing_private.start_backfill,
+  billing_admin.start_backfill,
+  billing_private.set_drift_policy,
+  billing_admin.set_drift_policy
 to authenticated, service_role;

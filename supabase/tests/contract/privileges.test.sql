@@ -128,6 +128,7 @@ select set_eq(
     'billing_admin.audit_log',
     'billing_admin.command_backlog',
     'billing_admin.critical_issues',
+    'billing_admin.drifts',
     'billing_admin.entitlement_drift',
     'billing_admin.event_backlog',
     'billing_admin.expiring_soon',
@@ -135,6 +136,7 @@ select set_eq(
     'billing_admin.incidents',
     'billing_admin.problem_accounts',
     'billing_admin.subscription_overview',
+    'billing_admin.sweeps',
     'billing_admin.system_health',
     'billing_admin.task_runs',
     'billing_admin.tasks'
