@@ -75,8 +75,10 @@ const commands: Command[] = [
     method: "POST",
     path: "/_control/delivery",
     about:
-      "Sets hold, duplicates, delayMs, dropNext (numbers), dropTypes (a,b) and the endpoint's apiVersion (2025-02-24.acacia).",
-    run({ delivery, setEndpointVersion }, values) {
+      "Sets hold, duplicates, delayMs, dropNext (numbers), dropTypes (a,b) the endpoint's apiVersion (2025-02-24.acacia), and the types told thinly as well (thinTypes=* or a,b).",
+    run({ delivery, setEndpointVersion, tellThinly }, values) {
+      const thinTypes = text(values, "thinTypes");
+      if (thinTypes !== undefined) tellThinly(thinTypes.split(","));
       const version = text(values, "apiVersion");
       if (version !== undefined) setEndpointVersion(version);
       const types = values["dropTypes"];

@@ -3,6 +3,10 @@
  * wants: held, shuffled, duplicated, delayed, dropped.
  */
 import Stripe from "stripe";
+import type { ThinEvent } from "./thin.ts";
+
+/** A snapshot event, or the notification of a thin one. */
+export type Deliverable = Stripe.Event | ThinEvent;
 
 export interface WebhookEndpoint {
   url: string;
@@ -43,8 +47,8 @@ export interface Delivery {
   /** Resolves when nothing is under way; held events do not count. */
   idle(): Promise<void>;
   /** Events that are held, oldest first. */
-  held(): Stripe.Event[];
-  dropped(): Stripe.Event[];
+  held(): Deliverable[];
+  dropped(): Deliverable[];
   attempts(): Attempt[];
   pointAt(endpoint: WebhookEndpoint | undefined): void;
 }
@@ -54,14 +58,14 @@ export interface DeliveryDeps {
   /** Real milliseconds before each retry; their number is the number of retries. */
   retryDelaysMs: number[];
   timeoutMs: number;
-  findEvent: (id: string) => Stripe.Event;
+  findEvent: (id: string) => Deliverable;
   log: (line: string) => void;
 }
 
 export interface DeliveryQueue extends Delivery {
-  enqueue(event: Stripe.Event): void;
+  enqueue(event: Deliverable): void;
   /** Whether every attempt for an event was refused. */
-  wasRefused(event: Stripe.Event): boolean;
+  wasRefused(event: Deliverable): boolean;
   /** Sends nothing any more. */
   close(): void;
 }
@@ -81,8 +85,8 @@ export function createDelivery({
     dropNext: 0,
     dropTypes: [],
   };
-  const held: Stripe.Event[] = [];
-  const dropped: Stripe.Event[] = [];
+  const held: Deliverable[] = [];
+  const dropped: Deliverable[] = [];
   const attempts: Attempt[] = [];
   const refused = new Set<string>();
   const underWay = new Set<Promise<void>>();
@@ -90,7 +94,7 @@ export function createDelivery({
   let line = Promise.resolve();
 
   /** First attempts go one after the other, so that without mischief events arrive in order. */
-  function send(event: Stripe.Event): Promise<void> {
+  function send(event: Deliverable): Promise<void> {
     const waits = settings.delayMs > 0 ? pause(settings.delayMs) : undefined;
     let first: Promise<boolean>;
     if (waits === undefined) {
@@ -109,7 +113,7 @@ export function createDelivery({
     void work.finally(() => underWay.delete(work));
   }
 
-  async function retry(event: Stripe.Event): Promise<void> {
+  async function retry(event: Deliverable): Promise<void> {
     for (const delay of retryDelaysMs) {
       await pause(delay);
       if (closing.signal.aborted || (await attempt(event))) return;
@@ -119,7 +123,7 @@ export function createDelivery({
     log(`gave up delivering ${event.type} (${event.id})`);
   }
 
-  async function attempt(event: Stripe.Event): Promise<boolean> {
+  async function attempt(event: Deliverable): Promise<boolean> {
     const target = endpoint;
     if (target === undefined || closing.signal.aborted) return true;
     const status = await post(target, event);
@@ -133,13 +137,13 @@ export function createDelivery({
     });
     log(`${event.type} → ${status ?? "no answer"}`);
     if (ok) {
-      event.pending_webhooks = 0;
+      accept(event);
       refused.delete(event.id);
     }
     return ok;
   }
 
-  async function post({ url, secret }: WebhookEndpoint, event: Stripe.Event) {
+  async function post({ url, secret }: WebhookEndpoint, event: Deliverable) {
     const payload = JSON.stringify(event, null, 2);
     try {
       const signature = await Stripe.webhooks.generateTestHeaderStringAsync({ payload, secret });
@@ -179,7 +183,7 @@ export function createDelivery({
   return {
     enqueue(event) {
       if (endpoint === undefined) {
-        event.pending_webhooks = 0;
+        accept(event);
         return;
       }
       const counted = settings.dropNext > 0;
@@ -218,6 +222,11 @@ export function createDelivery({
     wasRefused: (event) => refused.has(event.id),
     close: () => closing.abort(),
   };
+}
+
+/** Notes on a snapshot event that nobody waits for it any more. */
+function accept(event: Deliverable): void {
+  if ("pending_webhooks" in event) event.pending_webhooks = 0;
 }
 
 /** A permutation that is the same for the same seed. */

@@ -30,8 +30,10 @@ import {
   type DisputeOutcome,
 } from "./objects/disputes.ts";
 import { failRefund } from "./objects/payments.ts";
+import { refreshEntitlements } from "./objects/entitlements.ts";
 import { findTestCard } from "./objects/test_cards.ts";
 import { createPages } from "./pages.ts";
+import type { ThinEvent } from "./thin.ts";
 import { eventAs } from "./versions.ts";
 import { createSimulation, type BillingRules } from "./simulation.ts";
 
@@ -91,6 +93,9 @@ export interface StripeSimulator {
   setEndpointVersion(version: string): void;
   /** An event as an endpoint of another API version would have got it: the same id in the other shape. */
   eventAs(event: Stripe.Event, version: string): Stripe.Event;
+  /** Events of these types (`*` for all) are told as thin events too, each with its snapshot. */
+  tellThinly(types: string[]): void;
+  thinEvents(): ThinEvent[];
   /** Every event so far, oldest first; Stripe's API itself shows those of the last 30 days. */
   events(): Stripe.Event[];
   /**
@@ -144,7 +149,7 @@ export async function createStripeSimulator({
     endpoint: webhook,
     retryDelaysMs,
     timeoutMs: webhookTimeoutMs,
-    findEvent: (id) => simulation.store.events.require(id),
+    findEvent: (id) => simulation.store.thinEvents.get(id) ?? simulation.store.events.require(id),
     log,
   });
   const simulation = createSimulation({
@@ -153,6 +158,7 @@ export async function createStripeSimulator({
     now: clock.now,
     baseUrl: () => url,
     deliver: delivery.enqueue,
+    walkTo: (seconds) => advanceTo(() => seconds),
   });
   const api = createApi({ simulation, apiKey, settled: runDue });
 
@@ -170,6 +176,7 @@ export async function createStripeSimulator({
 
   function runDue(): void {
     for (;;) {
+      refreshEntitlements(simulation);
       const work = nextDue(simulation, clock.now(), mayFinalize);
       if (work === undefined) return;
       work.run();
@@ -231,6 +238,10 @@ export async function createStripeSimulator({
     setEndpointVersion(version) {
       simulation.endpointVersion = version;
     },
+    tellThinly(types) {
+      simulation.thinTypes = new Set(types);
+    },
+    thinEvents: () => simulation.store.thinEvents.all(),
     eventAs: (event, version) => eventAs(simulation.store, event, version),
     events: () => simulation.store.events.all(),
     async pay(sessionId, { card = "4242424242424242", promotionCode } = {}) {

@@ -2,6 +2,8 @@ import type Stripe from "stripe";
 import type { NewId } from "./ids.ts";
 import { apiVersion, eventAs } from "./versions.ts";
 import { previousAttributes, snapshot } from "./snapshots.ts";
+import type { Deliverable } from "./delivery.ts";
+import { emitThin, thinTwin } from "./thin.ts";
 import { createStore, type Store } from "./store.ts";
 
 export { idOf } from "./ids.ts";
@@ -42,6 +44,11 @@ export interface Simulation {
   forcedDeclines: string[];
   /** The API version of the webhook endpoint, in whose shape events are made. */
   endpointVersion: string;
+  /** Walks the clock to a moment; resolves when everything due on the way has happened. */
+  walkTo(seconds: number): Promise<void>;
+  /** Snapshot events of these types are told thinly as well; `*` means all. */
+  thinTypes: Set<string>;
+  deliver(event: Deliverable): void;
   /** Records an event and hands it to delivery. `object` is copied as webhooks show it. */
   emit(type: Stripe.Event.Type, object: object, previous?: object): void;
 }
@@ -53,7 +60,8 @@ export interface SimulationDeps {
   newId: NewId;
   now: () => number;
   baseUrl: () => string;
-  deliver: (event: Stripe.Event) => void;
+  deliver: (event: Deliverable) => void;
+  walkTo: (seconds: number) => Promise<void>;
 }
 
 export function createSimulation({
@@ -62,6 +70,7 @@ export function createSimulation({
   now,
   baseUrl,
   deliver,
+  walkTo,
 }: SimulationDeps): Simulation {
   const store = createStore();
   const simulation: Simulation = {
@@ -73,6 +82,9 @@ export function createSimulation({
     cause: noCause,
     forcedDeclines: [],
     endpointVersion: apiVersion,
+    thinTypes: new Set(),
+    walkTo,
+    deliver,
     emit(type, object, previous) {
       const event = {
         id: newId("evt"),
@@ -91,6 +103,11 @@ export function createSimulation({
       const shown = eventAs(store, event, simulation.endpointVersion);
       store.events.add(shown);
       deliver(shown);
+      const twin =
+        simulation.thinTypes.has("*") || simulation.thinTypes.has(type)
+          ? thinTwin(event)
+          : undefined;
+      if (twin !== undefined) emitThin(simulation, twin);
     },
   };
   return simulation;
@@ -102,6 +119,7 @@ const updateEvents: Record<string, Stripe.Event.Type> = {
   product: "product.updated",
   price: "price.updated",
   coupon: "coupon.updated",
+  "billing.meter": "billing.meter.updated",
   promotion_code: "promotion_code.updated",
   payment_method: "payment_method.updated",
   subscription: "customer.subscription.updated",
@@ -109,6 +127,7 @@ const updateEvents: Record<string, Stripe.Event.Type> = {
   invoice: "invoice.updated",
   charge: "charge.updated",
   refund: "refund.updated",
+  tax_id: "customer.tax_id.updated",
   dispute: "charge.dispute.updated",
   credit_note: "credit_note.updated",
 };

@@ -1,6 +1,7 @@
 import type Stripe from "stripe";
 import { noSuch } from "./errors.ts";
 import type { DiscountRequest } from "./billing/discounts.ts";
+import type { ThinEvent } from "./thin.ts";
 import type { TestCard } from "./objects/test_cards.ts";
 
 export interface Tombstone {
@@ -70,6 +71,17 @@ export interface CheckoutPlan {
   savesPaymentMethod: "off_session" | "on_session" | null;
 }
 
+/** One event a meter was told. */
+export interface MeteredUse {
+  identifier: string;
+  eventName: string;
+  payload: { [key: string]: string };
+  timestamp: number;
+  createdAt: number;
+  /** False for what no meter could use, and for what was taken back. */
+  counts: boolean;
+}
+
 /** A paid-for change that waits for its payment (`payment_behavior: pending_if_incomplete`). */
 export interface PendingChange {
   invoice: string;
@@ -88,6 +100,12 @@ export function createStore() {
     prices: new Collection<Stripe.Price>("price"),
     paymentMethods: new Collection<Stripe.PaymentMethod>("PaymentMethod"),
     setupIntents: new Collection<Stripe.SetupIntent>("setupintent"),
+    features: new Collection<Stripe.Entitlements.Feature>("feature"),
+    productFeatures: new Collection<Stripe.ProductFeature>("product feature"),
+    taxIds: new Collection<Stripe.TaxId>("tax_id"),
+    testClocks: new Collection<Stripe.TestHelpers.TestClock>("test clock"),
+    meters: new Collection<Stripe.Billing.Meter>("meter"),
+    thinEvents: new Collection<ThinEvent>("event"),
     coupons: new Collection<Stripe.Coupon>("coupon"),
     promotionCodes: new Collection<Stripe.PromotionCode>("promotion code"),
     discounts: new Collection<Stripe.Discount>("discount"),
@@ -119,6 +137,13 @@ export function createStore() {
     cards: new Map<string, TestCard>(),
     /** Coupons that can be redeemed no more, while discounts from them run on. */
     deletedCoupons,
+    /** The product each attached feature belongs to. */
+    productOfFeature: new Map<string, string>(),
+    /** Active entitlements by customer. */
+    entitlements: new Map<string, Stripe.Entitlements.ActiveEntitlement[]>(),
+    meteredUses: new Array<MeteredUse>(),
+    /** Tiers by price; Stripe shows them only when asked to expand them. */
+    tiers: new Map<string, Stripe.Price.Tier[]>(),
     /** What an item's running period was billed at, discounts taken off: the basis of its credit. */
     debited: new Map<string, number>(),
     checkoutPlans: new Map<string, CheckoutPlan>(),

@@ -3,6 +3,7 @@ import type Stripe from "stripe";
 import { advanceSchedule } from "../objects/subscription_schedules.ts";
 import { lapseDispute } from "../objects/disputes.ts";
 import { refundDue } from "../objects/payments.ts";
+import { taxIdDue } from "../objects/tax_ids.ts";
 import { expireSession } from "../objects/checkout_sessions.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import {
@@ -39,6 +40,7 @@ export function nextDue(
     ...store.subscriptions.all().flatMap((subscription) => cycles(simulation, subscription)),
     ...store.invoices.all().flatMap((invoice) => collections(simulation, invoice, mayFinalize)),
     ...store.refunds.all().flatMap((refund) => refundDue(simulation, refund) ?? []),
+    ...store.taxIds.all().flatMap((taxId) => taxIdDue(simulation, taxId) ?? []),
     ...store.disputes.all().flatMap((dispute) => deadlines(simulation, dispute)),
     ...store.sessions.all().flatMap((session) => expirations(simulation, session)),
   ];

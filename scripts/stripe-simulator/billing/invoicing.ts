@@ -2,6 +2,7 @@
 import type Stripe from "stripe";
 import { cancelPayment, createInvoicePayment } from "../objects/payments.ts";
 import { productName } from "../objects/checkout_line_items.ts";
+import { usageOf } from "../objects/meters.ts";
 import { invalidRequest } from "../errors.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { discountAmounts, discountsOf, removeDiscounts } from "./discounts.ts";
@@ -32,17 +33,19 @@ export interface NewInvoice {
   withPending?: boolean;
 }
 
-/** The line for one item and period; a metered item is billed for the usage nobody reported: nothing. */
+/** The line for one item and period; a metered item is billed for what its meter counted in it. */
 export function itemLine(
-  { store }: Simulation,
+  simulation: Simulation,
   item: Stripe.SubscriptionItem,
   period: Period,
   { trial = false } = {},
 ): NewLine {
+  const { store } = simulation;
   const name = productName(store, item.price);
-  const quantity = item.quantity ?? 0;
+  const metered = item.price.recurring?.usage_type === "metered";
+  const quantity = metered ? usageOf(simulation, item, period) : (item.quantity ?? 0);
   return {
-    amount: trial ? 0 : amountFor(item.price, quantity),
+    amount: trial ? 0 : amountFor(store, item.price, quantity),
     description: trial
       ? `Trial period for ${name}`
       : `${quantity} × ${name} (at ${money(item.price.unit_amount ?? 0, item.price.currency)} / ${item.price.recurring?.interval ?? ""})`,
@@ -261,7 +264,7 @@ export function buildInvoice(
     },
     subtotal,
     subtotal_excluding_tax: subtotal,
-    test_clock: null,
+    test_clock: idOf(subscription.test_clock),
     total,
     total_discount_amounts: totalDiscounts,
     total_excluding_tax: total,

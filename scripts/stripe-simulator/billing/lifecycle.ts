@@ -113,7 +113,7 @@ export function newSubscriptionObject(
     schedule: null,
     start_date: now(),
     status: trialEnd !== null ? "trialing" : "incomplete",
-    test_clock: null,
+    test_clock: idOf(customer.test_clock),
     transfer_data: null,
     trial_end: trialEnd,
     trial_settings: {

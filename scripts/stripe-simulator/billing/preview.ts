@@ -111,6 +111,10 @@ function comingLines(
   return items
     .filter((item) => item.current_period_end === nextEnd)
     .map((item) => {
+      // Usage is billed when its period is over.
+      if (recurrence(item.price).usage_type === "metered") {
+        return itemLine(simulation, item, periodOf(item));
+      }
       const end = addIntervals(nextEnd, recurrence(item.price), 1);
       return itemLine(simulation, item, { start: nextEnd, end });
     });

@@ -229,7 +229,7 @@ export function planUpdate(
     const startsOver =
       !inTrial &&
       (!sameInterval(recurrence(current.price), recurrence(edited.price)) ||
-        (itemAmount(current) === 0 && itemAmount(edited) > 0));
+        (itemAmount(simulation, current) === 0 && itemAmount(simulation, edited) > 0));
     if (startsOver) {
       credit(current);
       edited.current_period_start = now();
@@ -237,7 +237,10 @@ export function planUpdate(
       firstPeriods.push(itemLine(simulation, edited, periodOf(edited)));
       // Items on other intervals keep their cycle, so the subscription's anchor moves only with its last item.
       if (items.length === 1) anchor = now();
-    } else if (itemAmount(current) !== itemAmount(edited) || current.price.id !== edited.price.id) {
+    } else if (
+      itemAmount(simulation, current) !== itemAmount(simulation, edited) ||
+      current.price.id !== edited.price.id
+    ) {
       credit(current);
       debit(edited);
     }
@@ -287,7 +290,7 @@ function netAmounts(
     simulation,
     discounts,
     items.map((item) => ({
-      amount: itemAmount(item),
+      amount: itemAmount(simulation, item),
       product: idOf(item.price.product),
       discountable: true,
     })),
@@ -295,7 +298,7 @@ function netAmounts(
   return new Map(
     items.map((item, index) => [
       item.id,
-      (taken[index] ?? []).reduce((sum, { amount }) => sum - amount, itemAmount(item)),
+      (taken[index] ?? []).reduce((sum, { amount }) => sum - amount, itemAmount(simulation, item)),
     ]),
   );
 }
@@ -327,8 +330,8 @@ function editedItem(
   return edited;
 }
 
-function itemAmount(item: Stripe.SubscriptionItem): number {
-  return amountFor(item.price, item.quantity ?? 0);
+function itemAmount({ store }: Simulation, item: Stripe.SubscriptionItem): number {
+  return amountFor(store, item.price, item.quantity ?? 0);
 }
 
 /** The credit for what is left of an item's period, at what that period was billed at. */
@@ -337,7 +340,7 @@ export function creditLine(
   item: Stripe.SubscriptionItem,
   date: number,
 ): NewLine[] {
-  const billed = simulation.store.debited.get(item.id) ?? itemAmount(item);
+  const billed = simulation.store.debited.get(item.id) ?? itemAmount(simulation, item);
   return prorationLine(simulation, item, { date, kind: "Unused", amount: billed });
 }
 

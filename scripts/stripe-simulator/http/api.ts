@@ -6,18 +6,22 @@ import { couponRoutes, promotionCodeRoutes } from "../objects/coupons.ts";
 import { creditNoteRoutes } from "../objects/credit_notes.ts";
 import { customerRoutes } from "../objects/customers.ts";
 import { disputeRoutes } from "../objects/disputes.ts";
+import { entitlementRoutes } from "../objects/entitlements.ts";
 import { eventRoutes } from "../objects/events.ts";
 import { invoiceRoutes } from "../objects/invoices.ts";
+import { meterRoutes } from "../objects/meters.ts";
 import { paymentMethodRoutes, setupIntentRoutes } from "../objects/payment_methods.ts";
 import { paymentRoutes } from "../objects/payments.ts";
 import { portalRoutes } from "../objects/portal_sessions.ts";
 import { priceRoutes } from "../objects/prices.ts";
 import { productRoutes } from "../objects/products.ts";
 import { scheduleRoutes } from "../objects/subscription_schedules.ts";
+import { taxIdRoutes } from "../objects/tax_ids.ts";
+import { testClockRoutes } from "../objects/test_clocks.ts";
 import { subscriptionRoutes } from "../objects/subscriptions.ts";
 import { apiVersion, noCause, type Simulation } from "../simulation.ts";
 import { render } from "./expand.ts";
-import { canonicalForm, decodeForm, type FormHash } from "./form.ts";
+import { canonicalForm, decodeForm, decodeJson, type FormHash } from "./form.ts";
 import { list, text } from "./params.ts";
 import { matchPath, type Route } from "./routes.ts";
 
@@ -37,6 +41,10 @@ const routes: Route[] = [
   ...paymentRoutes,
   ...disputeRoutes,
   ...creditNoteRoutes,
+  ...meterRoutes,
+  ...entitlementRoutes,
+  ...taxIdRoutes,
+  ...testClockRoutes,
   ...eventRoutes,
 ];
 
@@ -256,7 +264,7 @@ function prepare({ method, path, query, body }: ApiRequest): {
     if (ids === null) continue;
     const form: FormHash = new Map([
       ...decodeForm(method === "POST" ? "" : query),
-      ...decodeForm(body),
+      ...(path.startsWith("/v2/") ? decodeJson(body) : decodeForm(body)),
     ]);
     const fingerprint = canonicalForm(form);
     const wanted = form.get("expand");

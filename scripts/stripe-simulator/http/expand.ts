@@ -70,6 +70,8 @@ function includable({ store }: Simulation, target: Shown, field: string): unknow
           .all()
           .filter(({ customer, status }) => customer === id && status !== "canceled"),
       );
+    case "price.tiers":
+      return store.tiers.get(id)?.map((tier) => snapshot(tier));
     case "charge.refunds":
       return listOf(
         `/v1/charges/${id}/refunds`,

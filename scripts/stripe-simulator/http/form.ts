@@ -30,3 +30,15 @@ export function canonicalForm(value: FormValue): string {
   const entries = [...value].sort(([a], [b]) => (a < b ? -1 : 1));
   return `{${entries.map(([key, child]) => `${JSON.stringify(key)}:${canonicalForm(child)}`).join()}}`;
 }
+
+/** A JSON body (the second API) as the same tree: scalars become text. */
+export function decodeJson(body: string): FormHash {
+  const value: unknown = body.trim() === "" ? {} : JSON.parse(body);
+  const tree = toFormValue(value);
+  return typeof tree === "string" ? new Map() : tree;
+}
+
+function toFormValue(value: unknown): FormValue {
+  if (typeof value !== "object" || value === null) return String(value ?? "");
+  return new Map(Object.entries(value).map(([key, child]) => [key, toFormValue(child)]));
+}

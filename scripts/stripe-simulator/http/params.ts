@@ -130,6 +130,21 @@ export const range: Reader<(candidate: number) => boolean> = (value, path) => {
     (bounds.lte === undefined || candidate <= bounds.lte);
 };
 
+/** Free names to texts. */
+export const dictionary: Reader<{ [key: string]: string }> = (value, path) => {
+  if (typeof value === "string") throw invalidRequest("Invalid hash", { param: path });
+  return Object.fromEntries(
+    [...value].map(([key, child]): [string, string] => [key, text(child, `${path}[${key}]`)]),
+  );
+};
+
+/** A moment as RFC 3339, in unix seconds. */
+export const isoMoment: Reader<number> = (value, path) => {
+  const milliseconds = Date.parse(text(value, path));
+  if (Number.isNaN(milliseconds)) throw invalidRequest("Invalid timestamp", { param: path });
+  return Math.floor(milliseconds / 1000);
+};
+
 export type MetadataChange = { [key: string]: string } | null;
 
 /** Names to values; an empty value deletes its key, an empty hash (null) deletes all. */

@@ -6,7 +6,7 @@ export function lineItemsOf(store: Store, session: string): Stripe.LineItem[] {
   const items = store.checkoutPlans.get(session)?.items ?? [];
   return items.map(({ id, price: priceId, quantity }) => {
     const price = store.prices.require(priceId);
-    const amount = amountFor(price, quantity);
+    const amount = amountFor(store, price, quantity);
     return {
       id,
       object: "item",

@@ -250,7 +250,7 @@ function inlinePrice(
 }
 
 function newSessionObject(
-  { now, baseUrl }: Simulation,
+  { store, now, baseUrl }: Simulation,
   id: string,
   mode: Mode,
   params: NewSession & { expires_at: number },
@@ -258,7 +258,10 @@ function newSessionObject(
 ): Stripe.Checkout.Session {
   const { trial_period_days = 0, trial_end = 0 } = params.subscription_data ?? {};
   const trial = trial_period_days > 0 || trial_end > now();
-  const total = items.reduce((sum, { price, quantity }) => sum + amountFor(price, quantity), 0);
+  const total = items.reduce(
+    (sum, { price, quantity }) => sum + amountFor(store, price, quantity),
+    0,
+  );
   const due = trial ? 0 : total;
   return {
     id,
@@ -365,7 +368,11 @@ function applyDiscounts(
   const offers = sessionOffers(simulation, session, requests);
   const lines = plan.items.map(({ price: id, quantity }) => {
     const price = store.prices.require(id);
-    return { amount: amountFor(price, quantity), product: idOf(price.product), discountable: true };
+    return {
+      amount: amountFor(store, price, quantity),
+      product: idOf(price.product),
+      discountable: true,
+    };
   });
   const inTrial = session.amount_subtotal === 0;
   const off = inTrial

@@ -42,6 +42,7 @@ export function createCustomer(
   simulation: Simulation,
   { invoice_settings, ...params }: CustomerEdit,
   paymentMethod?: string,
+  testClock?: string,
 ): Stripe.Customer {
   const { store, newId, now, emit } = simulation;
   const id = newId("cus").slice(0, 18);
@@ -73,7 +74,7 @@ export function createCustomer(
     preferred_locales: [],
     shipping: null,
     tax_exempt: "none",
-    test_clock: null,
+    test_clock: testClock ?? null,
   };
   edit(simulation, customer, params);
   store.customers.add(customer);
@@ -113,9 +114,11 @@ function edit(simulation: Simulation, customer: Stripe.Customer, params: Custome
 export const customerRoutes = [
   route(
     "POST /v1/customers",
-    { ...editable, payment_method: text },
-    (simulation, { payment_method, ...params }) =>
-      createCustomer(simulation, params, payment_method),
+    { ...editable, payment_method: text, test_clock: text },
+    (simulation, { payment_method, test_clock, ...params }) => {
+      if (test_clock !== undefined) simulation.store.testClocks.require(test_clock, "test_clock");
+      return createCustomer(simulation, params, payment_method, test_clock);
+    },
   ),
 
   route("GET /v1/customers", { ...pagination, email: text, created: range }, ({ store }, params) =>

@@ -183,7 +183,7 @@ function previewNew(
           customer,
           currency: items[0]?.price.currency ?? "usd",
           amount: items.reduce(
-            (sum, { price, quantity }) => sum + amountFor(price, quantity ?? 1),
+            (sum, { price, quantity }) => sum + amountFor(simulation.store, price, quantity ?? 1),
             0,
           ),
         },

@@ -1,12 +1,13 @@
 import type Stripe from "stripe";
 import { decimal } from "../billing/amounts.ts";
-import { invalidRequest, notSimulated } from "../errors.ts";
+import { invalidRequest } from "../errors.ts";
 import {
   decimalText,
   flag,
   hash,
   list,
   metadata,
+  momentOr,
   natural,
   oneOf,
   range,
@@ -16,6 +17,7 @@ import {
   type Params,
 } from "../http/params.ts";
 import { changedMetadata, page, pagination, route } from "../http/routes.ts";
+import { createProduct } from "./products.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 
 const recurringSpec = {
@@ -34,9 +36,24 @@ const newPrice = {
   metadata,
   nickname: text,
   product: text,
+  product_data: hash({ name: required(text), metadata, unit_label: text }),
   recurring: hash(recurringSpec),
   tax_behavior: oneOf("exclusive", "inclusive", "unspecified"),
+  tiers: list(
+    hash({
+      up_to: required(momentOr("inf")),
+      unit_amount: natural,
+      unit_amount_decimal: decimalText,
+      flat_amount: natural,
+      flat_amount_decimal: decimalText,
+    }),
+  ),
+  tiers_mode: oneOf("graduated", "volume"),
   transfer_lookup_key: flag,
+  transform_quantity: hash({
+    divide_by: required(natural),
+    round: required(oneOf("down", "up")),
+  }),
   unit_amount: natural,
   unit_amount_decimal: decimalText,
 };
@@ -53,17 +70,11 @@ export interface NewPrice extends Partial<Omit<Params<typeof newPrice>, "currenc
 export function createPrice(simulation: Simulation, params: NewPrice): Stripe.Price {
   const { store, newId, now, emit } = simulation;
   const { recurring } = params;
-  if (params.billing_scheme === "tiered") throw notSimulated("tiered prices", "billing_scheme");
-  if (params.product === undefined) {
-    throw invalidRequest("You must specify either `product` or `product_data`.", {
-      code: "parameter_missing",
-      param: "product",
-    });
-  }
-  const product = store.products.require(params.product, "product");
+  const product = productOf(simulation, params);
+  const tiers = tiersOf(params);
   const amount = params.unit_amount_decimal ?? params.unit_amount?.toString();
-  if (amount === undefined) {
-    throw invalidRequest("You must specify one of unit_amount or unit_amount_decimal.");
+  if ((amount === undefined) === (tiers === undefined)) {
+    throw invalidRequest("You must specify one of unit_amount, unit_amount_decimal or tiers.");
   }
   if (recurring?.interval_count === 0) {
     throw invalidRequest("`interval_count` must be at least 1.", {
@@ -78,7 +89,7 @@ export function createPrice(simulation: Simulation, params: NewPrice): Stripe.Pr
     id: params.id ?? newId("price"),
     object: "price",
     active: params.active ?? true,
-    billing_scheme: "per_unit",
+    billing_scheme: tiers === undefined ? "per_unit" : "tiered",
     created: now(),
     currency: params.currency.toLowerCase(),
     custom_unit_amount: null,
@@ -86,7 +97,7 @@ export function createPrice(simulation: Simulation, params: NewPrice): Stripe.Pr
     lookup_key: null,
     metadata: changedMetadata({}, params.metadata),
     nickname: params.nickname ?? null,
-    product: product.id,
+    product,
     recurring:
       recurring === undefined
         ? null
@@ -98,16 +109,59 @@ export function createPrice(simulation: Simulation, params: NewPrice): Stripe.Pr
             usage_type: recurring.usage_type ?? "licensed",
           },
     tax_behavior: params.tax_behavior ?? "unspecified",
-    tiers_mode: null,
-    transform_quantity: null,
+    tiers_mode: params.tiers_mode ?? null,
+    transform_quantity: params.transform_quantity ?? null,
     type: recurring === undefined ? "one_time" : "recurring",
-    unit_amount: /^\d+$/.test(amount) ? Number(amount) : null,
-    unit_amount_decimal: decimal(amount),
+    unit_amount: wholeOrNull(amount),
+    unit_amount_decimal: amount === undefined ? null : decimal(amount),
   };
+  if (tiers !== undefined) store.tiers.set(price.id, tiers);
   takeLookupKey(simulation, price, params.lookup_key, params.transfer_lookup_key);
   store.prices.add(price);
   emit("price.created", price);
   return price;
+}
+
+function productOf(simulation: Simulation, { product, product_data }: NewPrice): string {
+  if ((product === undefined) === (product_data === undefined)) {
+    throw invalidRequest("You must specify either `product` or `product_data`.", {
+      code: "parameter_missing",
+      param: "product",
+    });
+  }
+  if (product !== undefined) return simulation.store.products.require(product, "product").id;
+  return createProduct(simulation, { name: "", ...product_data }).id;
+}
+
+/** Tiers that follow each other, the last one open. */
+function tiersOf({ billing_scheme, tiers, tiers_mode }: NewPrice): Stripe.Price.Tier[] | undefined {
+  if (billing_scheme !== "tiered") return undefined;
+  if (tiers === undefined || tiers.length === 0 || tiers_mode === undefined) {
+    throw invalidRequest("A tiered price needs `tiers` and `tiers_mode`.", { param: "tiers" });
+  }
+  let below = 0;
+  return tiers.map(({ up_to, ...amounts }, index) => {
+    const last = index === tiers.length - 1;
+    if ((up_to === "inf") !== last || (up_to !== "inf" && up_to <= below)) {
+      throw invalidRequest("Each tier must reach further than the one before, the last to `inf`.", {
+        param: `tiers[${index}][up_to]`,
+      });
+    }
+    below = up_to === "inf" ? below : up_to;
+    const unit = amounts.unit_amount_decimal ?? amounts.unit_amount?.toString();
+    const flat = amounts.flat_amount_decimal ?? amounts.flat_amount?.toString();
+    return {
+      flat_amount: wholeOrNull(flat),
+      flat_amount_decimal: flat === undefined ? null : decimal(flat),
+      unit_amount: wholeOrNull(unit),
+      unit_amount_decimal: unit === undefined ? null : decimal(unit),
+      up_to: up_to === "inf" ? null : up_to,
+    };
+  });
+}
+
+function wholeOrNull(amount: string | undefined): number | null {
+  return amount !== undefined && /^\d+$/.test(amount) ? Number(amount) : null;
 }
 
 /** A lookup key belongs to one price at a time; it moves only when asked to. */
@@ -183,8 +237,8 @@ export function planOf(price: Stripe.Price): Stripe.Plan {
     meter,
     nickname: price.nickname,
     product: price.product,
-    tiers_mode: null,
-    transform_usage: null,
+    tiers_mode: price.tiers_mode,
+    transform_usage: price.transform_quantity,
     trial_period_days,
     usage_type,
   };

@@ -132,7 +132,7 @@ function create(
     );
   }
   const amount = items.reduce(
-    (sum, { price, quantity }) => sum + amountFor(price, quantity ?? 1),
+    (sum, { price, quantity }) => sum + amountFor(store, price, quantity ?? 1),
     0,
   );
   const currency = items[0]?.price.currency ?? "usd";

@@ -15,6 +15,8 @@ export interface Harness {
   /** The endpoint's answers; 200 unless set. */
   answer: (event: Stripe.Event) => number;
   onEvent: (event: Stripe.Event) => Promise<void>;
+  /** Notifications of thin events, verified too. */
+  onThin: (notification: Stripe.V2.Core.EventNotification) => void;
   checkout(options?: { trialDays?: number }): Promise<Stripe.Checkout.Session>;
   subscribe(options?: {
     trialDays?: number;
@@ -46,11 +48,14 @@ export async function useSimulator(options: StripeSimulatorOptions = {}): Promis
     void (async () => {
       const chunks: Buffer[] = [];
       for await (const chunk of request) chunks.push(chunk as Buffer);
-      const event = Stripe.webhooks.constructEvent(
-        Buffer.concat(chunks),
-        request.headers["stripe-signature"] ?? "",
-        secret,
-      );
+      const body = Buffer.concat(chunks);
+      const signature = request.headers["stripe-signature"] ?? "";
+      if (body.includes('"v2.core.event"')) {
+        harness.onThin(stripe.parseEventNotification(body, signature, secret));
+        response.writeHead(200).end();
+        return;
+      }
+      const event = Stripe.webhooks.constructEvent(body, signature, secret);
       const status = harness.answer(event);
       if (status === 200) {
         received.push(event);
@@ -83,6 +88,7 @@ export async function useSimulator(options: StripeSimulatorOptions = {}): Promis
     received,
     answer: () => 200,
     onEvent: () => Promise.resolve(),
+    onThin: () => undefined,
     async checkout({ trialDays } = {}) {
       const { price } = await monthly(stripe, 1_000);
       return stripe.checkout.sessions.create({

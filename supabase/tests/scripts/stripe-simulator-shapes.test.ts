@@ -46,6 +46,23 @@ async function everything(): Promise<Map<string, Shape>> {
   const other = await harness.subscribe();
   await stripe.subscriptions.update(other.id, { discounts: [{ coupon: coupon.id }] });
 
+  await stripe.customers.createTaxId(customer, { type: "eu_vat", value: "DE123456789" });
+  await stripe.testHelpers.testClocks.create({ frozen_time: simulator.clock.now() });
+  const meter = await stripe.billing.meters.create({
+    display_name: "Calls",
+    event_name: "calls",
+    default_aggregation: { formula: "sum" },
+  });
+  const used = await stripe.billing.meterEvents.create({
+    event_name: "calls",
+    payload: { stripe_customer_id: customer, value: "1" },
+    identifier: "row-1",
+  });
+  const feature = await stripe.entitlements.features.create({ lookup_key: "x", name: "X" });
+  const attached = await stripe.products.createFeature(String(price.product), {
+    entitlement_feature: feature.id,
+  });
+
   const found = new Map<string, Shape>();
   const keep = (object: unknown) => {
     if (typeof object !== "object" || object === null) return;
@@ -57,6 +74,22 @@ async function everything(): Promise<Map<string, Shape>> {
   };
   for (const event of simulator.events()) keep(event.data.object);
   keep(await stripe.billingPortal.sessions.create({ customer }));
+  keep([used, feature, attached]);
+  keep(
+    await stripe.billing.meterEventAdjustments.create({
+      event_name: "calls",
+      type: "cancel",
+      cancel: { identifier: "row-1" },
+    }),
+  );
+  keep(
+    await stripe.billing.meters.listEventSummaries(meter.id, {
+      customer,
+      start_time: second("2026-04-01T00:00:00Z"),
+      end_time: second("2026-04-02T00:00:00Z"),
+    }),
+  );
+  keep(await stripe.entitlements.activeEntitlements.list({ customer }));
   keep(await stripe.invoicePayments.list());
   keep(await stripe.invoiceItems.list());
   found.delete("list");
