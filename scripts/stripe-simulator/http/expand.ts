@@ -30,7 +30,8 @@ function expandPath(
   path: string,
 ): void {
   if (segment === undefined) return;
-  const value = includable(simulation, target, segment) ?? target[segment];
+  const included = includable(simulation, target, segment);
+  const value = included === undefined ? target[segment] : included;
   if (value === undefined) throw cannotExpand(path);
 
   const expanded = Array.isArray(value)
@@ -71,7 +72,7 @@ function includable({ store }: Simulation, target: Shown, field: string): unknow
           .filter(({ customer, status }) => customer === id && status !== "canceled"),
       );
     case "price.tiers":
-      return store.tiers.get(id)?.map((tier) => snapshot(tier));
+      return store.tiers.get(id)?.map((tier) => snapshot(tier)) ?? null;
     case "charge.refunds":
       return listOf(
         `/v1/charges/${id}/refunds`,

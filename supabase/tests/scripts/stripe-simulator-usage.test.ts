@@ -244,6 +244,26 @@ describe("metered prices", () => {
   });
 });
 
+test("tiers can be asked for of any price, in lists too; most have none", async () => {
+  const { price } = await metered();
+  const { stripe } = harness;
+  const product = String((await stripe.prices.retrieve(price)).product);
+  const tiered = await stripe.prices.create({
+    product,
+    currency: "usd",
+    recurring: { interval: "month" },
+    billing_scheme: "tiered",
+    tiers_mode: "volume",
+    tiers: [{ up_to: "inf", unit_amount: 3 }],
+  });
+  const { data } = await stripe.prices.list({ expand: ["data.tiers"] });
+  expect(Object.fromEntries(data.map(({ id, tiers }) => [id, tiers?.length ?? 0]))).toEqual({
+    [price]: 0,
+    [tiered.id]: 1,
+  });
+  expect((await stripe.prices.retrieve(price, { expand: ["tiers"] })).tiers).toBeNull();
+});
+
 test("snapshot events can be told thinly as well, naming their object and their snapshot", async () => {
   harness = await useSimulator();
   const { stripe, simulator, received } = harness;
