@@ -21,23 +21,24 @@
 --   4  billing_private.stripe_resources
 --   5  billing_private.test_clocks
 --   6  billing_private.meters
---   7  billing_private.webhook_rejections
---   8  billing_private.commands
---   9  billing_private.tasks
---   10  billing_private.task_runs
---   11  billing_private.health_checks
---   12  billing_private.entitlement_corrections
---   13  billing_private.admin_actions
---   14  billing_private.doorbell_rings
---   15  billing_private.invoice_numbers
---   16  billing_private.command_kinds
---   17  billing_private.dispatcher
---   18  billing_private.stripe_lists
---   19  billing_private.mirrored_tables
---   20  billing_private.sweeps
---   21  billing_private.drift_policies
---   22  billing_private.drifts
---   23  billing_private.reread_rules
+--   7  billing_private.meter_error_reports
+--   8  billing_private.webhook_rejections
+--   9  billing_private.commands
+--   10  billing_private.tasks
+--   11  billing_private.task_runs
+--   12  billing_private.health_checks
+--   13  billing_private.entitlement_corrections
+--   14  billing_private.admin_actions
+--   15  billing_private.doorbell_rings
+--   16  billing_private.invoice_numbers
+--   17  billing_private.command_kinds
+--   18  billing_private.dispatcher
+--   19  billing_private.stripe_lists
+--   20  billing_private.mirrored_tables
+--   21  billing_private.sweeps
+--   22  billing_private.drift_policies
+--   23  billing_private.drifts
+--   24  billing_private.reread_rules
 -- =============================================================================
 
 
@@ -257,7 +258,9 @@ insert into billing_private.event_handlers (event_type, projector) values
   ('test_helpers.test_clock.created', 'project_test_clock'),
   ('test_helpers.test_clock.deleted', 'project_test_clock'),
   ('test_helpers.test_clock.internal_failure', 'project_test_clock'),
-  ('test_helpers.test_clock.ready', 'project_test_clock');
+  ('test_helpers.test_clock.ready', 'project_test_clock'),
+  ('v1.billing.meter.error_report_triggered', 'project_meter_error_report'),
+  ('v1.billing.meter.no_meter_found', 'project_meter_error_report');
 
 alter table billing_private.event_handlers enable row level security;
 create policy select_nobody on billing_private.event_handlers for select to public using (false);
@@ -390,7 +393,42 @@ revoke all on billing_private.meters from public, anon, authenticated, service_r
 
 
 -- -----------------------------------------------------------------------------
--- 7  billing_private.webhook_rejections
+-- 7  billing_private.meter_error_reports
+-- -----------------------------------------------------------------------------
+
+create table billing_private.meter_error_reports (
+  event_id text not null,
+  stripe_meter_id text,
+  reported_at timestamptz not null,
+  validation_start timestamptz,
+  validation_end timestamptz,
+  error_count bigint,
+  summary text,
+  error_types jsonb,
+
+  primary key (event_id),
+  constraint meter_error_reports_event_id_fkey foreign key (event_id)
+    references billing_private.stripe_events (event_id) on delete cascade
+);
+
+comment on table billing_private.meter_error_reports is
+  'Usage we reported that Stripe could not count: it says so only here, some time afterwards.';
+comment on column billing_private.meter_error_reports.stripe_meter_id is
+  'Null where no meter takes reports of that name.';
+comment on column billing_private.meter_error_reports.error_count is
+  'How many reports of the window failed; null until Stripe has told the details.';
+comment on column billing_private.meter_error_reports.error_types is
+  'Per code how many, with samples: [{"code", "error_count", "sample_errors": […]}].';
+
+alter table billing_private.meter_error_reports enable row level security;
+create policy select_nobody on billing_private.meter_error_reports
+  for select to public using (false);
+
+revoke all on billing_private.meter_error_reports from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 8  billing_private.webhook_rejections
 -- -----------------------------------------------------------------------------
 
 -- Counted, not listed: whoever can reach the endpoint can cause these rows.
@@ -416,7 +454,7 @@ revoke all on billing_private.webhook_rejections from public, anon, authenticate
 
 
 -- -----------------------------------------------------------------------------
--- 8  billing_private.commands
+-- 9  billing_private.commands
 -- -----------------------------------------------------------------------------
 
 create table billing_private.commands (
@@ -504,7 +542,7 @@ revoke all on billing_private.commands from public, anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 9  billing_private.tasks
+-- 10  billing_private.tasks
 -- -----------------------------------------------------------------------------
 
 create table billing_private.tasks (
@@ -542,7 +580,7 @@ revoke all on billing_private.tasks from public, anon, authenticated, service_ro
 
 
 -- -----------------------------------------------------------------------------
--- 10  billing_private.task_runs
+-- 11  billing_private.task_runs
 -- -----------------------------------------------------------------------------
 
 create table billing_private.task_runs (
@@ -572,7 +610,7 @@ revoke all on billing_private.task_runs from public, anon, authenticated, servic
 
 
 -- -----------------------------------------------------------------------------
--- 11  billing_private.health_checks
+-- 12  billing_private.health_checks
 -- -----------------------------------------------------------------------------
 
 create table billing_private.health_checks (
@@ -599,7 +637,7 @@ revoke all on billing_private.health_checks from public, anon, authenticated, se
 
 
 -- -----------------------------------------------------------------------------
--- 12  billing_private.entitlement_corrections
+-- 13  billing_private.entitlement_corrections
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_corrections (
@@ -634,7 +672,7 @@ from public, anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 13  billing_private.admin_actions
+-- 14  billing_private.admin_actions
 -- -----------------------------------------------------------------------------
 
 -- Some corrections change no business table (a replay, a retry), so what the audit says of the
@@ -666,7 +704,7 @@ revoke all on billing_private.admin_actions from public, anon, authenticated, se
 
 
 -- -----------------------------------------------------------------------------
--- 14  billing_private.doorbell_rings
+-- 15  billing_private.doorbell_rings
 -- -----------------------------------------------------------------------------
 
 create table billing_private.doorbell_rings (
@@ -695,7 +733,7 @@ revoke all on billing_private.doorbell_rings from public, anon, authenticated, s
 
 
 -- -----------------------------------------------------------------------------
--- 15  billing_private.invoice_numbers
+-- 16  billing_private.invoice_numbers
 -- -----------------------------------------------------------------------------
 
 -- A row, not a sequence: that leaves a gap wherever a transaction fails, and tax law wants none.
@@ -716,7 +754,7 @@ revoke all on billing_private.invoice_numbers from public, anon, authenticated, 
 
 
 -- -----------------------------------------------------------------------------
--- 16  billing_private.command_kinds
+-- 17  billing_private.command_kinds
 -- -----------------------------------------------------------------------------
 
 -- Stripe keeps an idempotency key for 24 hours. After that the same call is a new one, so whether
@@ -797,6 +835,7 @@ insert into billing_private.command_kinds (
   ('pause_collection', 'stop collecting for a while', 'repeat', null, '{}', null, false),
   ('pay_invoice', 'try to collect an invoice', 'find_or_drop',
     '/v1/invoices/{3}', '{}', '$ ? (@.status == "paid")', true),
+  ('read_event', 'ask what an event says in full', 'repeat', null, '{}', null, false),
   ('release_schedule', 'take back a change at period end', 'repeat',
     '/v1/subscription_schedules/{3}', '{}',
     '$ ? (@.status == "released" || @.status == "canceled" || @.status == "completed")', true),
@@ -819,7 +858,7 @@ revoke all on billing_private.command_kinds from public, anon, authenticated, se
 
 
 -- -----------------------------------------------------------------------------
--- 17  billing_private.dispatcher
+-- 18  billing_private.dispatcher
 -- -----------------------------------------------------------------------------
 
 create table billing_private.dispatcher (
@@ -842,7 +881,7 @@ revoke all on billing_private.dispatcher from public, anon, authenticated, servi
 
 
 -- -----------------------------------------------------------------------------
--- 18  billing_private.stripe_lists
+-- 19  billing_private.stripe_lists
 -- -----------------------------------------------------------------------------
 
 create table billing_private.stripe_lists (
@@ -899,7 +938,7 @@ revoke all on billing_private.stripe_lists from public, anon, authenticated, ser
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing_private.mirrored_tables
+-- 20  billing_private.mirrored_tables
 -- -----------------------------------------------------------------------------
 
 create table billing_private.mirrored_tables (
@@ -969,7 +1008,7 @@ revoke all on billing_private.mirrored_tables from public, anon, authenticated, 
 
 
 -- -----------------------------------------------------------------------------
--- 20  billing_private.sweeps
+-- 21  billing_private.sweeps
 -- -----------------------------------------------------------------------------
 
 create table billing_private.sweeps (
@@ -1025,7 +1064,7 @@ revoke all on billing_private.sweeps from public, anon, authenticated, service_r
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing_private.drift_policies
+-- 22  billing_private.drift_policies
 -- -----------------------------------------------------------------------------
 
 create table billing_private.drift_policies (
@@ -1055,7 +1094,7 @@ revoke all on billing_private.drift_policies from public, anon, authenticated, s
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing_private.drifts
+-- 23  billing_private.drifts
 -- -----------------------------------------------------------------------------
 
 create table billing_private.drifts (
@@ -1098,7 +1137,7 @@ revoke all on billing_private.drifts from public, anon, authenticated, service_r
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing_private.reread_rules
+-- 24  billing_private.reread_rules
 -- -----------------------------------------------------------------------------
 
 create table billing_private.reread_rules (

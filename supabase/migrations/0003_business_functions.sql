@@ -3047,6 +3047,68 @@ comment on function billing_private.project_meter(jsonb, billing_private.stripe_
   'Mirrors a meter.';
 
 
+create function billing_private.project_meter_error_report(
+  p_thin jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing_private.meter_error_reports (event_id, stripe_meter_id, reported_at)
+  values (p_event.event_id, p_event.object_id, p_event.occurred_at)
+  on conflict (event_id) do nothing;
+
+  if p_thin ? 'data' then
+    perform billing_private.fill_meter_error_report(p_thin);
+  elsif not exists (
+    select
+    from billing_private.commands
+    where kind = 'read_event'
+      and target_object_id = p_event.event_id
+      and status = 'pending'
+  ) then
+    -- What is delivered says that there were errors, not which.
+    insert into billing_private.commands (
+      kind, method, path, target_object_id, cause, request_id
+    )
+    values (
+      'read_event', 'GET', '/v2/core/events/' || p_event.event_id, p_event.event_id,
+      billing_private.cause(), billing_private.request_id()
+    );
+  end if;
+end;
+$$;
+
+comment on function billing_private.project_meter_error_report(
+  jsonb, billing_private.stripe_events
+) is
+  'Notes that Stripe could not count reported usage, and asks for the details.';
+
+
+create function billing_private.fill_meter_error_report(p_thin jsonb)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing_private.meter_error_reports
+  set validation_start = billing_private.stripe_time(p_thin #> '{data,validation_start}'),
+      validation_end = billing_private.stripe_time(p_thin #> '{data,validation_end}'),
+      error_count = billing_private.stripe_integer(p_thin #> '{data,reason,error_count}'),
+      summary = p_thin #>> '{data,developer_message_summary}',
+      error_types = p_thin #> '{data,reason,error_types}'
+  where event_id = p_thin ->> 'id';
+end;
+$$;
+
+comment on function billing_private.fill_meter_error_report(jsonb) is
+  'Fills in what a meter''s error report says, once Stripe has told it.';
+
+
 -- -----------------------------------------------------------------------------
 -- 13  what refunds and disputes leave
 -- -----------------------------------------------------------------------------
@@ -3320,16 +3382,96 @@ begin
     when p_event.connected_account_id is not null then 'connected_account'
     when p_event.livemode <> (select stripe_livemode from billing_private.settings)
       then 'other_livemode'
-    when not exists (
+    when exists (
       select from billing_private.event_handlers where event_type = p_event.type
-    ) then 'unhandled_type'
-    when p_event.object_id is null then 'object_without_id'
+    ) then
+      case
+        when p_event.object_id is null and not billing_private.is_thin(p_event.type)
+          then 'object_without_id'
+      end
+    when not billing_private.is_thin(p_event.type) then 'unhandled_type'
+    when p_event.object_id is null then 'no_related_object'
+    when billing_private.related_resource(p_event) is null then 'unhandled_type'
   end;
 end;
 $$;
 
 comment on function billing_private.refusal_of(billing_private.stripe_events) is
   'Why an event is stored but not applied, or null when it is to be applied.';
+
+
+create function billing_private.is_thin(p_event_type text)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return p_event_type ~ '^v[0-9]+\.';
+end;
+$$;
+
+comment on function billing_private.is_thin(text) is
+  'Whether a type is one of the thin events (v2.core.event), which name an object without showing '
+  'it.';
+
+
+create function billing_private.related_resource(p_event billing_private.stripe_events)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_related jsonb := billing_private.parse_json(p_event.payload) -> 'related_object';
+begin
+  return (
+    select object_type
+    from billing_private.stripe_resources
+    where replace(retrieve_path, '{id}', v_related ->> 'id') = v_related ->> 'url'
+      or object_type = v_related ->> 'type'
+    order by (object_type = v_related ->> 'type') desc
+    limit 1
+  );
+end;
+$$;
+
+comment on function billing_private.related_resource(billing_private.stripe_events) is
+  'The kind of object a thin event is about, by its address or its name; null for what is not '
+  'mirrored.';
+
+
+create function billing_private.follow_thin_event(p_event billing_private.stripe_events)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_event jsonb := billing_private.parse_json(p_event.payload);
+  v_projector text := (
+    select projector from billing_private.event_handlers where event_type = p_event.type
+  );
+begin
+  if v_projector is not null then
+    execute format('select billing_private.%I($1, $2)', v_projector) using v_event, p_event;
+    return 'thin';
+  end if;
+
+  -- Many come beside an event that shows the object.
+  if not exists (
+    select from billing_private.stripe_events where event_id = v_event ->> 'snapshot_event'
+  ) then
+    perform billing_private.request_reread(
+      billing_private.related_resource(p_event), p_event.object_id, 'thin_event');
+  end if;
+  return 'thin';
+end;
+$$;
+
+comment on function billing_private.follow_thin_event(billing_private.stripe_events) is
+  'Asks Stripe how the object of a thin event is now, unless the event that shows it has come. '
+  'Returns the status reason that keeps it out of the object''s snapshots.';
 
 
 create function billing_private.date_back(p_event billing_private.stripe_events)
@@ -3393,6 +3535,9 @@ begin
       'command', replace(p_event.event_id, 'command:', ''), p_event.type);
   else
     perform billing_private.set_cause('stripe_event', p_event.event_id, p_event.type);
+  end if;
+  if billing_private.is_thin(p_event.type) then
+    return billing_private.follow_thin_event(p_event);
   end if;
 
   -- Whoever is named by any snapshot is the owner, also when a newer one names nobody.
@@ -3541,7 +3686,10 @@ begin
       billing_private.stripe_id(v_object #> '{owner,customer}'),
       billing_private.stripe_id(v_json #> '{data,previous_attributes,customer}'))
   end;
-  v_event.connected_account_id := nullif(v_json ->> 'account', '');
+  -- What a thin event calls context, under which its object would have to be asked for.
+  v_event.connected_account_id := coalesce(
+    nullif(v_json ->> 'account', ''),
+    case when v_json ->> 'object' = 'v2.core.event' then nullif(v_json ->> 'context', '') end);
   v_event.api_version := v_json ->> 'api_version';
   v_event.livemode := coalesce(v_json -> 'livemode' = 'true', false);
   v_event.occurred_at := coalesce(
@@ -5516,17 +5664,15 @@ begin
     and coalesce(p_response #>> '{error,code}' = 'resource_missing', false)
     and exists (
       select
-      from billing_private.stripe_objects
-      join billing_private.stripe_resources using (object_type)
-      where stripe_objects.object_id = p_command.target_object_id
-        and stripe_resources.deletion_type is not null
+      from billing_private.stripe_resources
+      where deletion_type is not null
+        and p_command.path = replace(retrieve_path, '{id}', p_command.target_object_id)
     );
 end;
 $$;
 
 comment on function billing_private.is_gone(billing_private.commands, jsonb) is
-  'True when Stripe says that an object it once told of does not exist, and it is of a kind that '
-  'can be deleted.';
+  'True when Stripe says that an object does not exist, and it is of a kind that can be deleted.';
 
 
 create function billing_private.command_succeeded(
@@ -5573,6 +5719,8 @@ begin
       perform billing_private.apply_reread(p_command, p_response, p_asked_at);
     when 'sweep_page' then
       perform billing_private.apply_sweep_page(p_command, p_response, p_asked_at);
+    when 'read_event' then
+      perform billing_private.fill_meter_error_report(p_response);
     when 'create_schedule' then
       perform billing_private.apply_response(
         p_command, p_response, 'subscription_schedule.created', p_asked_at);
@@ -5748,6 +5896,11 @@ begin
     join billing_private.stripe_events using (event_id)
     where stripe_objects.object_id = p_command.target_object_id;
     v_object := coalesce(v_object, p_response);
+  end if;
+
+  -- Gone before anybody told of it: there is nothing to delete.
+  if not v_object ? 'object' then
+    return;
   end if;
 
   select * into strict v_resource
@@ -9095,8 +9248,13 @@ revoke all on function
   billing_private.project_tax_id,
   billing_private.project_test_clock,
   billing_private.project_meter,
+  billing_private.project_meter_error_report,
+  billing_private.fill_meter_error_report,
   billing_private.project_checkout_session,
   billing_private.refusal_of,
+  billing_private.is_thin,
+  billing_private.related_resource,
+  billing_private.follow_thin_event,
   billing_private.date_back,
   billing_private.project_event,
   billing_private.apply_event,

@@ -671,6 +671,11 @@ begin
     from billing_private.entitlement_corrections
     where corrected_at > v_now - interval '24 hours'
     union all
+    select billing_private.graded(
+      'meter_errors', count(*), 1, 100, 'reports of usage Stripe could not count in 24 hours')
+    from billing_private.meter_error_reports
+    where reported_at > v_now - interval '24 hours'
+    union all
     select checks from billing_private.reconciliation_health() as checks
     union all
     select billing_private.graded(

@@ -165,6 +165,15 @@ begin
   where drifts.repaired_at is null
   union all
   select
+    'warning', 'meter_errors', meter_error_reports.stripe_meter_id, null,
+    jsonb_build_object(
+      'event', meter_error_reports.event_id, 'errors', meter_error_reports.error_count,
+      'summary', meter_error_reports.summary, 'types', meter_error_reports.error_types),
+    meter_error_reports.reported_at
+  from billing_private.meter_error_reports
+  where meter_error_reports.reported_at > billing_private.now() - interval '7 days'
+  union all
+  select
     'warning', 'failing_task', tasks.key, null,
     jsonb_build_object('failures', tasks.consecutive_failures), tasks.last_run_at
   from billing_private.tasks
@@ -178,8 +187,8 @@ select * from billing_private.admin_critical_issues();
 
 comment on view billing_admin.critical_issues is
   'What needs somebody: dead events and commands, customers nobody claimed, prices and statuses '
-  'nobody knows, contradictions, drift that is not repaired, failing tasks. No rows is the normal '
-  'state.';
+  'nobody knows, contradictions, drift that is not repaired, usage Stripe could not count, failing '
+  'tasks. No rows is the normal state.';
 
 
 -- -----------------------------------------------------------------------------

@@ -118,7 +118,7 @@ select is_empty(
   $$
     select event_type
     from billing_private.event_handlers
-    where event_type !~ '^[a-z_]+(\.[a-z_]+)+$'
+    where event_type !~ '^(v1\.)?[a-z_]+(\.[a-z_]+)+$'
   $$,
   'handlers are for types as Stripe writes them'
 );
@@ -142,7 +142,25 @@ select is_empty(
       'payment_method.attached', 'payment_method.updated', 'payment_method.detached',
       'payment_method.automatically_updated',
       'checkout.session.completed', 'checkout.session.expired',
-      'checkout.session.async_payment_succeeded', 'checkout.session.async_payment_failed'
+      'checkout.session.async_payment_succeeded', 'checkout.session.async_payment_failed',
+      'charge.dispute.created', 'charge.dispute.updated', 'charge.dispute.closed',
+      'charge.dispute.funds_withdrawn', 'charge.dispute.funds_reinstated',
+      'radar.early_fraud_warning.created', 'radar.early_fraud_warning.updated',
+      'credit_note.created', 'credit_note.updated', 'credit_note.voided',
+      'coupon.created', 'coupon.updated', 'coupon.deleted',
+      'promotion_code.created', 'promotion_code.updated',
+      'customer.discount.created', 'customer.discount.updated', 'customer.discount.deleted',
+      'customer.tax_id.created', 'customer.tax_id.updated', 'customer.tax_id.deleted',
+      'setup_intent.created', 'setup_intent.succeeded', 'setup_intent.canceled',
+      'setup_intent.requires_action', 'setup_intent.setup_failed',
+      'subscription_schedule.created', 'subscription_schedule.updated',
+      'subscription_schedule.released', 'subscription_schedule.canceled',
+      'subscription_schedule.completed', 'subscription_schedule.aborted',
+      'subscription_schedule.expiring', 'billing.meter.created', 'billing.meter.updated',
+      'billing.meter.deactivated', 'billing.meter.reactivated',
+      'v1.billing.meter.error_report_triggered', 'v1.billing.meter.no_meter_found',
+      'test_helpers.test_clock.created', 'test_helpers.test_clock.advancing',
+      'test_helpers.test_clock.ready', 'test_helpers.test_clock.deleted'
     ]) as type
     where type not in (select event_type from billing_private.event_handlers)
   $$,

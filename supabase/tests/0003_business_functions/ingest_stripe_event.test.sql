@@ -265,7 +265,7 @@ select results_eq(
       "related_object": {"id": "mtr_1", "type": "billing.meter", "url": "/v1/billing/meters/mtr_1"}
     }')
   $$,
-  $$ values ('ignored', false) $$,
+  $$ values ('applied', false) $$,
   'D18: a thin event is accepted'
 );
 

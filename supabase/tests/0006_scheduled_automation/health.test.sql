@@ -23,7 +23,8 @@ select results_eq(
     values
       ('commands', 'healthy'), ('corrections', 'healthy'), ('dead_commands', 'healthy'),
       ('dead_events', 'healthy'), ('doorbell', 'healthy'), ('drift', 'healthy'),
-      ('failed_events', 'healthy'), ('heartbeat', 'healthy'), ('other_livemode', 'healthy'),
+      ('failed_events', 'healthy'), ('heartbeat', 'healthy'), ('meter_errors', 'healthy'),
+      ('other_livemode', 'healthy'),
       ('reconciliation', 'healthy'), ('tasks', 'healthy')
   $$,
   'these checks are made, and a new system passes them'

@@ -17,7 +17,7 @@ const storedRows = `
   from billing.customers
   union all
   select 'payment_methods', stripe_payment_method_id,
-    to_jsonb(payment_methods) - '{id,created_at}'::text[]
+    to_jsonb(payment_methods) - '{id,created_at,fingerprint_hash}'::text[]
   from billing.payment_methods
   union all
   select 'subscriptions', stripe_subscription_id,
