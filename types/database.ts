@@ -2051,6 +2051,16 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      prepare_payment_method: {
+        Args: { account_id?: string; cancel_url: string; success_url: string };
+        Returns: Database["billing"]["CompositeTypes"]["stripe_request"];
+        SetofOptions: {
+          from: "*";
+          to: "stripe_request";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       prepare_portal: {
         Args: { account_id?: string; flow?: string; return_url: string };
         Returns: Database["billing"]["CompositeTypes"]["stripe_request"];

@@ -45,11 +45,12 @@
 --   27  billing.change_plan()
 --   28  billing.preview_change()
 --   29  billing.pause_subscription() and resume_subscription()
---   30  manual subscriptions
---   31  invoices of manual subscriptions
---   32  proration
---   33  reconciliation with Stripe
---   34  who may call what
+--   30  billing.prepare_payment_method()
+--   31  manual subscriptions
+--   32  invoices of manual subscriptions
+--   33  proration
+--   34  reconciliation with Stripe
+--   35  who may call what
 -- =============================================================================
 
 
@@ -2934,6 +2935,7 @@ begin
       stripe_customer_id = excluded.stripe_customer_id,
       stripe_payment_method_id = excluded.stripe_payment_method_id,
       created_at = excluded.created_at;
+  perform billing_private.adopt_payment_method(p_object);
 end;
 $$;
 
@@ -5715,6 +5717,14 @@ begin
     then
       perform billing_private.apply_response(
         p_command, p_response, 'customer.subscription.updated', p_asked_at);
+    when 'set_payment_method' then
+      perform billing_private.apply_response(
+        p_command, p_response,
+        case
+          when p_response ->> 'object' = 'customer' then 'customer.updated'
+          else 'customer.subscription.updated'
+        end,
+        p_asked_at);
     when 'reread' then
       perform billing_private.apply_reread(p_command, p_response, p_asked_at);
     when 'sweep_page' then
@@ -7616,7 +7626,163 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 30  manual subscriptions
+-- 30  billing.prepare_payment_method()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.prepare_payment_method(
+  p_success_url text,
+  p_cancel_url text,
+  p_account_id uuid
+)
+returns billing.stripe_request
+language plpgsql
+volatile
+security definer -- writes a command for the user
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_subscription billing.subscriptions := billing_private.current_subscription(v_account_id);
+  v_customer_id text;
+  v_request billing.stripe_request;
+begin
+  perform billing_private.require_url('success_url', p_success_url);
+  perform billing_private.require_url('cancel_url', p_cancel_url);
+  v_customer_id := billing_private.customer_in_use(v_account_id, v_subscription);
+  perform billing_private.set_cause('user', auth.uid()::text, 'payment method');
+
+  v_request := billing_private.enqueue_request(
+    'create_setup', v_account_id, '/v1/checkout/sessions',
+    jsonb_strip_nulls(jsonb_build_object(
+      'mode', 'setup',
+      'customer', v_customer_id,
+      'client_reference_id', v_account_id,
+      'currency', coalesce(
+        v_subscription.currency,
+        (select currency from billing.customers where stripe_customer_id = v_customer_id)),
+      'success_url', p_success_url,
+      'cancel_url', p_cancel_url)));
+  -- What comes of it is recognised by the request that led to it.
+  update billing_private.commands
+  set params = params || jsonb_build_object('setup_intent_data', jsonb_build_object(
+    'metadata', jsonb_build_object('account_id', v_account_id, 'setup_id', id)))
+  where id = v_request.subject_id;
+  return v_request;
+end;
+$$;
+
+
+create function billing_private.adopt_payment_method(p_setup_intent jsonb)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_method_id text := billing_private.stripe_id(p_setup_intent -> 'payment_method');
+  v_request billing_private.commands;
+begin
+  if p_setup_intent ->> 'status' is distinct from 'succeeded' or v_method_id is null then
+    return;
+  end if;
+
+  select * into v_request
+  from billing_private.commands
+  where id = billing_private.uuid_or_null(p_setup_intent #>> '{metadata,setup_id}')
+    and kind = 'create_setup'
+    and params ->> 'customer' = billing_private.stripe_id(p_setup_intent -> 'customer');
+  -- Once for each time a user asked for it, however often Stripe tells.
+  if not found or exists (
+    select
+    from billing_private.commands
+    where subject_id = v_request.id
+      and kind = 'set_payment_method'
+  ) then
+    return;
+  end if;
+  perform billing_private.set_payment_method(v_request, v_method_id);
+end;
+$$;
+
+comment on function billing_private.adopt_payment_method(jsonb) is
+  'A payment method that a user has put on file through prepare_payment_method() is charged from '
+  'then on.';
+
+
+create function billing_private.set_payment_method(
+  p_request billing_private.commands,
+  p_stripe_payment_method_id text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := p_request.params ->> 'customer';
+  v_subscription billing.subscriptions := billing_private.current_subscription(
+    p_request.account_id);
+  v_id uuid;
+begin
+  -- At the level that was charged before: a subscription's own method outranks the customer's
+  -- (https://docs.stripe.com/billing/subscriptions/payment-methods-setting).
+  if v_subscription.stripe_customer_id = v_customer_id
+    and v_subscription.stripe_default_payment_method_id is not null
+    and v_subscription.ended_at is null
+  then
+    perform billing_private.enqueue_command(
+      'set_payment_method', p_request.account_id,
+      format('/v1/subscriptions/%s', v_subscription.stripe_subscription_id),
+      jsonb_build_object('default_payment_method', p_stripe_payment_method_id),
+      'POST', p_request.id, v_subscription);
+    return;
+  end if;
+
+  v_id := billing_private.enqueue_command(
+    'set_payment_method', p_request.account_id, format('/v1/customers/%s', v_customer_id),
+    jsonb_build_object('invoice_settings', jsonb_build_object(
+      'default_payment_method', p_stripe_payment_method_id)),
+    'POST', p_request.id);
+  update billing_private.commands
+  set target_object_id = v_customer_id
+  where id = v_id;
+end;
+$$;
+
+comment on function billing_private.set_payment_method(billing_private.commands, text) is
+  'Asks Stripe to charge another payment method: of the subscription where it has one of its own, '
+  'else of the customer.';
+
+
+create function billing.prepare_payment_method(
+  success_url text,
+  cancel_url text,
+  account_id uuid default null
+)
+returns billing.stripe_request
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.prepare_payment_method(success_url, cancel_url, account_id);
+end;
+
+comment on function billing.prepare_payment_method(text, text, uuid) is
+$$Asks for a page of Stripe's that puts a payment method on file; the checkout function opens it and
+answers with its address. Once the user is through, that method is charged: of the subscription
+where it has one of its own, else of the customer.
+
+account_id: null for the caller's own account. The customer is always the account's own.
+
+Errors
+  VALIDATION_FAILED   400  an address is not absolute http(s)
+  UNAUTHENTICATED     401  nobody is signed in
+  NOT_A_MEMBER        403  the account is not one of the caller's
+  CUSTOMER_NOT_FOUND  404  the account has never been a customer$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 31  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -7938,7 +8104,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 31  invoices of manual subscriptions
+-- 32  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -8278,7 +8444,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 32  proration
+-- 33  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -8397,7 +8563,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 33  reconciliation with Stripe
+-- 34  reconciliation with Stripe
 -- -----------------------------------------------------------------------------
 
 -- What Stripe shows is read like an event and compared with what is stored. A list says nothing
@@ -9168,7 +9334,7 @@ comment on function billing_private.request_sweep(text, boolean, timestamptz) is
 
 
 -- -----------------------------------------------------------------------------
--- 34  who may call what
+-- 35  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -9352,6 +9518,10 @@ revoke all on function
   billing_private.kept_terms,
   billing_private.change_manual_plan,
   billing.change_plan,
+  billing_private.prepare_payment_method,
+  billing_private.adopt_payment_method,
+  billing_private.set_payment_method,
+  billing.prepare_payment_method,
   billing_private.preview_params,
   billing_private.preview_manual_change,
   billing_private.preview_change,
@@ -9424,6 +9594,8 @@ grant execute on function
   billing_private.change_plan,
   billing.preview_change,
   billing_private.preview_change,
+  billing.prepare_payment_method,
+  billing_private.prepare_payment_method,
   billing.pause_subscription,
   billing_private.pause_subscription,
   billing.resume_subscription,

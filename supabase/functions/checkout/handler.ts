@@ -37,6 +37,7 @@ const pauseFields = ["behavior", "resumes_at", "at_period_end"];
 const routes = new Map<string, Route>([
   ["/checkout", checkout],
   ["/checkout/portal", page("prepare_portal", ["return_url"], ["flow"])],
+  ["/checkout/payment-method", page("prepare_payment_method", ["success_url", "cancel_url"], [])],
   ["/checkout/preview-change", previewRoute],
   ["/checkout/change-plan", wish("change_plan", ["price_key"], changePlanFields)],
   ["/checkout/cancel", wish("cancel_subscription", [], ["at_period_end", "reason"])],

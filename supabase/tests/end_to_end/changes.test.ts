@@ -165,6 +165,32 @@ describe("a pause", () => {
   });
 });
 
+describe("another card", () => {
+  it("is charged from then on, by the level that was charged before", async () => {
+    const { client } = await stack.user("careful");
+    await subscribe(stack, client, "privileged_monthly");
+    const before = await subscriptionOf(client);
+    const { url } = await ask(client, "payment-method", {
+      success_url: "https://app.example/account",
+      cancel_url: "https://app.example/account",
+    });
+    const sessionId = new URL(String(url)).pathname.split("/").at(-1) ?? "";
+    await stack.simulator.pay(sessionId, { card: "4444" });
+    await stack.simulator.delivery.idle();
+    await stack.doorbell.now();
+
+    const after = await subscriptionOf(client);
+    const customer = await stripe.customers.retrieve(String(after.customer));
+    if (customer.deleted) throw new Error("the customer is gone");
+    const charged =
+      before.default_payment_method === null
+        ? customer.invoice_settings.default_payment_method
+        : after.default_payment_method;
+    expect(charged).not.toBe(before.default_payment_method);
+    expect((await stripe.paymentMethods.retrieve(String(charged))).card?.last4).toBe("4444");
+  });
+});
+
 describe("the portal", () => {
   it("E11: leads to the account's own subscription", async () => {
     const { client } = await stack.user("clicking");
