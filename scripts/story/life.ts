@@ -86,13 +86,18 @@ async function upgrade({ stack, simulator, reader, timeline }: Life): Promise<vo
   await stack.clock.advanceTo(seconds(started.current_period_end) - 15 * day);
   timeline.chapter("Upgrades half-way through the month", await moment(stack));
 
-  const changed = await reader.changePlan("privileged_plus_monthly");
+  const preview = await reader.previewChange("privileged_plus_monthly");
+  const due = money(preview.due_now_minor, preview.currency);
+  expect(due === "$5.00", "half of the difference of $10.00", preview);
+  timeline.saw("checkout/preview-change: Stripe's own amounts, to the second", `${due} now`);
+
+  const changed = await reader.changePlan("privileged_plus_monthly", preview.proration_date);
   expect(changed.plan_name === "Privileged Plus", "the higher plan", changed);
-  timeline.saw("checkout/change-plan: now, with proration", changed.plan_name ?? "");
+  timeline.saw("checkout/change-plan", changed.plan_name);
   await simulator.delivery.idle();
   const { paid } = await lastPayment(reader);
-  expect(paid === "$5.00", "half of the difference of $10.00", paid);
-  timeline.saw("charged for the rest of the month only", paid);
+  expect(paid === due, "a payment of just that", paid);
+  timeline.saw("charged just that", paid);
   timeline.saw("the profile is in step already", `tier ${await reader.membershipTier()}`);
 }
 

@@ -38,11 +38,19 @@ export interface Reader {
   hasFeature(feature: string): Promise<boolean>;
   /** Names of the clubs row level security lets the reader see. */
   clubs(): Promise<string[]>;
-  changePlan(priceKey: string): Promise<ReaderSubscription>;
+  previewChange(priceKey: string): Promise<ChangePreview>;
+  /** With the date of a preview the reader pays just what that showed. */
+  changePlan(priceKey: string, prorationDate: string | null): Promise<ReaderSubscription>;
   subscription(): Promise<ReaderSubscription>;
   /** The newest payment, as row level security lets the reader see it. */
   lastPayment(): Promise<Tables<{ schema: "billing" }, "payments"> | undefined>;
   membershipTier(): Promise<string | null>;
+}
+
+export interface ChangePreview {
+  proration_date: string | null;
+  due_now_minor: number | null;
+  currency: string | null;
 }
 
 export interface ReaderSubscription {
@@ -89,10 +97,17 @@ export async function signUp(options: ReaderOptions, email: string): Promise<Rea
         .select("name");
       return expectData("clubs", answer).map(({ name }) => name);
     },
-    changePlan: async (priceKey) => {
+    previewChange: async (price_key) => {
+      const answer = await client.functions.invoke<{ data: ChangePreview }>(
+        "checkout/preview-change",
+        { body: { price_key } },
+      );
+      return expectData("preview", answer).data;
+    },
+    changePlan: async (price_key, proration_date) => {
       const answer = await client.functions.invoke<{ data: ReaderSubscription }>(
         "checkout/change-plan",
-        { body: { price_key: priceKey } },
+        { body: { price_key, proration_date } },
       );
       return expectData("change plan", answer).data;
     },
