@@ -337,9 +337,9 @@ begin
       case when stored.previous is not null then
         jsonb_strip_nulls(billing_private.undo_change(stored.object, stored.previous))
       end as state_before,
-      stored.sequence < max(stored.sequence) filter (
+      coalesce(stored.sequence < max(stored.sequence) filter (
         where stored.source = 'reread'
-      ) over () as is_outdated
+      ) over (), false) as is_outdated
     from (
       select
         stripe_events.event_id, stripe_events.source, stripe_events.builds_on,
@@ -358,16 +358,26 @@ begin
       offset 0
     ) as stored
   ),
-  -- A re-read knows of all that had come when Stripe was asked.
-  snapshots as materialized (
+  known as materialized (
     select
       found.*,
-      coalesce(found.state_before, (
-        select base.object from found as base where base.event_id = found.builds_on
-      )) as origin
+      -- A re-read that found what was known tells of no change: it is where later ones set out.
+      nullif(
+        coalesce(found.state_before, (
+          select base.object from found as base where base.event_id = found.builds_on
+        )),
+        case when found.source = 'reread' then found.object end
+      ) as origin
     from found
-    where found.is_final = 1
-      or not coalesce(found.is_outdated, false)
+  ),
+  -- A re-read knows of all that had come when Stripe was asked.
+  snapshots as materialized (
+    select *
+    from known
+    where not is_outdated
+      or is_final = 1
+        and not exists (
+          select from known as answer where answer.source = 'reread' and answer.is_final = 1)
   ),
   -- One change may be told twice, by its event and by the answer to the command that made it.
   changes as materialized (
@@ -376,7 +386,23 @@ begin
       object,
       greatest(
         count(*) filter (where source = 'webhook'), count(*) filter (where source <> 'webhook')
-      ) as times
+      ) as times,
+      -- An answer that does not know what it changed may tell of the same as an event.
+      origin is null and bool_and(source = 'command') and exists (
+        select
+        from snapshots as other
+        where other.object = snapshots.object and other.origin is not null
+      ) as is_repeated,
+      -- It came after the re-read was asked for and may have happened before: it led to what the
+      -- re-read found, is what had come already, or was undone by what had come.
+      not bool_or(source = 'reread') and exists (
+        select
+        from known as other
+        where not other.is_outdated and other.source = 'reread' and other.object = snapshots.object
+          or other.is_outdated and other.origin = snapshots.object
+          or other.is_outdated and other.origin = snapshots.origin
+            and other.object = snapshots.object
+      ) as is_late
     from snapshots
     where previous is not null
       or is_creation
@@ -407,12 +433,16 @@ begin
         ) as place
       from candidates
       cross join lateral (
-        select coalesce(sum(changes.times), 0) as times, count(*) as ways
+        select
+          coalesce(sum(changes.times), 0) as times,
+          count(*) filter (where not changes.is_repeated) as ways
         from changes
         where changes.object = candidates.object
       ) as coming
       cross join lateral (
-        select coalesce(sum(changes.times), 0) as times, count(*) as ways
+        select
+          coalesce(sum(changes.times), 0) as times,
+          count(*) filter (where not changes.is_repeated) as ways
         from changes
         where changes.origin = candidates.object
       ) as leaving
@@ -443,6 +473,8 @@ begin
   select
     max(ranked.event_id),
     count(distinct ranked.object) > 1
+      or exists (select from changes where is_late)
+        and (select count(distinct snapshots.object) from snapshots) > 1
   into newest_of_second.event_id, newest_of_second.is_ambiguous
   from ranked
   where place = 1;
@@ -638,8 +670,8 @@ end;
 $$;
 
 comment on function billing_private.lock_payment(text) is
-  'Held until the transaction ends by whoever binds a payment''s refunds and disputes, which name '
-  'no customer: who comes second finds what the first has written.';
+  'Held until the transaction ends by whoever binds a payment''s refunds and disputes or detaches '
+  'a payment method, which name no customer: who comes second finds what the first has written.';
 
 
 create function billing_private.account_of_customer(p_stripe_customer_id text)
@@ -864,8 +896,16 @@ declare
   v_id text := p_object ->> 'id';
   v_is_deleted boolean := p_event.type = 'customer.deleted'
     or coalesce(p_object -> 'deleted' = 'true', false);
+  v_method_id text := coalesce(
+    billing_private.stripe_id(p_object #> '{invoice_settings,default_payment_method}'),
+    billing_private.stripe_id(p_object -> 'default_source'));
 begin
   perform billing_private.note_customer(v_id, p_object -> 'metadata');
+  perform billing_private.lock_account(billing_private.account_of_customer(v_id))
+  where v_is_deleted;
+  -- The event that detaches it need not name the customer, whose lock would keep the two apart.
+  perform billing_private.lock_payment(v_method_id);
+
   if p_object ? 'discount' then
     perform billing_private.list_discounts(
       p_object, billing_private.account_of_customer(v_id));
@@ -876,9 +916,7 @@ begin
       name = p_object ->> 'name',
       currency = p_object ->> 'currency',
       is_delinquent = coalesce(p_object -> 'delinquent' = 'true', false),
-      stripe_default_payment_method_id = billing_private.attached_payment_method(coalesce(
-        billing_private.stripe_id(p_object #> '{invoice_settings,default_payment_method}'),
-        billing_private.stripe_id(p_object -> 'default_source'))),
+      stripe_default_payment_method_id = billing_private.attached_payment_method(v_method_id),
       is_primary = is_primary and not v_is_deleted,
       deleted_at = case when v_is_deleted then p_event.occurred_at end
   where stripe_customer_id = v_id;
@@ -2651,7 +2689,17 @@ declare
   v_customer_id text := coalesce(
     billing_private.stripe_id(p_object -> 'customer'), p_event.stripe_customer_id);
   v_account_id uuid := billing_private.note_customer(v_customer_id, null);
+  -- Reading it shows nobody's method as well, when the event was missed.
+  v_is_detached boolean := billing_private.stripe_id(p_object -> 'customer') is null;
 begin
+  perform billing_private.lock_payment(p_object ->> 'id');
+
+  -- Before its own row, as whoever binds a customer's rows does.
+  update billing.customers
+  set stripe_default_payment_method_id = null
+  where stripe_default_payment_method_id = p_object ->> 'id'
+    and v_is_detached;
+
   insert into billing.payment_methods as stored (
     account_id, type, card_brand, card_last4, card_exp_month, card_exp_year, detached_at,
     fingerprint_hash, stripe_payment_method_id, stripe_customer_id
@@ -2661,7 +2709,7 @@ begin
     p_object #>> '{card,brand}', p_object #>> '{card,last4}',
     billing_private.stripe_integer(p_object #> '{card,exp_month}'),
     billing_private.stripe_integer(p_object #> '{card,exp_year}'),
-    case when p_event.type = 'payment_method.detached' then p_event.occurred_at end,
+    case when v_is_detached then p_event.occurred_at end,
     billing_private.method_hash(p_object ->> 'type', p_object, p_object ->> 'id'),
     p_object ->> 'id', v_customer_id
   )
@@ -2675,11 +2723,6 @@ begin
       detached_at = excluded.detached_at,
       fingerprint_hash = excluded.fingerprint_hash,
       stripe_customer_id = coalesce(excluded.stripe_customer_id, stored.stripe_customer_id);
-
-  update billing.customers
-  set stripe_default_payment_method_id = null
-  where stripe_default_payment_method_id = p_object ->> 'id'
-    and p_event.type = 'payment_method.detached';
 end;
 $$;
 

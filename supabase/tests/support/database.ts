@@ -1,6 +1,6 @@
 import { Client } from "pg";
 import { inDatabase, templateName, withAdmin } from "../../../scripts/checks/test-cluster.ts";
-import { sharedCluster } from "./cluster.ts";
+import { sharedCluster, type SharedCluster } from "./cluster.ts";
 
 /** A migrated, unseeded database that belongs to one test file. */
 export interface TestDatabase {
@@ -21,9 +21,9 @@ export type ApiRole = "anon" | "authenticated" | "service_role";
 
 let made = 0;
 
-/** Copies the migrated database; a copy takes a fraction of a second. */
-export async function createTestDatabase(): Promise<TestDatabase> {
-  const cluster = await sharedCluster();
+/** Copies the migrated database of the tests' cluster, or of another one; a copy takes a fraction of a second. */
+export async function createTestDatabase(of?: SharedCluster): Promise<TestDatabase> {
+  const cluster = of ?? (await sharedCluster());
   made += 1;
   const name = `pg_subscriptions_test_${process.pid}_${made}`;
   await withAdmin(cluster.adminUrl, (client) =>

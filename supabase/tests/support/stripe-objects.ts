@@ -15,14 +15,17 @@ export interface EventFields {
   created: number;
   object: JsonObject;
   previous?: JsonObject;
+  /** The API version of the endpoint; the newest where none is named. */
+  version?: string;
 }
 
 /** The raw body of a webhook request. */
-export function eventBody({ id, type, created, object, previous }: EventFields): string {
+export function eventBody(event: EventFields): string {
+  const { id, type, created, object, previous, version = "2026-10-28.endive" } = event;
   return JSON.stringify({
     id,
     object: "event",
-    api_version: "2026-10-28.endive",
+    api_version: version,
     created,
     type,
     livemode: false,
@@ -283,7 +286,7 @@ export function paymentMethod(
   return {
     id,
     object: "payment_method",
-    card: { brand: "visa", exp_month: 12, exp_year: 2030, last4: "4242" },
+    card: { brand: "visa", exp_month: 12, exp_year: 2030, fingerprint: "print", last4: "4242" },
     created: second("2026-01-01"),
     customer: owner,
     livemode: false,

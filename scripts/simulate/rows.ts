@@ -1,0 +1,101 @@
+/** Compares what two deliveries of one life have stored. */
+import type { StoredRow } from "../../supabase/tests/support/stored-rows.ts";
+import { isTheSameSet, type Disturbance } from "./disturbance.ts";
+
+/**
+ * Moments that no object of Stripe's tells, only the event of that moment: where it was lost, or the object was
+ * read before it came, the moment is that of the reading.
+ */
+const moments: Record<string, readonly string[]> = {
+  checkout_sessions: ["completed_at"],
+  customers: ["deleted_at"],
+  payment_methods: ["detached_at"],
+  subscriptions: ["past_due_since"],
+};
+
+/** What only events tell. */
+const told: Record<string, readonly string[]> = {
+  invoices: ["action_required_at", "payment_failed_at"],
+};
+
+/** What Stripe does not say any more of what is gone. */
+const forgotten: Record<string, { since: string; columns: readonly string[] }> = {
+  customers: {
+    since: "deleted_at",
+    columns: ["currency", "email", "is_delinquent", "name", "stripe_default_payment_method_id"],
+  },
+  payment_methods: { since: "detached_at", columns: ["account_id", "stripe_customer_id"] },
+};
+
+/** How rows compare when Stripe has answered all questions. Answers have ids of their own. */
+export function settled(rows: StoredRow[], disturbance: Disturbance): StoredRow[] {
+  // Grace is counted from the moment at which the payment is known to have failed.
+  const isInGrace = !isTheSameSet(disturbance) && rows.some(({ row }) => row["past_due_since"]);
+  const left = ["newest snapshots", ...(isInGrace ? ["entitlements", "profiles"] : [])];
+  return rows
+    .filter(({ of }) => !left.includes(of))
+    .map(({ of, row }) => {
+      const known = { ...row };
+      // The age of the newest snapshot, whether an event or an answer brought it.
+      if (of === "subscriptions") delete known["updated_at"];
+      if (isTheSameSet(disturbance)) return { of, row: known };
+      for (const column of moments[of] ?? []) known[column] = known[column] !== null;
+      for (const column of told[of] ?? []) delete known[column];
+      const { since, columns } = forgotten[of] ?? { since: "", columns: [] };
+      for (const column of row[since] ? columns : []) delete known[column];
+      return { of, row: known };
+    });
+}
+
+/** False for what is over before somebody who was told late could see it. */
+export function isLasting({ of, row }: StoredRow): boolean {
+  return of !== "access_restrictions" || row["lifted_at"] === null;
+}
+
+/** What differs, column by column where a row is on both sides. */
+export function differencesOf(expected: StoredRow[], actual: StoredRow[]): string[] {
+  const missing = without(expected, actual);
+  const surplus = without(actual, expected);
+  return [
+    ...missing.flatMap((row) => {
+      const twin = surplus.findIndex((other) => nameOf(other) === nameOf(row));
+      return twin < 0
+        ? [`${row.of}: missing ${JSON.stringify(row.row)}`]
+        : columnsOf(row, surplus.splice(twin, 1)[0]!);
+    }),
+    ...surplus.map(({ of, row }) => `${of}: surplus ${JSON.stringify(row)}`),
+  ];
+}
+
+function columnsOf(expected: StoredRow, actual: StoredRow): string[] {
+  return Object.keys(expected.row)
+    .map((column) => ({
+      column,
+      was: JSON.stringify(expected.row[column]),
+      is: JSON.stringify(actual.row[column]),
+    }))
+    .filter(({ was, is }) => was !== is)
+    .map(({ column, was, is }) => `${nameOf(expected)} ${column}: expected ${was}, found ${is}`);
+}
+
+/** What a row is called by Stripe, or else by us. */
+function nameOf({ of, row }: StoredRow): string {
+  const names = Object.entries(row)
+    .filter(([column]) => /^(stripe_.*_(id|key)|object|id|feature_key)$/.test(column))
+    .map(([, value]) => value);
+  return `${of} ${names[0] ?? ""} ${row["feature_key"] ?? ""}`.trim();
+}
+
+function without(rows: StoredRow[], others: StoredRow[]): StoredRow[] {
+  const left = new Map<string, number>();
+  for (const other of others) left.set(textOf(other), (left.get(textOf(other)) ?? 0) + 1);
+  return rows.filter((row) => {
+    const count = left.get(textOf(row)) ?? 0;
+    left.set(textOf(row), count - 1);
+    return count <= 0;
+  });
+}
+
+function textOf({ of, row }: StoredRow): string {
+  return `${of} ${JSON.stringify(row)}`;
+}

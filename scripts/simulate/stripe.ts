@@ -1,0 +1,117 @@
+/**
+ * Stripe as lives need it: knows how every object was at every moment of a life, and is asked while the life's
+ * events are on their way.
+ */
+import { copyMark, type Call, type History } from "../../supabase/tests/support/history/index.ts";
+import type { Random } from "../../supabase/tests/support/random.ts";
+import type { StripeObject } from "../../supabase/tests/support/stripe-objects.ts";
+
+/** A life that is being told. */
+export interface Telling {
+  history: History;
+  /** How many of its events have happened by now, at least: those that were delivered are among them. */
+  now: number;
+  /** Our calls that have not reached Stripe yet, in order. */
+  calls: Call[];
+}
+
+export interface ClaimedCommand {
+  id: string;
+  lease: string;
+  method: string;
+  path: string;
+  params: { call?: number };
+}
+
+export interface Answer {
+  command: ClaimedCommand;
+  status: number;
+  body: unknown;
+  /** The Date header. */
+  date: string;
+  elapsedSeconds: number;
+}
+
+export interface Stripe {
+  /** Stripe does what a life says from now on: its calls are made by us, or by others. */
+  live(history: History, calls?: Call[]): Telling;
+  /** Answers a call that was claimed a moment ago: it came now or some events later. */
+  answer(command: ClaimedCommand): Answer;
+}
+
+export function createStripe(random: Random): Stripe {
+  const tellings = new Map<string, Telling>();
+
+  function live(history: History, calls: Call[] = []): Telling {
+    const telling = { history, now: 0, calls: [...calls] };
+    tellings.set(`${history.seed}${copyMark}${history.copy}`, telling);
+    return telling;
+  }
+
+  function answer(command: ClaimedCommand): Answer {
+    const telling = tellings.get(lifeIn(command.path));
+    if (telling === undefined) throw new Error(`No life knows ${command.path}.`);
+    const call = takeCall(telling, command);
+    if (call !== undefined) {
+      telling.now = Math.max(telling.now, call.since + 1);
+      return { command, status: 200, body: call.answer, ...dated(call.at) };
+    }
+    const moment = aMomentFrom(telling);
+    telling.now = moment;
+    return {
+      command,
+      ...answerWith(lookUp(telling.history, idIn(command.path), moment)),
+      ...dated(aSecondAt(telling.history, moment)),
+    };
+  }
+
+  function aMomentFrom({ history, now, calls }: Telling): number {
+    const latest = calls[0]?.since ?? history.happenings.length;
+    return random.chance(0.5) ? now : random.whole(now, latest);
+  }
+
+  function aSecondAt({ happenings }: History, moment: number): number {
+    const last = happenings[moment - 1]?.at ?? 0;
+    const next = Math.max(last, happenings[moment]?.at ?? last + 60);
+    return random.chance(0.7) ? last : random.whole(last, next);
+  }
+
+  /** The answer is dated when it is ready, after that second, and takes its time. */
+  function dated(second: number) {
+    const elapsedSeconds = random.pick([0.1, 0.4, 1.5, 4]);
+    const ready = second + random.whole(0, Math.floor(elapsedSeconds));
+    return { date: new Date(ready * 1000).toUTCString(), elapsedSeconds };
+  }
+
+  return { live, answer };
+}
+
+function takeCall(telling: Telling, { method, params }: ClaimedCommand): Call | undefined {
+  if (method !== "POST" || telling.calls[0]?.number !== params.call) return undefined;
+  return telling.calls.shift();
+}
+
+/** Which life an id or path is of: `seed~copy`. */
+export function lifeIn(path: string): string {
+  const [, seed, copy] = new RegExp(`_(\\d+)(?:_\\d+)?${copyMark}([A-Z]+)`).exec(path) ?? [];
+  return `${seed}${copyMark}${copy}`;
+}
+
+function idIn(path: string): string {
+  return path.split("/").find((part) => part.includes(copyMark)) ?? "";
+}
+
+/** How an object was when so many events had happened. */
+function lookUp({ states }: History, id: string, moment: number): StripeObject | undefined {
+  return states.get(id)?.findLast(({ since }) => since < moment)?.object;
+}
+
+function answerWith(object: StripeObject | undefined): { status: number; body: unknown } {
+  if (object !== undefined) return { status: 200, body: object };
+  const error = {
+    code: "resource_missing",
+    message: "No such object.",
+    type: "invalid_request_error",
+  };
+  return { status: 404, body: { error } };
+}
