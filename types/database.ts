@@ -1152,8 +1152,12 @@ export type Database = {
           is_listed: boolean;
           key: string | null;
           plan_id: string | null;
+          replaced_by: string | null;
+          stripe_meter_id: string | null;
           stripe_price_id: string | null;
           stripe_product_id: string | null;
+          tiers: Json | null;
+          tiers_mode: string | null;
           trial_days: number | null;
           unit_amount_decimal: number | null;
           unit_amount_minor: number | null;
@@ -1171,8 +1175,12 @@ export type Database = {
           is_listed?: boolean;
           key?: string | null;
           plan_id?: string | null;
+          replaced_by?: string | null;
+          stripe_meter_id?: string | null;
           stripe_price_id?: string | null;
           stripe_product_id?: string | null;
+          tiers?: Json | null;
+          tiers_mode?: string | null;
           trial_days?: number | null;
           unit_amount_decimal?: number | null;
           unit_amount_minor?: number | null;
@@ -1189,8 +1197,12 @@ export type Database = {
           is_listed?: boolean;
           key?: string | null;
           plan_id?: string | null;
+          replaced_by?: string | null;
+          stripe_meter_id?: string | null;
           stripe_price_id?: string | null;
           stripe_product_id?: string | null;
+          tiers?: Json | null;
+          tiers_mode?: string | null;
           trial_days?: number | null;
           unit_amount_decimal?: number | null;
           unit_amount_minor?: number | null;
@@ -1202,6 +1214,13 @@ export type Database = {
             columns: ["plan_id"];
             isOneToOne: false;
             referencedRelation: "plans";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "prices_replaced_by_fkey";
+            columns: ["replaced_by"];
+            isOneToOne: false;
+            referencedRelation: "prices";
             referencedColumns: ["id"];
           },
         ];
@@ -2485,11 +2504,32 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      change_price: {
+        Args: { price_key: string; reason: string; unit_amount_minor: number };
+        Returns: Database["billing"]["Tables"]["prices"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "prices";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       configure_doorbell: {
         Args: { functions_url: string; reason: string; vault_secret_name: string };
         Returns: string;
       };
       correct_entitlements: { Args: { account_id?: string; reason: string }; Returns: number };
+      create_coupon: {
+        Args: {
+          amount_off_minor?: number;
+          coupon_key: string;
+          currency?: string;
+          duration_in_months?: number;
+          percent_off?: number;
+          reason: string;
+        };
+        Returns: string;
+      };
       discard_event: { Args: { event_id: string; reason: string }; Returns: undefined };
       discard_events: {
         Args: {
@@ -2546,6 +2586,8 @@ export type Database = {
         };
       };
       note_incident: { Args: { incident_id: string; note: string }; Returns: undefined };
+      publish_catalog: { Args: { reason: string }; Returns: number };
+      publish_plan: { Args: { plan_key: string; reason: string }; Returns: number };
       record_payment: {
         Args: {
           amount_minor: number;

@@ -161,6 +161,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'Ask for another payment method; details carry Stripe''s reason.'),
   ('PAYMENT_REQUIRED', 402, 'an unpaid invoice has to be settled first',
     'Send the customer to the billing portal to pay the open invoice.'),
+  ('PLAN_NOT_FOUND', 404, 'there is no such plan',
+    'List billing.plans for the keys that exist.'),
   ('PRICE_NOT_FOUND', 404, 'there is no such price on offer',
     'List the offers with billing.list_plans().'),
   ('ROUTE_NOT_FOUND', 404, 'there is no such route',
@@ -1032,16 +1034,21 @@ create table billing.prices (
   interval_count integer not null default 1,
   usage_type text not null default 'licensed',
   billing_scheme text not null default 'per_unit',
+  tiers_mode text,
+  tiers jsonb,
   trial_days integer,
   is_active boolean not null default true,
   is_listed boolean not null default true,
+  replaced_by uuid references billing.prices (id) on delete restrict,
   stripe_price_id text,
   stripe_product_id text,
+  stripe_meter_id text,
   created_at timestamptz not null default billing_private.now(),
 
   primary key (id),
   unique (stripe_price_id),
   constraint prices_currency_is_iso_4217 check (currency ~ '^[a-z]{3}$'),
+  constraint prices_tiers_are_a_list check (jsonb_typeof(tiers) = 'array'),
   constraint prices_interval_count_is_positive check (interval_count > 0),
   constraint prices_trial_is_not_negative check (trial_days >= 0)
 );
@@ -1057,6 +1064,16 @@ comment on column billing.prices.unit_amount_decimal is
   'The exact unit amount in the smallest unit, with fractions.';
 comment on column billing.prices.billing_interval is
   'day, week, month or year; null for a one-time price.';
+comment on column billing.prices.tiers_mode is
+  'graduated (each unit costs what its tier says) or volume (all cost what the last one''s says); '
+  'null without tiers.';
+comment on column billing.prices.tiers is
+  'As Stripe writes them: up_to (null for the rest), unit_amount and flat_amount or their '
+  '_decimal.';
+comment on column billing.prices.replaced_by is
+  'The price that takes its key over, at another amount; whoever has this one keeps it.';
+comment on column billing.prices.stripe_meter_id is
+  'The meter of Stripe''s that counts what a metered price bills.';
 comment on column billing.prices.stripe_product_id is
   'Stripe''s product; plan_id is bound to the plan of that product once it is known.';
 
@@ -1064,6 +1081,7 @@ comment on column billing.prices.stripe_product_id is
 -- in any order.
 create unique index prices_key_idx on billing.prices (key) where is_active;
 create index prices_plan_id_idx on billing.prices (plan_id);
+create index prices_replaced_by_idx on billing.prices (replaced_by);
 
 alter table billing.prices enable row level security;
 

@@ -50,7 +50,9 @@
 --   32  invoices of manual subscriptions
 --   33  proration
 --   34  reconciliation with Stripe
---   35  who may call what
+--   35  publishing the catalog
+--   36  reporting usage to Stripe's meters
+--   37  who may call what
 -- =============================================================================
 
 
@@ -1092,6 +1094,40 @@ comment on function billing_private.settle_price_key(text, text) is
   'Decides who holds a lookup key two active prices claim: the one whose snapshot is newer.';
 
 
+create function billing_private.claim_price(
+  p_object jsonb,
+  p_key text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.prices
+  set stripe_price_id = p_object ->> 'id'
+  where id = (
+      select written.id
+      from billing.prices as written
+      cross join lateral (
+        select coalesce(
+          written.id = billing_private.uuid_or_null(p_object #>> '{metadata,price_id}'), false)
+      ) as by_id (is_named)
+      where written.stripe_price_id is null
+        and (is_named or written.key = p_key and written.is_active)
+      order by is_named desc
+      limit 1
+    )
+    and not exists (select from billing.prices where stripe_price_id = p_object ->> 'id');
+end;
+$$;
+
+comment on function billing_private.claim_price(jsonb, text) is
+  'Gives Stripe''s id to the price that was written here first: named by its id, or else by its '
+  'key.';
+
+
+-- Long because it names every column twice.
 create function billing_private.project_price(
   p_object jsonb,
   p_event billing_private.stripe_events
@@ -1112,18 +1148,11 @@ begin
     v_key := billing_private.settle_price_key(v_key, v_id);
   end if;
 
-  -- A price that was written here first is claimed by its key.
-  update billing.prices
-  set stripe_price_id = v_id
-  where key = v_key
-    and is_active
-    and stripe_price_id is null
-    and not exists (select from billing.prices where stripe_price_id = v_id);
-
+  perform billing_private.claim_price(p_object, v_key);
   insert into billing.prices as stored (
     key, plan_id, currency, unit_amount_minor, unit_amount_decimal, billing_interval,
-    interval_count, usage_type, billing_scheme, trial_days, is_active, is_listed,
-    stripe_price_id, stripe_product_id
+    interval_count, usage_type, billing_scheme, tiers_mode, tiers, trial_days, is_active,
+    is_listed, stripe_price_id, stripe_product_id, stripe_meter_id
   )
   values (
     v_key,
@@ -1135,13 +1164,16 @@ begin
     coalesce(billing_private.stripe_integer(p_object #> '{recurring,interval_count}'), 1),
     coalesce(p_object #>> '{recurring,usage_type}', 'licensed'),
     coalesce(p_object ->> 'billing_scheme', 'per_unit'),
+    p_object ->> 'tiers_mode',
+    case jsonb_typeof(p_object -> 'tiers') when 'array' then p_object -> 'tiers' end,
     billing_private.stripe_integer(p_object #> '{recurring,trial_period_days}'),
     v_is_active,
     -- Only prices with a name are on offer: one made in the dashboard for one customer stays
     -- private.
     v_key is not null,
     v_id,
-    v_product_id
+    v_product_id,
+    billing_private.stripe_id(p_object #> '{recurring,meter}')
   )
   on conflict (stripe_price_id) do update
   set key = excluded.key,
@@ -1153,13 +1185,23 @@ begin
       interval_count = excluded.interval_count,
       usage_type = excluded.usage_type,
       billing_scheme = excluded.billing_scheme,
+      tiers_mode = excluded.tiers_mode,
+      -- Events leave them out; they never change.
+      tiers = coalesce(excluded.tiers, stored.tiers),
       trial_days = coalesce(excluded.trial_days, stored.trial_days),
       is_active = excluded.is_active,
       -- An admin's word on a price that has a name stands.
       is_listed = excluded.is_listed and (stored.is_listed or stored.key is null),
-      stripe_product_id = excluded.stripe_product_id;
+      stripe_product_id = excluded.stripe_product_id,
+      stripe_meter_id = excluded.stripe_meter_id;
 
   perform billing_private.bind_price(v_id);
+  if p_object ->> 'billing_scheme' = 'tiered'
+    and p_event.source <> 'reread'
+    and exists (select from billing.prices where stripe_price_id = v_id and tiers is null)
+  then
+    perform billing_private.request_reread('price', v_id, 'its tiers are not in its events');
+  end if;
 end;
 $$;
 
@@ -4458,7 +4500,8 @@ create function billing_private.enqueue_command(
   p_params jsonb default '{}',
   p_method text default 'POST',
   p_subject_id uuid default null,
-  p_subscription billing.subscriptions default null
+  p_subscription billing.subscriptions default null,
+  p_target_object_id text default null
 )
 returns uuid
 language plpgsql
@@ -4474,7 +4517,8 @@ begin
   )
   values (
     p_kind, p_account_id, p_subscription.id, p_subject_id, p_method, p_path, p_params,
-    p_subscription.stripe_subscription_id, auth.uid(), billing_private.cause(),
+    coalesce(p_target_object_id, p_subscription.stripe_subscription_id), auth.uid(),
+    billing_private.cause(),
     billing_private.request_id()
   )
   returning id into v_id;
@@ -4483,7 +4527,7 @@ end;
 $$;
 
 comment on function billing_private.enqueue_command(
-  text, uuid, text, jsonb, text, uuid, billing.subscriptions
+  text, uuid, text, jsonb, text, uuid, billing.subscriptions, text
 ) is
   'Writes a call to Stripe into the outbox, in the transaction that wants it. Returns its id.';
 
@@ -5785,7 +5829,9 @@ begin
       perform billing_private.apply_response(
         p_command, p_response, 'subscription_schedule.released', p_asked_at);
     else
-      null; -- is_awaited: the answer is for the user who waits, never stored
+      -- is_awaited: the answer is for the user who waits, never stored. meter_event: Stripe only
+      -- says that it has taken it.
+      null;
   end case;
 end;
 $$;
@@ -9377,7 +9423,436 @@ comment on function billing_private.request_sweep(text, boolean, timestamptz) is
 
 
 -- -----------------------------------------------------------------------------
--- 35  who may call what
+-- 35  publishing the catalog
+-- -----------------------------------------------------------------------------
+
+-- What differs from Stripe's newest snapshot is told to Stripe, one call at a time for each plan
+-- and price; when it has answered, what follows from that. So it does not matter how often, or
+-- when, anybody asks for it. No answer makes the same call again.
+
+create function billing_private.newest_snapshot(p_stripe_object_id text)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select billing_private.parse_json(stripe_events.payload) #> '{data,object}'
+    from billing_private.stripe_objects
+    join billing_private.stripe_events using (event_id)
+    where stripe_objects.object_id = p_stripe_object_id
+  );
+end;
+$$;
+
+comment on function billing_private.newest_snapshot(text) is
+  'An object of Stripe''s as it is stored; null when it was never told of.';
+
+
+create function billing_private.is_being_published(p_id uuid)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from billing_private.commands
+    where subject_id = p_id
+      and status in ('pending', 'leased')
+      and kind in ('create_product', 'create_price', 'update_product', 'update_price')
+  );
+end;
+$$;
+
+comment on function billing_private.is_being_published(uuid) is
+  'True while a call about this plan or price has no answer.';
+
+
+create function billing_private.publish_product(p_plan billing.plans)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_snapshot jsonb := billing_private.newest_snapshot(p_plan.stripe_product_id);
+  v_default_price_id text := (
+    select successor.stripe_price_id
+    from billing.prices
+    join billing.prices as successor on successor.id = prices.replaced_by
+    where prices.stripe_price_id = billing_private.stripe_id(v_snapshot -> 'default_price')
+  );
+  v_params jsonb;
+begin
+  if p_plan.stripe_product_id is null then
+    if billing_private.is_being_published(p_plan.id) then
+      return 0;
+    end if;
+    -- An id of our own choice: the same plan cannot become two products.
+    perform billing_private.enqueue_command(
+      'create_product', null, '/v1/products',
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', 'prod_' || p_plan.key,
+        'name', p_plan.name,
+        'description', nullif(p_plan.description, ''),
+        'active', p_plan.is_active,
+        'metadata', jsonb_build_object('plan_key', p_plan.key))),
+      'POST', p_plan.id);
+    return 1;
+  elsif (p_plan.name, coalesce(p_plan.description, ''), to_jsonb(p_plan.is_active))
+      is not distinct from (
+        v_snapshot ->> 'name', coalesce(v_snapshot ->> 'description', ''), v_snapshot -> 'active')
+    and v_default_price_id is null
+  then
+    return 0;
+  end if;
+
+  v_params := jsonb_build_object(
+    'name', p_plan.name,
+    'description', coalesce(p_plan.description, ''),
+    'active', p_plan.is_active,
+    'metadata', jsonb_build_object('plan_key', p_plan.key))
+    || jsonb_strip_nulls(jsonb_build_object('default_price', v_default_price_id));
+  -- The last wish counts, as long as nobody has told Stripe of the one before.
+  update billing_private.commands
+  set params = v_params
+  where subject_id = p_plan.id
+    and kind = 'update_product'
+    and status = 'pending'
+    and attempts = 0;
+  if found or billing_private.is_being_published(p_plan.id) then
+    return 0;
+  end if;
+  perform billing_private.enqueue_command(
+    'update_product', null, format('/v1/products/%s', p_plan.stripe_product_id), v_params,
+    'POST', p_plan.id, null, p_plan.stripe_product_id);
+  return 1;
+end;
+$$;
+
+comment on function billing_private.publish_product(billing.plans) is
+  'Makes a plan a product at Stripe, or brings its product in step. Returns how many calls that '
+  'takes now: 0 or 1.';
+
+
+create function billing_private.tier_params(p_tiers jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_agg(jsonb_strip_nulls(
+      jsonb_build_object(
+        'up_to', coalesce(nullif(tier -> 'up_to', 'null'), '"inf"'),
+        'unit_amount_decimal', coalesce(tier ->> 'unit_amount_decimal', tier ->> 'unit_amount'),
+        'flat_amount_decimal', coalesce(tier ->> 'flat_amount_decimal', tier ->> 'flat_amount')
+      )) order by place)
+    from jsonb_array_elements(p_tiers) with ordinality as listed (tier, place)
+  );
+end;
+$$;
+
+comment on function billing_private.tier_params(jsonb) is
+  'A price''s tiers as parameters: Stripe writes null for the last one''s end, and reads inf.';
+
+
+create function billing_private.price_params(
+  p_price billing.prices,
+  p_stripe_product_id text
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_is_tiered boolean := p_price.billing_scheme = 'tiered';
+begin
+  return jsonb_strip_nulls(jsonb_build_object(
+    'product', p_stripe_product_id,
+    'currency', p_price.currency,
+    'unit_amount', case when not v_is_tiered then p_price.unit_amount_minor end,
+    'unit_amount_decimal', case
+      when not v_is_tiered and p_price.unit_amount_minor is null
+        then p_price.unit_amount_decimal::text
+    end,
+    'billing_scheme', case when v_is_tiered then 'tiered' end,
+    'tiers_mode', case when v_is_tiered then p_price.tiers_mode end,
+    'tiers', case when v_is_tiered then billing_private.tier_params(p_price.tiers) end,
+    'recurring', case
+      when p_price.billing_interval is not null then jsonb_build_object(
+        'interval', p_price.billing_interval,
+        'interval_count', p_price.interval_count,
+        'usage_type', p_price.usage_type,
+        'meter', p_price.stripe_meter_id)
+    end,
+    'lookup_key', p_price.key,
+    'metadata', jsonb_build_object('price_id', p_price.id)));
+end;
+$$;
+
+comment on function billing_private.price_params(billing.prices, text) is
+  'A price as parameters of its creation. The id in its metadata leads every event back to it.';
+
+
+create function billing_private.publish_price(
+  p_price billing.prices,
+  p_plan billing.plans
+)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_snapshot jsonb := billing_private.newest_snapshot(p_price.stripe_price_id);
+  v_changes jsonb;
+begin
+  if p_plan.stripe_product_id is null or billing_private.is_being_published(p_price.id) then
+    return 0; -- follows when the product is there
+  elsif p_price.stripe_price_id is null then
+    if not p_price.is_active then
+      return 0;
+    end if;
+    perform billing_private.enqueue_command(
+      'create_price', null, '/v1/prices',
+      billing_private.price_params(p_price, p_plan.stripe_product_id), 'POST', p_price.id);
+    return 1;
+  end if;
+
+  v_changes := jsonb_strip_nulls(jsonb_build_object(
+    'active', case
+      when exists (
+          select
+          from billing.prices as successor
+          where successor.id = p_price.replaced_by
+            and successor.stripe_price_id is not null
+        )
+        -- Stripe keeps the default price of a product on sale.
+        and p_price.stripe_price_id is distinct from billing_private.stripe_id(
+          billing_private.newest_snapshot(p_plan.stripe_product_id) -> 'default_price')
+        then case when v_snapshot -> 'active' = 'true' then false end
+      when p_price.replaced_by is null and to_jsonb(p_price.is_active) <> v_snapshot -> 'active'
+        then p_price.is_active
+    end,
+    'lookup_key', case when p_price.key <> coalesce(v_snapshot ->> 'lookup_key', '')
+      then p_price.key end));
+  if v_changes = '{}' then
+    return 0;
+  end if;
+  perform billing_private.enqueue_command(
+    'update_price', null, format('/v1/prices/%s', p_price.stripe_price_id),
+    v_changes || case when v_changes ? 'lookup_key' then '{"transfer_lookup_key": true}'::jsonb
+      else '{}' end,
+    'POST', p_price.id, null, p_price.stripe_price_id);
+  return 1;
+end;
+$$;
+
+comment on function billing_private.publish_price(billing.prices, billing.plans) is
+  'Makes a price of the catalog one at Stripe, or brings its activity and its key in step. Returns '
+  'how many calls that takes now: 0 or 1.';
+
+
+create function billing_private.publish_plans(
+  p_plan_ids uuid[],
+  p_answered uuid default null
+)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_plan billing.plans;
+  v_price billing.prices;
+  v_count bigint := 0;
+begin
+  -- Alone: two at once would each find that nobody has asked Stripe yet.
+  perform billing_private.lock_catalog('product');
+
+  for v_plan in
+    select * from billing.plans where id = any (p_plan_ids) order by tier_rank, key
+  loop
+    if v_plan.id is distinct from p_answered then
+      v_count := v_count + billing_private.publish_product(v_plan);
+    end if;
+    for v_price in
+      select *
+      from billing.prices
+      where plan_id = v_plan.id
+        and id is distinct from p_answered
+      order by created_at, key, id
+    loop
+      v_count := v_count + billing_private.publish_price(v_price, v_plan);
+    end loop;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.publish_plans(uuid[], uuid) is
+  'Brings Stripe in step with these plans and their prices, except for the one it has just '
+  'answered about. Returns how many calls that takes now; more follow the answers.';
+
+
+create function billing_private.catalog_published(
+  p_command billing_private.commands,
+  p_response jsonb,
+  p_asked_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform billing_private.apply_response(
+    p_command, p_response,
+    case p_command.kind
+      when 'create_product' then 'product.created'
+      when 'create_price' then 'price.created'
+      when 'update_product' then 'product.updated'
+      else 'price.updated'
+    end,
+    p_asked_at);
+
+  perform billing_private.publish_plans(
+    array(
+      select id from billing.plans where id = p_command.subject_id
+      union
+      select plan_id from billing.prices where id = p_command.subject_id),
+    p_command.subject_id);
+end;
+$$;
+
+comment on function billing_private.catalog_published(
+  billing_private.commands, jsonb, timestamptz
+) is
+  'Takes up what Stripe made of a plan or price, and goes on with what still differs.';
+
+
+create function billing_private.replace_price(
+  p_price billing.prices,
+  p_unit_amount_minor bigint
+)
+returns billing.prices
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_new billing.prices := p_price;
+begin
+  v_new.id := gen_random_uuid();
+  v_new.unit_amount_minor := p_unit_amount_minor;
+  v_new.unit_amount_decimal := p_unit_amount_minor;
+  v_new.created_at := billing_private.now();
+  v_new.stripe_price_id := null;
+  v_new.replaced_by := null;
+  -- At Stripe the old one is sold until the new one is there, and gives the key away with it.
+  v_new.key := case when p_price.stripe_price_id is null then p_price.key end;
+  v_new.is_active := p_price.stripe_price_id is null;
+
+  if p_price.stripe_price_id is null then
+    update billing.prices set is_active = false, is_listed = false where id = p_price.id;
+  end if;
+  insert into billing.prices select v_new.* returning * into v_new;
+  update billing.prices set replaced_by = v_new.id where id = p_price.id;
+
+  if p_price.stripe_price_id is not null then
+    perform billing_private.enqueue_command(
+      'create_price', null, '/v1/prices',
+      billing_private.price_params(v_new, p_price.stripe_product_id)
+        || jsonb_build_object('lookup_key', p_price.key, 'transfer_lookup_key', true),
+      'POST', v_new.id);
+  end if;
+  return v_new;
+end;
+$$;
+
+comment on function billing_private.replace_price(billing.prices, bigint) is
+  'Puts another amount on sale under a price''s key. Whoever has the price keeps it: neither here '
+  'nor at Stripe does a price ever change what it costs.';
+
+
+-- -----------------------------------------------------------------------------
+-- 36  reporting usage to Stripe's meters
+-- -----------------------------------------------------------------------------
+
+create function billing_private.enqueue_meter_event(
+  p_id uuid,
+  p_account_id uuid,
+  p_event_name text,
+  p_value numeric,
+  p_occurred_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_customer_id text := (
+    select stripe_customer_id
+    from billing.customers
+    where account_id = p_account_id and is_primary and deleted_at is null
+  );
+  -- Limits of Stripe's: https://docs.stripe.com/api/billing/meter-event/create
+  v_is_in_time boolean := p_occurred_at between v_now - interval '35 days'
+    and v_now + interval '5 minutes';
+  v_meter billing_private.meters;
+begin
+  if v_customer_id is null then
+    perform billing_private.fail('CUSTOMER_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id));
+  end if;
+  select * into v_meter from billing_private.meters where event_name = p_event_name;
+
+  -- In no account's line: a busy account's reports would hold up what its user waits for.
+  insert into billing_private.commands (
+    id, kind, path, params, status, last_error, finished_at, cause, request_id
+  )
+  values (
+    p_id, 'meter_event', '/v1/billing/meter_events',
+    jsonb_build_object(
+      'event_name', p_event_name,
+      'identifier', p_id,
+      'timestamp', extract(epoch from p_occurred_at)::bigint,
+      'payload', jsonb_build_object(
+        coalesce(v_meter.customer_key, 'stripe_customer_id'), v_customer_id,
+        coalesce(v_meter.value_key, 'value'), p_value::text)),
+    case when v_is_in_time then 'pending' else 'dead' end,
+    case when not v_is_in_time then jsonb_build_object('error', jsonb_build_object(
+      'code', 'timestamp_out_of_range',
+      'message', 'Stripe takes usage of the past 35 days, and up to 5 minutes ahead.')) end,
+    case when not v_is_in_time then v_now end,
+    billing_private.cause(), billing_private.request_id()
+  )
+  on conflict (id) do nothing;
+end;
+$$;
+
+comment on function billing_private.enqueue_meter_event(
+  uuid, uuid, text, numeric, timestamptz
+) is
+$$Reports usage to a meter of Stripe's, once for each id: it is Stripe's identifier as well.
+
+Stripe knows an identifier again for 24 hours, so a report whose outcome is not known after 23 is
+given up, as is one of a time Stripe does not take; both stand in the command backlog.
+
+Errors
+  CUSTOMER_NOT_FOUND  404  the account is not known to Stripe$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 37  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -9508,6 +9983,17 @@ revoke all on function
   billing_private.prepare_portal,
   billing.prepare_portal,
   billing_private.account_behind,
+  billing_private.claim_price,
+  billing_private.newest_snapshot,
+  billing_private.is_being_published,
+  billing_private.publish_product,
+  billing_private.tier_params,
+  billing_private.price_params,
+  billing_private.publish_price,
+  billing_private.publish_plans,
+  billing_private.catalog_published,
+  billing_private.replace_price,
+  billing_private.enqueue_meter_event,
   billing_private.claim_commands,
   billing.claim_commands,
   billing_private.old_since,

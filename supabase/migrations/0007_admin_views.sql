@@ -24,7 +24,8 @@
 --   9  granting and revoking
 --   10  correcting and replaying
 --   11  drifts, sweeps and back-fill
---   12  who may call what
+--   12  the catalog at Stripe
+--   13  who may call what
 -- =============================================================================
 
 
@@ -1753,10 +1754,251 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 12  who may call what
+-- 12  the catalog at Stripe
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_publish_catalog(p_reason text)
+returns bigint
+language plpgsql
+volatile
+security definer -- the outbox is writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason, 'publish_catalog');
+  return billing_private.publish_plans(array(select id from billing.plans));
+end;
+$$;
+
+
+create function billing_admin.publish_catalog(reason text)
+returns bigint
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_publish_catalog(reason);
+end;
+
+comment on function billing_admin.publish_catalog(text) is
+$$Makes every plan a product and every active price a price at Stripe, and brings those that are
+there in step: name, description, activity, key. Returns how many calls that takes now; prices
+follow their product. Asking again changes nothing more.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.admin_publish_plan(
+  p_plan_key text,
+  p_reason text
+)
+returns bigint
+language plpgsql
+volatile
+security definer -- the outbox is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_plan_id uuid;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'publish_plan', p_plan_key);
+  select id into v_plan_id from billing.plans where key = p_plan_key;
+  if not found then
+    perform billing_private.fail('PLAN_NOT_FOUND', jsonb_build_object('plan_key', p_plan_key));
+  end if;
+  return billing_private.publish_plans(array[v_plan_id]);
+end;
+$$;
+
+
+create function billing_admin.publish_plan(
+  plan_key text,
+  reason text
+)
+returns bigint
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_publish_plan(plan_key, reason);
+end;
+
+comment on function billing_admin.publish_plan(text, text) is
+$$publish_catalog() for one plan with its prices: after adding it or a price, after renaming it,
+after taking it off sale.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  PLAN_NOT_FOUND     404  there is no such plan$$;
+
+
+create function billing_private.admin_change_price(
+  p_price_key text,
+  p_unit_amount_minor bigint,
+  p_reason text
+)
+returns billing.prices
+language plpgsql
+volatile
+security definer -- prices are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+  v_waiting billing.prices;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'change_price', p_price_key);
+  perform billing_private.lock_catalog('price');
+  select * into v_price from billing.prices where key = p_price_key and is_active for update;
+  if not found then
+    perform billing_private.fail('PRICE_NOT_FOUND', jsonb_build_object('price_key', p_price_key));
+  elsif coalesce(p_unit_amount_minor < 0, true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'unit_amount_minor', 'problem', 'a whole number of at least 0 is needed'));
+  elsif v_price.billing_scheme = 'tiered' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'price_key', 'problem', 'a price in tiers has no single amount'));
+  elsif billing_private.is_being_published(v_price.id) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'price_key', 'problem', 'it is just being made at Stripe'));
+  elsif v_price.unit_amount_minor = p_unit_amount_minor and v_price.replaced_by is null then
+    return v_price;
+  end if;
+
+  select * into v_waiting from billing.prices where id = v_price.replaced_by;
+  if billing_private.is_being_published(v_waiting.id) then
+    if v_waiting.unit_amount_minor = p_unit_amount_minor then
+      return v_waiting; -- twice changes nothing more
+    end if;
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'price_key', 'problem', 'its last change is on the way to Stripe'));
+  end if;
+  return billing_private.replace_price(v_price, p_unit_amount_minor);
+end;
+$$;
+
+
+create function billing_admin.change_price(
+  price_key text,
+  unit_amount_minor bigint,
+  reason text
+)
+returns billing.prices
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_change_price(price_key, unit_amount_minor, reason);
+end;
+
+comment on function billing_admin.change_price(text, bigint, text) is
+$$Sells at another amount under the same key from now on, for prices at Stripe as soon as Stripe has
+it. Existing subscribers keep the price they bought. Returns the new price.
+
+unit_amount_minor: in the smallest unit of the price's currency.
+
+Errors
+  VALIDATION_FAILED  400  no reason, a negative amount, a price in tiers, a change still under way
+  NOT_AN_ADMIN       403  the caller is no administrator
+  PRICE_NOT_FOUND    404  there is no active price of this key$$;
+
+
+create function billing_private.admin_create_coupon(
+  p_coupon_key text,
+  p_percent_off numeric,
+  p_amount_off_minor bigint,
+  p_currency text,
+  p_duration_in_months bigint,
+  p_reason text
+)
+returns uuid
+language plpgsql
+volatile
+security definer -- the outbox is writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason, 'create_coupon', p_coupon_key);
+  if coalesce(p_coupon_key !~ '^[A-Za-z0-9_-]{1,200}$', true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'coupon_key', 'problem', 'letters, digits, _ and - are needed'));
+  elsif coalesce(p_percent_off not between 0.01 and 100, p_percent_off is not null)
+    or (p_percent_off is null) = (p_amount_off_minor is null)
+  then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'percent_off', 'problem', 'a percentage of at most 100, or an amount, is needed'));
+  elsif p_amount_off_minor < 1 or (p_amount_off_minor is null) <> (p_currency is null)
+    or p_currency !~ '^[a-z]{3}$'
+  then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'amount_off_minor', 'problem', 'an amount above 0 with its currency is needed'));
+  elsif p_duration_in_months < 0 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'duration_in_months', 'problem', 'must not be negative'));
+  end if;
+
+  return billing_private.enqueue_command(
+    'create_coupon', null, '/v1/coupons',
+    jsonb_strip_nulls(jsonb_build_object(
+      'id', p_coupon_key,
+      'percent_off', p_percent_off,
+      'amount_off', p_amount_off_minor,
+      'currency', p_currency,
+      'duration', case
+        when p_duration_in_months is null then 'forever'
+        when p_duration_in_months = 0 then 'once'
+        else 'repeating'
+      end,
+      'duration_in_months', nullif(p_duration_in_months, 0))));
+end;
+$$;
+
+
+create function billing_admin.create_coupon(
+  coupon_key text,
+  reason text,
+  percent_off numeric default null,
+  amount_off_minor bigint default null,
+  currency text default null,
+  duration_in_months bigint default 0
+)
+returns uuid
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_create_coupon(
+    coupon_key, percent_off, amount_off_minor, currency, duration_in_months, reason);
+end;
+
+comment on function billing_admin.create_coupon(text, text, numeric, bigint, text, bigint) is
+$$Has Stripe make a coupon; it stands in billing.coupons once Stripe has answered. Returns the id of
+the command.
+
+coupon_key: the coupon's id at Stripe. Either percent_off, or amount_off_minor (smallest unit) with
+its currency. duration_in_months: 0 for the first invoice alone, null for ever.
+
+Errors
+  VALIDATION_FAILED  400  no reason, a key Stripe would not take, not exactly one discount
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 13  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
+  billing_private.admin_publish_catalog,
+  billing_admin.publish_catalog,
+  billing_private.admin_publish_plan,
+  billing_admin.publish_plan,
+  billing_private.admin_change_price,
+  billing_admin.change_price,
+  billing_private.admin_create_coupon,
+  billing_admin.create_coupon,
   billing_private.admin_system_health,
   billing_private.admin_critical_issues,
   billing_private.admin_subscription_overview,
@@ -1844,6 +2086,14 @@ grant select on
 to authenticated, service_role;
 
 grant execute on function
+  billing_private.admin_publish_catalog,
+  billing_admin.publish_catalog,
+  billing_private.admin_publish_plan,
+  billing_admin.publish_plan,
+  billing_private.admin_change_price,
+  billing_admin.change_price,
+  billing_private.admin_create_coupon,
+  billing_admin.create_coupon,
   billing_private.admin_system_health,
   billing_private.admin_critical_issues,
   billing_private.admin_subscription_overview,

@@ -36,6 +36,7 @@ export const errorCodes = {
   PAYLOAD_TOO_LARGE: { status: 413, message: "the request body is too large" },
   PAYMENT_DECLINED: { status: 402, message: "the payment was declined" },
   PAYMENT_REQUIRED: { status: 402, message: "an unpaid invoice has to be settled first" },
+  PLAN_NOT_FOUND: { status: 404, message: "there is no such plan" },
   PRICE_NOT_FOUND: { status: 404, message: "there is no such price on offer" },
   ROUTE_NOT_FOUND: { status: 404, message: "there is no such route" },
   SIGNATURE_EXPIRED: { status: 400, message: "the signature is outside the time tolerance" },
