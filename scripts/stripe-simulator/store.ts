@@ -144,6 +144,8 @@ export function createStore() {
     meteredUses: new Array<MeteredUse>(),
     /** Tiers by price; Stripe shows them only when asked to expand them. */
     tiers: new Map<string, Stripe.Price.Tier[]>(),
+    /** Bank debits under way, and when the bank will answer. */
+    debits: new Map<string, number>(),
     /** What an item's running period was billed at, discounts taken off: the basis of its credit. */
     debited: new Map<string, number>(),
     checkoutPlans: new Map<string, CheckoutPlan>(),

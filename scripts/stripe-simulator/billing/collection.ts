@@ -2,7 +2,14 @@
 import type Stripe from "stripe";
 import { invalidRequest } from "../errors.ts";
 import { hardDeclines } from "../objects/declines.ts";
-import { cancelPayment, decline, defaultPayment, succeed } from "../objects/payments.ts";
+import {
+  cancelPayment,
+  decline,
+  defaultPayment,
+  finishDebit,
+  startDebit,
+  succeed,
+} from "../objects/payments.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { endSubscription } from "./ending.ts";
 import { finalizeInvoice, stopCollecting, subscriptionOf, voidInvoice } from "./invoicing.ts";
@@ -19,7 +26,7 @@ export interface PaymentRequest {
 }
 
 export type Verdict =
-  | { paid: true; method: Stripe.PaymentMethod }
+  | { paid: true; method: Stripe.PaymentMethod; later?: boolean }
   | { paid: false; method: Stripe.PaymentMethod | undefined; declineCode: string };
 
 /** The payment method an automatic payment would use. */
@@ -46,6 +53,7 @@ export function judge(
   if (forced !== undefined) return { paid: false, method, declineCode: forced };
 
   const card = store.cards.get(method.id);
+  if (card?.brand === "bank") return { paid: true, method, later: true };
   const accepted =
     card === undefined ||
     card.behaviour === "succeeds" ||
@@ -68,6 +76,7 @@ export function collect(
   if (waiting === undefined) return undefined;
   const subscription = subscriptionOf(simulation, invoice);
   const { intent } = waiting;
+  if (intent.status === "processing") return undefined;
 
   const method =
     request.paymentMethod === undefined
@@ -85,7 +94,13 @@ export function collect(
     ? { paid: false, method, declineCode: last.decline_code ?? "generic_decline" }
     : (request.verdict ?? judge(simulation, method, request));
 
-  if (verdict.paid) {
+  if (verdict.paid && verdict.later === true) {
+    startDebit(simulation, intent, verdict.method);
+    change(simulation, invoice, () => {
+      invoice.attempted = true;
+      invoice.next_payment_attempt = null;
+    });
+  } else if (verdict.paid) {
     succeed(simulation, intent, verdict.method);
     markPaid(simulation, invoice, { money: true, counts: request.attempt === "automatic" });
   } else {
@@ -93,6 +108,36 @@ export function collect(
     fail(simulation, invoice, request, verdict.declineCode);
   }
   return verdict;
+}
+
+/** The bank has answered about a debit: its invoice is paid or has failed, its checkout session told. */
+export function settleDebit(simulation: Simulation, intent: Stripe.PaymentIntent): void {
+  const { store, emit } = simulation;
+  const declineCode = finishDebit(simulation, intent);
+  const payment = store.invoicePayments
+    .all()
+    .find((each) => each.payment.payment_intent === intent.id);
+  const invoice = store.invoices.get(idOf(payment?.invoice) ?? "");
+  if (invoice !== undefined && declineCode === undefined) {
+    markPaid(simulation, invoice, { money: true, counts: true });
+  } else if (invoice !== undefined) {
+    const request = { attempt: "automatic", customerPresent: false } as const;
+    fail(simulation, invoice, request, declineCode ?? "generic_decline");
+  }
+  const session = store.sessions
+    .all()
+    .find(
+      (each) =>
+        each.payment_intent === intent.id || (invoice !== undefined && each.invoice === invoice.id),
+    );
+  if (session?.status !== "complete" || session.payment_status !== "unpaid") return;
+  if (declineCode === undefined) session.payment_status = "paid";
+  emit(
+    declineCode === undefined
+      ? "checkout.session.async_payment_succeeded"
+      : "checkout.session.async_payment_failed",
+    session,
+  );
 }
 
 /** Open (or uncollectible) → paid, whether with money, with balance or outside Stripe. */

@@ -1,8 +1,8 @@
 /** What time alone makes happen, and when. */
 import type Stripe from "stripe";
-import { advanceSchedule } from "../objects/subscription_schedules.ts";
+import { advanceSchedule, startSchedule } from "../objects/subscription_schedules.ts";
 import { lapseDispute } from "../objects/disputes.ts";
-import { refundDue } from "../objects/payments.ts";
+import { defaultPayment, refundDue } from "../objects/payments.ts";
 import { taxIdDue } from "../objects/tax_ids.ts";
 import { expireSession } from "../objects/checkout_sessions.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
@@ -11,6 +11,7 @@ import {
   expireIncomplete,
   expirePendingChange,
   expirePendingResume,
+  settleDebit,
 } from "./collection.ts";
 import { discountsOf, removeDiscounts } from "./discounts.ts";
 import { endSubscription, hasEnded } from "./ending.ts";
@@ -39,6 +40,7 @@ export function nextDue(
     ...store.schedules.all().flatMap((schedule) => phases(simulation, schedule)),
     ...store.subscriptions.all().flatMap((subscription) => cycles(simulation, subscription)),
     ...store.invoices.all().flatMap((invoice) => collections(simulation, invoice, mayFinalize)),
+    ...debits(simulation),
     ...store.refunds.all().flatMap((refund) => refundDue(simulation, refund) ?? []),
     ...store.taxIds.all().flatMap((taxId) => taxIdDue(simulation, taxId) ?? []),
     ...store.disputes.all().flatMap((dispute) => deadlines(simulation, dispute)),
@@ -54,7 +56,7 @@ export function nextDue(
 function endings(simulation: Simulation, subscription: Stripe.Subscription): DueWork[] {
   if (hasEnded(subscription)) return [];
   const works: DueWork[] = [];
-  if (subscription.status === "incomplete") {
+  if (subscription.status === "incomplete" && !isDebited(simulation, subscription)) {
     works.push({
       at: subscription.created + simulation.rules.incompleteFor,
       run: () => expireIncomplete(simulation, subscription),
@@ -90,7 +92,27 @@ function endings(simulation: Simulation, subscription: Stripe.Subscription): Due
   return works;
 }
 
+/** Whether the bank still has to answer about the subscription's latest invoice. */
+function isDebited(simulation: Simulation, subscription: Stripe.Subscription): boolean {
+  const { store } = simulation;
+  const invoice = store.invoices.get(idOf(subscription.latest_invoice) ?? "");
+  const intent = invoice && defaultPayment(simulation, invoice)?.intent;
+  return intent !== undefined && store.debits.has(intent.id);
+}
+
+function debits(simulation: Simulation): DueWork[] {
+  const { store } = simulation;
+  return [...store.debits].map(([id, at]) => ({
+    at,
+    run: () => settleDebit(simulation, store.paymentIntents.require(id)),
+  }));
+}
+
 function phases(simulation: Simulation, schedule: Stripe.SubscriptionSchedule): DueWork[] {
+  const [first] = schedule.phases;
+  if (schedule.status === "not_started" && first !== undefined) {
+    return [{ at: first.start_date, run: () => startSchedule(simulation, schedule) }];
+  }
   if (schedule.status !== "active" || schedule.current_phase === null) return [];
   const { end_date } = schedule.current_phase;
   const works = [{ at: end_date, run: () => advanceSchedule(simulation, schedule) }];

@@ -35,6 +35,8 @@ export interface NewSubscription {
   offers: Offer[];
   /** The checkout session that subscribes. */
   session?: string;
+  /** The schedule whose first phase this is. */
+  schedule?: string;
 }
 
 /** `wait` leaves the first invoice for the customer to pay; `verdict` is the answer a charge already got. */
@@ -110,7 +112,7 @@ export function newSubscriptionObject(
     pending_invoice_item_interval: null,
     pending_setup_intent: null,
     pending_update: null,
-    schedule: null,
+    schedule: params.schedule ?? null,
     start_date: now(),
     status: trialEnd !== null ? "trialing" : "incomplete",
     test_clock: idOf(customer.test_clock),

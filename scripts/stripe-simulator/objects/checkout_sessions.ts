@@ -35,7 +35,7 @@ import {
   createPaymentMethod,
   createSetupIntent,
 } from "./payment_methods.ts";
-import { decline, newPaymentIntent, succeed } from "./payments.ts";
+import { decline, defaultPayment, newPaymentIntent, startDebit, succeed } from "./payments.ts";
 import { createPrice, subscribablePrice } from "./prices.ts";
 import { createProduct } from "./products.ts";
 import { trialEndOf, trialSettings } from "./subscriptions.ts";
@@ -508,7 +508,8 @@ function payOnce(
     attachPaymentMethod(simulation, method.id, customer);
   }
   redeemAll();
-  succeed(simulation, intent, method);
+  if (verdict.later === true) startDebit(simulation, intent, method);
+  else succeed(simulation, intent, method);
   return undefined;
 }
 
@@ -538,7 +539,10 @@ function paySubscription(
       });
     }
   }
-  if (subscription.status === "incomplete") {
+  const latest = store.invoices.get(idOf(subscription.latest_invoice) ?? "");
+  const debited =
+    latest !== undefined && defaultPayment(simulation, latest)?.intent.status === "processing";
+  if (subscription.status === "incomplete" && !debited) {
     return store.cards.get(method.id)?.declineCode ?? "generic_decline";
   }
   session.subscription = subscription.id;
@@ -622,13 +626,21 @@ function subscribe(
 }
 
 function complete(
-  { emit }: Simulation,
+  simulation: Simulation,
   session: Stripe.Checkout.Session,
   customer: Stripe.Customer | null,
 ): void {
+  const { store, emit } = simulation;
   session.status = "complete";
   session.url = null;
-  if (session.payment_status === "unpaid") session.payment_status = "paid";
+  const invoice = store.invoices.get(idOf(session.invoice) ?? "");
+  const intent =
+    store.paymentIntents.get(idOf(session.payment_intent) ?? "") ??
+    (invoice && defaultPayment(simulation, invoice)?.intent);
+  // A bank debit leaves the session complete and unpaid until the bank answers.
+  if (session.payment_status === "unpaid" && intent?.status !== "processing") {
+    session.payment_status = "paid";
+  }
   session.customer_details = {
     address: customer?.address ?? null,
     business_name: null,

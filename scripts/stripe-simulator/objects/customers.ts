@@ -12,6 +12,7 @@ import {
 } from "../http/params.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import { endSubscription } from "../billing/ending.ts";
+import { cancelUnstarted } from "./subscription_schedules.ts";
 import { attachPaymentMethod, usablePaymentMethod } from "./payment_methods.ts";
 
 export const addressSpec = {
@@ -150,6 +151,11 @@ export const customerRoutes = [
     const customer = store.customers.require(id);
     for (const subscription of store.subscriptions.all()) {
       if (idOf(subscription.customer) === id) endSubscription(simulation, subscription);
+    }
+    for (const schedule of store.schedules.all()) {
+      if (schedule.customer === id && schedule.status === "not_started") {
+        cancelUnstarted(simulation, schedule);
+      }
     }
     emit("customer.deleted", customer);
     return store.customers.remove(customer);

@@ -16,35 +16,63 @@ export function createPaymentMethod(
     object: "payment_method",
     allow_redisplay: "unspecified",
     billing_details: { address: null, email: null, name: null, phone: null, tax_id: null },
-    card: {
-      brand: card.brand,
-      checks: {
-        address_line1_check: null,
-        address_postal_code_check: null,
-        cvc_check: "pass",
-      },
-      country: "US",
-      display_brand: card.brand,
-      exp_month: 12,
-      exp_year: new Date(now() * 1000).getUTCFullYear() + 8,
-      fingerprint: createHash("sha256").update(card.number).digest("hex").slice(0, 16),
-      funding: "credit",
-      generated_from: null,
-      last4: card.number.slice(-4),
-      networks: { available: [card.brand], preferred: null },
-      regulated_status: "unregulated",
-      three_d_secure_usage: { supported: true },
-      wallet: null,
-    },
+    ...(card.brand === "bank"
+      ? { us_bank_account: bankDetails(card) }
+      : { card: cardDetails(card, card.brand, now()) }),
     created: now(),
     customer: null,
     customer_account: null,
     livemode: false,
     metadata: {},
-    type: "card",
+    type: card.brand === "bank" ? "us_bank_account" : "card",
   };
   store.cards.set(method.id, card);
   return store.paymentMethods.add(method);
+}
+
+function cardDetails(
+  card: TestCard,
+  brand: "mastercard" | "visa",
+  now: number,
+): Stripe.PaymentMethod.Card {
+  return {
+    brand,
+    checks: {
+      address_line1_check: null,
+      address_postal_code_check: null,
+      cvc_check: "pass",
+    },
+    country: "US",
+    display_brand: brand,
+    exp_month: 12,
+    exp_year: new Date(now * 1000).getUTCFullYear() + 8,
+    fingerprint: fingerprintOf(card),
+    funding: "credit",
+    generated_from: null,
+    last4: card.number.slice(-4),
+    networks: { available: [brand], preferred: null },
+    regulated_status: "unregulated",
+    three_d_secure_usage: { supported: true },
+    wallet: null,
+  };
+}
+
+function bankDetails(account: TestCard): Stripe.PaymentMethod.UsBankAccount {
+  return {
+    account_holder_type: "individual",
+    account_type: "checking",
+    bank_name: "STRIPE TEST BANK",
+    financial_connections_account: null,
+    fingerprint: fingerprintOf(account),
+    last4: account.number.slice(-4),
+    networks: { preferred: "ach", supported: ["ach"] },
+    routing_number: "110000000",
+    status_details: {},
+  };
+}
+
+function fingerprintOf({ number }: TestCard): string {
+  return createHash("sha256").update(number).digest("hex").slice(0, 16);
 }
 
 /** The payment method of this id, or a new one made from Stripe's token (`pm_card_visa`). */

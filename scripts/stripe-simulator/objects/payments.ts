@@ -149,6 +149,66 @@ export function succeed(
   followUp(simulation, charge, simulation.store.cards.get(method.id)?.afterwards);
 }
 
+/** A bank debit is known to have worked, or not, this long after it was taken. */
+const debitsTake = days(4);
+
+/** Hands a payment to the bank: neither paid nor failed for days. */
+export function startDebit(
+  simulation: Simulation,
+  intent: Stripe.PaymentIntent,
+  method: Stripe.PaymentMethod,
+): void {
+  const charge = createCharge(simulation, intent, method, null);
+  charge.status = "pending";
+  charge.paid = false;
+  charge.balance_transaction = null;
+  intent.payment_method = method.id;
+  intent.latest_charge = charge.id;
+  intent.status = "processing";
+  simulation.store.debits.set(intent.id, simulation.now() + debitsTake);
+  simulation.emit("charge.pending", charge);
+  simulation.emit("payment_intent.processing", intent);
+}
+
+/** The bank's answer; undefined when the money came, else why it did not. */
+export function finishDebit(
+  simulation: Simulation,
+  intent: Stripe.PaymentIntent,
+): string | undefined {
+  const { store, newId, emit } = simulation;
+  store.debits.delete(intent.id);
+  const charge = store.charges.require(idOf(intent.latest_charge) ?? "");
+  const method = store.paymentMethods.require(idOf(intent.payment_method) ?? "");
+  const account = store.cards.get(method.id);
+  if (account?.behaviour !== "bounces") {
+    charge.status = "succeeded";
+    charge.paid = true;
+    charge.balance_transaction = newId("txn");
+    intent.status = "succeeded";
+    intent.amount_received = intent.amount;
+    emit("charge.succeeded", charge);
+    emit("payment_intent.succeeded", intent);
+    return undefined;
+  }
+  charge.status = "failed";
+  charge.failure_code = account.declineCode;
+  charge.failure_message =
+    "The customer's bank account has insufficient funds to cover this payment.";
+  intent.status = "requires_payment_method";
+  intent.payment_method = null;
+  intent.last_payment_error = {
+    type: "invalid_request_error",
+    charge: charge.id,
+    code: "payment_method_provider_decline",
+    decline_code: account.declineCode,
+    message: charge.failure_message,
+    payment_method: method,
+  };
+  emit("charge.failed", charge);
+  emit("payment_intent.payment_failed", intent);
+  return account.declineCode;
+}
+
 /** What Stripe's test cards for fraud do once their charge went through. */
 function followUp(
   simulation: Simulation,
@@ -244,35 +304,7 @@ function createCharge(
     paid,
     payment_intent: intent.id,
     payment_method: method.id,
-    payment_method_details: {
-      type: "card",
-      card: {
-        amount_authorized: paid ? intent.amount : null,
-        authorization_code: null,
-        brand: card?.brand ?? "visa",
-        checks: card?.checks ?? null,
-        country: card?.country ?? null,
-        electronic_commerce_indicator: null,
-        exp_month: card?.exp_month ?? 12,
-        exp_year: card?.exp_year ?? 2034,
-        extended_authorization: { status: "disabled" },
-        fingerprint: card?.fingerprint ?? null,
-        funding: card?.funding ?? null,
-        incremental_authorization: { status: "unavailable" },
-        installments: null,
-        last4: card?.last4 ?? null,
-        mandate: null,
-        multicapture: { status: "unavailable" },
-        network: card?.brand ?? null,
-        network_token: { used: false },
-        network_transaction_id: null,
-        overcapture: { maximum_amount_capturable: paid ? intent.amount : 0, status: "unavailable" },
-        regulated_status: "unregulated",
-        three_d_secure: null,
-        transaction_link_id: null,
-        wallet: null,
-      },
-    },
+    payment_method_details: detailsOf(intent, method, paid),
     receipt_email: null,
     receipt_number: null,
     receipt_url: null,
@@ -287,6 +319,56 @@ function createCharge(
     transfer_data: null,
     transfer_group: null,
   });
+}
+
+function detailsOf(
+  intent: Stripe.PaymentIntent,
+  { card, us_bank_account: account }: Stripe.PaymentMethod,
+  paid: boolean,
+): Stripe.Charge.PaymentMethodDetails {
+  if (account !== undefined) {
+    return {
+      type: "us_bank_account",
+      us_bank_account: {
+        account_holder_type: account.account_holder_type,
+        account_type: account.account_type,
+        bank_name: account.bank_name,
+        fingerprint: account.fingerprint,
+        last4: account.last4,
+        payment_reference: null,
+        routing_number: account.routing_number,
+      },
+    };
+  }
+  return {
+    type: "card",
+    card: {
+      amount_authorized: paid ? intent.amount : null,
+      authorization_code: null,
+      brand: card?.brand ?? "visa",
+      checks: card?.checks ?? null,
+      country: card?.country ?? null,
+      electronic_commerce_indicator: null,
+      exp_month: card?.exp_month ?? 12,
+      exp_year: card?.exp_year ?? 2034,
+      extended_authorization: { status: "disabled" },
+      fingerprint: card?.fingerprint ?? null,
+      funding: card?.funding ?? null,
+      incremental_authorization: { status: "unavailable" },
+      installments: null,
+      last4: card?.last4 ?? null,
+      mandate: null,
+      multicapture: { status: "unavailable" },
+      network: card?.brand ?? null,
+      network_token: { used: false },
+      network_transaction_id: null,
+      overcapture: { maximum_amount_capturable: paid ? intent.amount : 0, status: "unavailable" },
+      regulated_status: "unregulated",
+      three_d_secure: null,
+      transaction_link_id: null,
+      wallet: null,
+    },
+  };
 }
 
 const refundReasons = oneOf("duplicate", "fraudulent", "requested_by_customer");

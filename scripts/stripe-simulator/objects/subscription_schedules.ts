@@ -1,7 +1,7 @@
-/** Subscription schedules, as far as a change at a later date needs them: from a subscription, in phases. */
+/** Subscription schedules: a subscription in phases, running already or yet to begin. */
 import type Stripe from "stripe";
 import { endSubscription, hasEnded } from "../billing/ending.ts";
-import { nextPeriodEnd } from "../billing/lifecycle.ts";
+import { createSubscription, nextPeriodEnd } from "../billing/lifecycle.ts";
 import { addIntervals } from "../billing/periods.ts";
 import { editsTowards, updateItems } from "../billing/updates.ts";
 import { invalidRequest, notSimulated } from "../errors.ts";
@@ -31,15 +31,18 @@ const phaseSpec = {
     interval_count: natural,
   }),
   proration_behavior: oneOf("always_invoice", "create_prorations", "none"),
+  trial: flag,
+  trial_end: natural,
   metadata,
 };
 
 type PhaseParams = Params<typeof phaseSpec>;
 
 function createFrom(
-  { store, newId, now }: Simulation,
+  simulation: Simulation,
   subscription: Stripe.Subscription,
 ): Stripe.SubscriptionSchedule {
+  const { store } = simulation;
   if (hasEnded(subscription)) {
     throw invalidRequest("A subscription that has ended cannot be given a schedule.");
   }
@@ -50,7 +53,41 @@ function createFrom(
   }
   const start = Math.min(...subscription.items.data.map((item) => item.current_period_start));
   const end = nextPeriodEnd(subscription);
-  const schedule = store.schedules.add({
+  return store.schedules.add({
+    ...newSchedule(simulation, {
+      customer: idOf(subscription.customer) ?? "",
+      defaultPaymentMethod: idOf(subscription.default_payment_method),
+      endBehavior: "release",
+    }),
+    current_phase: { start_date: start, end_date: end },
+    phases: [
+      newPhase(subscription.currency, {
+        start,
+        end,
+        items: subscription.items.data.map(({ price, quantity }) => ({
+          price: price.id,
+          quantity,
+        })),
+        prorationBehavior: "create_prorations",
+        trialEnd: subscription.trial_end,
+        metadata: {},
+      }),
+    ],
+    status: "active",
+    subscription: subscription.id,
+  });
+}
+
+/** A schedule without phases; it is nowhere kept yet. */
+function newSchedule(
+  { newId, now }: Simulation,
+  params: {
+    customer: string;
+    defaultPaymentMethod: string | null;
+    endBehavior: "cancel" | "release";
+  },
+): Stripe.SubscriptionSchedule {
+  return {
     id: newId("sub_sched"),
     object: "subscription_schedule",
     application: null,
@@ -58,8 +95,8 @@ function createFrom(
     canceled_at: null,
     completed_at: null,
     created: now(),
-    current_phase: { start_date: start, end_date: end },
-    customer: idOf(subscription.customer) ?? "",
+    current_phase: null,
+    customer: params.customer,
     customer_account: null,
     default_settings: {
       application_fee_percent: null,
@@ -67,7 +104,7 @@ function createFrom(
       billing_cycle_anchor: "automatic",
       billing_thresholds: null,
       collection_method: "charge_automatically",
-      default_payment_method: idOf(subscription.default_payment_method),
+      default_payment_method: params.defaultPaymentMethod,
       description: null,
       invoice_settings: {
         account_tax_ids: null,
@@ -80,29 +117,103 @@ function createFrom(
       on_behalf_of: null,
       transfer_data: null,
     },
-    end_behavior: "release",
+    end_behavior: params.endBehavior,
     livemode: false,
     metadata: {},
     pause_schedules: [],
-    phases: [
-      newPhase(subscription.currency, {
-        start,
-        end,
-        items: subscription.items.data.map(({ price, quantity }) => ({
-          price: price.id,
-          quantity,
-        })),
-        prorationBehavior: "create_prorations",
-        metadata: {},
-      }),
-    ],
+    phases: [],
     released_at: null,
     released_subscription: null,
-    status: "active",
-    subscription: subscription.id,
+    status: "not_started",
+    subscription: null,
     test_clock: null,
+  };
+}
+
+const newScheduleSpec = {
+  from_subscription: text,
+  customer: text,
+  start_date: momentOr("now"),
+  phases: list(hash(phaseSpec)),
+  end_behavior: oneOf("cancel", "release"),
+  default_settings: hash({ default_payment_method: text }),
+  metadata,
+};
+
+/** A schedule for a subscription that does not exist yet: it begins with the first phase. */
+function createFromPhases(
+  simulation: Simulation,
+  params: Params<typeof newScheduleSpec>,
+): Stripe.SubscriptionSchedule {
+  const { store, now } = simulation;
+  const [first] = params.phases ?? [];
+  if (params.customer === undefined || first === undefined) {
+    throw invalidRequest("You must pass either `from_subscription`, or `customer` and `phases`.", {
+      code: "parameter_missing",
+      param: params.customer === undefined ? "customer" : "phases",
+    });
+  }
+  const customer = store.customers.require(params.customer, "customer");
+  const start = params.start_date === "now" ? now() : params.start_date;
+  if (start === undefined || start < now()) {
+    throw invalidRequest("`start_date` must be now or in the future.", { param: "start_date" });
+  }
+  const schedule = newSchedule(simulation, {
+    customer: customer.id,
+    defaultPaymentMethod: params.default_settings?.default_payment_method ?? null,
+    endBehavior: params.end_behavior ?? "release",
   });
-  return schedule;
+  const price = store.prices.require(first.items[0]?.price ?? "", "phases[0][items][0][price]");
+  schedule.phases = readPhases(
+    simulation,
+    { ...schedule, phases: [{ ...newPhaseStub(price.currency, start) }] },
+    params.phases ?? [],
+  );
+  return store.schedules.add(schedule);
+}
+
+/** Where the first phase starts when it does not say so itself. */
+function newPhaseStub(currency: string, start: number): Stripe.SubscriptionSchedule.Phase {
+  return newPhase(currency, {
+    start,
+    end: start,
+    items: [],
+    prorationBehavior: "create_prorations",
+    trialEnd: null,
+    metadata: {},
+  });
+}
+
+/** not_started → active: the subscription begins with the first phase. */
+export function startSchedule(simulation: Simulation, schedule: Stripe.SubscriptionSchedule): void {
+  const { store } = simulation;
+  const [phase] = schedule.phases;
+  if (phase === undefined) return;
+  const subscription = createSubscription(
+    simulation,
+    {
+      customer: store.customers.require(idOf(schedule.customer) ?? ""),
+      items: phase.items.map(({ price, quantity }) => ({
+        price: store.prices.require(idOf(price) ?? ""),
+        quantity,
+      })),
+      metadata: { ...phase.metadata },
+      description: null,
+      trialEnd: phase.trial_end,
+      missingPaymentMethod: null,
+      defaultPaymentMethod: idOf(schedule.default_settings.default_payment_method),
+      collectionMethod: "charge_automatically",
+      daysUntilDue: null,
+      offers: [],
+      schedule: schedule.id,
+    },
+    { how: "charge", customerPresent: false },
+  );
+  change(simulation, schedule, () => {
+    schedule.status = "active";
+    schedule.subscription = subscription.id;
+    schedule.current_phase = { start_date: phase.start_date, end_date: phase.end_date };
+  });
 }
 
 interface NewPhase {
@@ -110,12 +221,13 @@ interface NewPhase {
   end: number;
   items: { price: string; quantity: number | undefined }[];
   prorationBehavior: Stripe.SubscriptionSchedule.Phase.ProrationBehavior;
+  trialEnd: number | null;
   metadata: Stripe.Metadata;
 }
 
 function newPhase(
   currency: string,
-  { start, end, items, prorationBehavior, metadata: entries }: NewPhase,
+  { start, end, items, prorationBehavior, trialEnd, metadata: entries }: NewPhase,
 ): Stripe.SubscriptionSchedule.Phase {
   return {
     add_invoice_items: [],
@@ -144,7 +256,7 @@ function newPhase(
     proration_behavior: prorationBehavior,
     start_date: start,
     transfer_data: null,
-    trial_end: null,
+    trial_end: trialEnd,
   };
 }
 
@@ -186,6 +298,7 @@ function readPhases(
       end,
       items: phase.items.map(({ price: id, quantity }) => ({ price: id, quantity })),
       prorationBehavior: phase.proration_behavior ?? "create_prorations",
+      trialEnd: phase.trial === true ? end : (phase.trial_end ?? null),
       metadata: changedMetadata({}, phase.metadata),
     });
   });
@@ -262,6 +375,22 @@ function inRange(wanted: ((moment: number) => boolean) | undefined, moment: numb
   return wanted === undefined || (moment !== null && wanted(moment));
 }
 
+/** A schedule whose subscription never began. */
+export function cancelUnstarted(
+  simulation: Simulation,
+  schedule: Stripe.SubscriptionSchedule,
+): void {
+  change(
+    simulation,
+    schedule,
+    () => {
+      schedule.status = "canceled";
+      schedule.canceled_at = simulation.now();
+    },
+    "subscription_schedule.canceled",
+  );
+}
+
 function requireActive({ store }: Simulation, id: string): Stripe.SubscriptionSchedule {
   const schedule = store.schedules.require(id);
   if (schedule.status !== "active" && schedule.status !== "not_started") {
@@ -273,26 +402,30 @@ function requireActive({ store }: Simulation, id: string): Stripe.SubscriptionSc
 }
 
 export const scheduleRoutes = [
-  route(
-    "POST /v1/subscription_schedules",
-    { from_subscription: text, customer: text, metadata },
-    (simulation, params) => {
-      if (params.from_subscription === undefined) {
-        throw notSimulated("schedules without from_subscription", "from_subscription");
-      }
-      const subscription = simulation.store.subscriptions.require(
-        params.from_subscription,
-        "from_subscription",
-      );
-      const schedule = createFrom(simulation, subscription);
-      schedule.metadata = changedMetadata({}, params.metadata);
-      simulation.emit("subscription_schedule.created", schedule);
-      change(simulation, subscription, () => {
-        subscription.schedule = schedule.id;
+  route("POST /v1/subscription_schedules", newScheduleSpec, (simulation, params) => {
+    if (params.from_subscription === undefined) {
+      const created = createFromPhases(simulation, params);
+      created.metadata = changedMetadata({}, params.metadata);
+      simulation.emit("subscription_schedule.created", created);
+      return created;
+    }
+    if (params.phases !== undefined) {
+      throw invalidRequest("`from_subscription` brings its own phases; change them afterwards.", {
+        param: "phases",
       });
-      return schedule;
-    },
-  ),
+    }
+    const subscription = simulation.store.subscriptions.require(
+      params.from_subscription,
+      "from_subscription",
+    );
+    const schedule = createFrom(simulation, subscription);
+    schedule.metadata = changedMetadata({}, params.metadata);
+    simulation.emit("subscription_schedule.created", schedule);
+    change(simulation, subscription, () => {
+      subscription.schedule = schedule.id;
+    });
+    return schedule;
+  }),
 
   route(
     "GET /v1/subscription_schedules",
@@ -370,10 +503,9 @@ export const scheduleRoutes = [
     { invoice_now: flag, prorate: flag },
     (simulation, _params, id) => {
       const schedule = requireActive(simulation, id);
-      const subscription = simulation.store.subscriptions.require(
-        idOf(schedule.subscription) ?? "",
-      );
-      endSubscription(simulation, subscription);
+      const subscription = simulation.store.subscriptions.get(idOf(schedule.subscription) ?? "");
+      if (subscription !== undefined) endSubscription(simulation, subscription);
+      else cancelUnstarted(simulation, schedule);
       return schedule;
     },
   ),

@@ -1,14 +1,16 @@
 /** Stripe's test cards that matter to a subscription, and how each behaves. */
 export interface TestCard {
   number: string;
-  brand: "visa" | "mastercard";
+  /** What it is: a card of a brand, or a bank account whose debits take days. */
+  brand: "bank" | "mastercard" | "visa";
   title: string;
   /**
    * `fails_later`: the first payment in a checkout goes through, every later charge is declined. (Stripe's own
    * 0341 would decline the first one too; here it lets a story begin.)
+   * `settles`, `bounces`: a bank debit, which succeeds or fails only days after it was taken.
    * `authenticates`: needs the customer present; off session it is declined with authentication_required.
    */
-  behaviour: "succeeds" | "fails_later" | "declined" | "authenticates";
+  behaviour: "succeeds" | "fails_later" | "declined" | "authenticates" | "settles" | "bounces";
   declineCode: string;
   /** What follows a charge that went through, or its refund. */
   afterwards?: "disputed" | "inquired" | "refund_fails" | "refund_takes_time" | "warned";
@@ -27,6 +29,15 @@ function card(
     declineCode,
     brand: number.startsWith("5") ? "mastercard" : "visa",
   };
+}
+
+function bankAccount(
+  number: string,
+  title: string,
+  behaviour: "bounces" | "settles",
+  declineCode = "generic_decline",
+): TestCard {
+  return { number, title, behaviour, declineCode, brand: "bank" };
 }
 
 function troubled(
@@ -61,6 +72,8 @@ export const testCards = [
     "authenticates",
     "authentication_required",
   ),
+  bankAccount("000123456789", "is a bank account", "settles"),
+  bankAccount("000111111116", "is a bank account without funds", "bounces", "insufficient_funds"),
 ] satisfies readonly TestCard[];
 
 /** Stripe's names for ready-made payment methods, in place of a card's number. */
@@ -87,6 +100,8 @@ const tokens: Record<string, string> = {
   pm_card_createDispute: "4000000000000259",
   pm_card_createDisputeInquiry: "4000000000001976",
   pm_card_createIssuerFraudRecord: "4000000000005423",
+  pm_usBankAccount_success: "000123456789",
+  pm_usBankAccount_insufficientFunds: "000111111116",
   pm_card_refundFail: "4000000000005126",
   pm_card_pendingRefund: "4000000000007726",
 };

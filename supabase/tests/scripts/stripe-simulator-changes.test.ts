@@ -352,4 +352,69 @@ describe("schedules", () => {
     await stripe.subscriptions.cancel(id);
     expect((await stripe.subscriptionSchedules.retrieve(again.id)).status).toBe("canceled");
   });
+
+  async function fromScratch(start_date: number | "now", end_behavior: "cancel" | "release") {
+    harness = await useSimulator({ startAt: start });
+    const { stripe } = harness;
+    const customer = await stripe.customers.create({ payment_method: "pm_card_visa" });
+    const [method] = (await stripe.paymentMethods.list({ customer: customer.id })).data;
+    const { price } = await monthly(stripe, 1_000);
+    const dearer = await monthly(stripe, 1_500);
+    const schedule = await stripe.subscriptionSchedules.create({
+      customer: customer.id,
+      start_date,
+      end_behavior,
+      default_settings: { default_payment_method: method!.id },
+      phases: [
+        { items: [{ price: price.id, quantity: 2 }], duration: { interval: "month" } },
+        { items: [{ price: dearer.price.id }], duration: { interval: "month" } },
+      ],
+    });
+    return { schedule, customer: customer.id };
+  }
+
+  test("a subscription yet to begin goes through its phases and ends with the last", async () => {
+    const { schedule, customer } = await fromScratch(start + day, "cancel");
+    const { stripe, simulator } = harness;
+    expect(schedule).toMatchObject({ status: "not_started", subscription: null });
+    await simulator.clock.advanceTo(start + day);
+    const begun = await stripe.subscriptionSchedules.retrieve(schedule.id, {
+      expand: ["subscription.latest_invoice"],
+    });
+    expect(begun).toMatchObject({
+      status: "active",
+      current_phase: { start_date: start + day, end_date: end + day },
+      subscription: {
+        status: "active",
+        schedule: schedule.id,
+        latest_invoice: { status: "paid", total: 2_000 },
+      },
+    });
+    await simulator.clock.advanceTo(end + day + 3_600);
+    const [second_phase] = (await stripe.invoices.list({ customer })).data;
+    expect(second_phase).toMatchObject({ status: "paid", total: 1_500 });
+    await simulator.clock.advanceTo(second("2026-06-02T00:00:00Z"));
+    expect(await stripe.subscriptionSchedules.retrieve(schedule.id)).toMatchObject({
+      status: "completed",
+    });
+    expect((await stripe.subscriptions.list({ customer, status: "all" })).data).toMatchObject([
+      { status: "canceled" },
+    ]);
+  });
+
+  test("one that starts now begins at once; one that never began is merely canceled", async () => {
+    const now = await fromScratch("now", "release");
+    expect((await harness.stripe.subscriptions.list({ customer: now.customer })).data).toHaveLength(
+      1,
+    );
+    await harness.stop();
+    const later = await fromScratch(start + day, "release");
+    const { stripe, simulator } = harness;
+    await stripe.subscriptionSchedules.cancel(later.schedule.id);
+    await simulator.clock.advanceTo(start + 2 * day);
+    expect((await stripe.subscriptions.list({ customer: later.customer })).data).toEqual([]);
+    await expect(stripe.subscriptionSchedules.release(later.schedule.id)).rejects.toMatchObject({
+      statusCode: 400,
+    });
+  });
 });
