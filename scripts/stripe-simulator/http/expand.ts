@@ -71,6 +71,7 @@ function includable({ store }: Simulation, target: Shown, field: string): unknow
           .all()
           .filter(({ customer, status }) => customer === id && status !== "canceled"),
       );
+    // A price that is not tiered has none; Stripe does not mind being asked.
     case "price.tiers":
       return store.tiers.get(id)?.map((tier) => snapshot(tier)) ?? null;
     case "charge.refunds":
