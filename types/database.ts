@@ -493,6 +493,152 @@ export type Database = {
           },
         ];
       };
+      dunning_cases: {
+        Row: {
+          account_id: string | null;
+          blocked_by: string | null;
+          closed_at: string | null;
+          created_at: string;
+          due_at: string | null;
+          id: string;
+          invoice_id: string;
+          last_retry_at: string | null;
+          next_retry_at: string | null;
+          next_stage_at: string | null;
+          opened_at: string;
+          policy_key: string;
+          retries: number;
+          runs_from: string;
+          stage: string | null;
+          status: string;
+          subscription_id: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          blocked_by?: string | null;
+          closed_at?: string | null;
+          created_at?: string;
+          due_at?: string | null;
+          id?: string;
+          invoice_id: string;
+          last_retry_at?: string | null;
+          next_retry_at?: string | null;
+          next_stage_at?: string | null;
+          opened_at: string;
+          policy_key: string;
+          retries?: number;
+          runs_from: string;
+          stage?: string | null;
+          status: string;
+          subscription_id?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          blocked_by?: string | null;
+          closed_at?: string | null;
+          created_at?: string;
+          due_at?: string | null;
+          id?: string;
+          invoice_id?: string;
+          last_retry_at?: string | null;
+          next_retry_at?: string | null;
+          next_stage_at?: string | null;
+          opened_at?: string;
+          policy_key?: string;
+          retries?: number;
+          runs_from?: string;
+          stage?: string | null;
+          status?: string;
+          subscription_id?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "dunning_cases_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "dunning_cases_invoice_id_fkey";
+            columns: ["invoice_id"];
+            isOneToOne: true;
+            referencedRelation: "invoices";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "dunning_cases_policy_key_fkey";
+            columns: ["policy_key"];
+            isOneToOne: false;
+            referencedRelation: "dunning_policies";
+            referencedColumns: ["key"];
+          },
+          {
+            foreignKeyName: "dunning_cases_subscription_id_fkey";
+            columns: ["subscription_id"];
+            isOneToOne: false;
+            referencedRelation: "subscriptions";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      dunning_events: {
+        Row: {
+          account_id: string | null;
+          action: string;
+          case_id: string;
+          command_id: string | null;
+          id: string;
+          occurred_at: string;
+          planned_at: string;
+          stage_id: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          action: string;
+          case_id: string;
+          command_id?: string | null;
+          id?: string;
+          occurred_at?: string;
+          planned_at: string;
+          stage_id?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          action?: string;
+          case_id?: string;
+          command_id?: string | null;
+          id?: string;
+          occurred_at?: string;
+          planned_at?: string;
+          stage_id?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "dunning_events_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "dunning_events_case_id_fkey";
+            columns: ["case_id"];
+            isOneToOne: false;
+            referencedRelation: "dunning_cases";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "dunning_events_stage_id_fkey";
+            columns: ["stage_id"];
+            isOneToOne: false;
+            referencedRelation: "dunning_stages";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
       dunning_policies: {
         Row: {
           description: string;

@@ -59,6 +59,8 @@
 --   41  billing.entitlements
 --   42  billing_private.entitlement_history
 --   43  billing.access_restrictions
+--   44  billing.dunning_cases
+--   45  billing.dunning_events
 -- =============================================================================
 
 
@@ -2188,6 +2190,9 @@ comment on column billing_private.declines.advice_code is
 comment on column billing_private.declines.network_advice_code is
   'The card network''s: two digits, such as Mastercard''s 03 (never again).';
 
+create index declines_method_hash_idx on billing_private.declines (method_hash, declined_at);
+create index declines_stripe_customer_id_idx on billing_private.declines (stripe_customer_id);
+
 alter table billing_private.declines enable row level security;
 create policy select_nobody on billing_private.declines for select to public using (false);
 
@@ -2424,3 +2429,113 @@ create policy select_member on billing.access_restrictions
 
 revoke all on billing.access_restrictions from public, anon, authenticated, service_role;
 grant select on billing.access_restrictions to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 44  billing.dunning_cases
+-- -----------------------------------------------------------------------------
+
+create table billing.dunning_cases (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  invoice_id uuid not null references billing.invoices (id) on delete restrict,
+  subscription_id uuid references billing.subscriptions (id) on delete restrict,
+  policy_key text not null references billing.dunning_policies (key) on delete restrict,
+  status text not null,
+  opened_at timestamptz not null,
+  closed_at timestamptz,
+  runs_from timestamptz not null,
+  stage text,
+  next_stage_at timestamptz,
+  retries integer not null default 0,
+  last_retry_at timestamptz,
+  next_retry_at timestamptz,
+  blocked_by text,
+  due_at timestamptz,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (invoice_id),
+  constraint dunning_cases_status_is_known check (
+    status in ('open', 'recovered', 'exhausted', 'closed')
+  ),
+  constraint dunning_cases_retries_are_not_negative check (retries >= 0)
+);
+
+comment on table billing.dunning_cases is
+  'Invoices that are overdue or were: what is done about each by its dunning policy.';
+comment on column billing.dunning_cases.status is
+  'open; recovered: paid; exhausted: nothing is left to be done, and still unpaid; closed: voided, '
+  'written off, or its subscription has ended.';
+comment on column billing.dunning_cases.opened_at is
+  'When collecting failed first, or when an invoice that was sent was due.';
+comment on column billing.dunning_cases.runs_from is
+  'Stages count from here: opened_at, unless the failure was only heard of more than a day later.';
+comment on column billing.dunning_cases.stage is
+  'Action of the stage it is in; null before the first, and once it is over.';
+comment on column billing.dunning_cases.retries is
+  'How often we tried to collect; Stripe counts its own in billing.invoices.attempt_count.';
+comment on column billing.dunning_cases.next_retry_at is
+  'When we try to collect; null while something else has to happen first, see blocked_by.';
+comment on column billing.dunning_cases.blocked_by is
+  'Why we do not try: stripe_retries (it tries itself), sent_invoice (the customer pays), '
+  'in_progress, later_invoice (the latest first), customer_action (the bank wants a confirmation '
+  'at hosted_invoice_url), hard_decline (until another card pays), no_payment_method, '
+  'unknown_method, retries_used, given_up or no_customer.';
+comment on column billing.dunning_cases.due_at is
+  'When run_dunning looks at it next.';
+
+create index dunning_cases_account_id_idx on billing.dunning_cases (account_id);
+create index dunning_cases_subscription_id_idx on billing.dunning_cases (subscription_id);
+create index dunning_cases_policy_key_idx on billing.dunning_cases (policy_key);
+
+alter table billing.dunning_cases enable row level security;
+
+create policy select_member on billing.dunning_cases
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.dunning_cases from public, anon, authenticated, service_role;
+grant select on billing.dunning_cases to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 45  billing.dunning_events
+-- -----------------------------------------------------------------------------
+
+create table billing.dunning_events (
+  id uuid not null default gen_random_uuid(),
+  case_id uuid not null references billing.dunning_cases (id) on delete restrict,
+  account_id uuid references billing.accounts (id) on delete restrict,
+  stage_id uuid references billing.dunning_stages (id) on delete set null,
+  action text not null,
+  planned_at timestamptz not null,
+  occurred_at timestamptz not null default billing_private.now(),
+  command_id uuid,
+
+  primary key (id),
+  unique (case_id, stage_id)
+);
+
+comment on table billing.dunning_events is
+  'What was done about overdue invoices: each stage of a policy once per case, and each retry.';
+comment on column billing.dunning_events.action is
+  'The action of the stage, or retry.';
+comment on column billing.dunning_events.planned_at is
+  'When it was due by the policy.';
+comment on column billing.dunning_events.command_id is
+  'The call to Stripe it led to.';
+
+create index dunning_events_account_id_idx on billing.dunning_events (account_id);
+create index dunning_events_stage_id_idx on billing.dunning_events (stage_id);
+
+alter table billing.dunning_events enable row level security;
+
+create policy select_member on billing.dunning_events
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.dunning_events from public, anon, authenticated, service_role;
+grant select on billing.dunning_events to authenticated, service_role;

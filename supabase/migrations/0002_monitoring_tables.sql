@@ -494,7 +494,7 @@ create table billing_private.commands (
   primary key (id),
   constraint commands_looking_up_is_known check (looking_up in ('old', 'spent', 'refused')),
   constraint commands_status_is_known check (
-    status in ('pending', 'leased', 'succeeded', 'dead', 'canceled')
+    status in ('pending', 'leased', 'succeeded', 'declined', 'dead', 'canceled')
   ),
   constraint commands_lease_has_an_end check (
     (status = 'leased') = (lease is not null and lease_expires_at is not null)
@@ -505,6 +505,9 @@ comment on table billing_private.commands is
   'Outbox: calls to Stripe, written in the transaction that wants them.';
 comment on column billing_private.commands.account_id is
   'Null for what the machine asks for itself: that stands in no account''s line.';
+comment on column billing_private.commands.status is
+  'pending, leased, succeeded; declined: the card was, which is an answer and no fault; dead: '
+  'given up; canceled: not wanted any more.';
 comment on column billing_private.commands.position is
   'Commands of one account run one at a time, in this order.';
 comment on column billing_private.commands.is_awaited is

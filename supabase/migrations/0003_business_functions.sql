@@ -52,7 +52,10 @@
 --   34  reconciliation with Stripe
 --   35  publishing the catalog
 --   36  reporting usage to Stripe's meters
---   37  who may call what
+--   37  which invoices are overdue
+--   38  whether and when to collect again
+--   39  doing what dunning policies say
+--   40  who may call what
 -- =============================================================================
 
 
@@ -5496,6 +5499,8 @@ begin
         v_verdict.looking_up := case when v_kind.when_old like 'find%' then 'spent' end;
       end if;
     end if;
+  elsif p_command.kind = 'pay_invoice' and p_http_status = 402 then
+    v_verdict.status := 'declined';
   elsif v_kind.verify_refusals and p_http_status <> 402 then
     v_verdict.status := 'pending';
     v_verdict.retry_at := billing_private.now();
@@ -5663,7 +5668,7 @@ begin
     perform billing_private.command_succeeded(
       v_command, v_verdict.object,
       billing_private.asked_at(p_stripe_date, p_elapsed_seconds));
-  elsif v_verdict.status = 'dead' then
+  elsif v_verdict.status in ('dead', 'declined') then
     perform billing_private.command_refused(v_command, v_verdict.error);
   end if;
   return row(v_verdict.status, v_verdict.retry_at);
@@ -5764,6 +5769,7 @@ comment on function billing_private.is_gone(billing_private.commands, jsonb) is
   'True when Stripe says that an object does not exist, and it is of a kind that can be deleted.';
 
 
+-- Its body is long because it is a list: what each kind of command leads to.
 create function billing_private.command_succeeded(
   p_command billing_private.commands,
   p_response jsonb,
@@ -5812,6 +5818,8 @@ begin
           else 'customer.subscription.updated'
         end,
         p_asked_at);
+    when 'pay_invoice', 'mark_uncollectible' then
+      perform billing_private.apply_response(p_command, p_response, 'invoice.updated', p_asked_at);
     when 'reread' then
       perform billing_private.apply_reread(p_command, p_response, p_asked_at);
     when 'sweep_page' then
@@ -5873,6 +5881,10 @@ begin
   where kind = 'release_schedule'
     and subject_id = p_command.id
     and status = 'pending';
+
+  if p_command.kind = 'pay_invoice' then
+    perform billing_private.note_refused_payment(p_command, p_response -> 'error');
+  end if;
 end;
 $$;
 
@@ -9852,7 +9864,918 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 37  who may call what
+-- 37  which invoices are overdue
+-- -----------------------------------------------------------------------------
+
+create function billing_private.dunning_state(
+  p_invoice billing.invoices,
+  p_subscription billing.subscriptions,
+  out status text,
+  out opened_at timestamptz,
+  out closed_at timestamptz
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_is_sent boolean := p_invoice.stripe_invoice_id is null
+    or coalesce(p_invoice.collection_method = 'send_invoice', false);
+begin
+  status := case
+    when p_invoice.status = 'paid' then 'recovered'
+    when p_invoice.status in ('void', 'uncollectible') or p_invoice.deleted_at is not null
+      or p_subscription.ended_at is not null then 'closed'
+    else 'open'
+  end;
+  closed_at := case
+    when status = 'open' then null
+    when p_invoice.status = 'paid' then p_invoice.paid_at
+    else coalesce(
+      p_invoice.deleted_at, p_invoice.voided_at, p_invoice.marked_uncollectible_at,
+      p_subscription.ended_at)
+  end;
+  opened_at := case
+    when v_is_sent and p_invoice.due_at <= coalesce(closed_at, billing_private.now())
+      then p_invoice.due_at
+    -- Whoever fails to pay the first invoice is still in the checkout; Stripe gives up by itself.
+    when not v_is_sent and p_invoice.billing_reason is distinct from 'subscription_create'
+      then p_invoice.payment_failed_at
+  end;
+end;
+$$;
+
+comment on function billing_private.dunning_state(billing.invoices, billing.subscriptions) is
+  'Since when an invoice is or was overdue, and what has become of it; opened_at is null where it '
+  'never was.';
+
+
+-- Its body is long because it is two steps over one set, and one row, column by column.
+create function billing_private.refresh_dunning_cases(p_invoice_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  with overdue as (
+    select
+      invoices.account_id, invoices.id as invoice_id, subscriptions.id as subscription_id,
+      coalesce(plans.dunning_policy_key, 'standard') as policy_key,
+      state.status,
+      -- What was overdue once stays a case, also where that turns out to be a guess.
+      coalesce(state.opened_at, known.opened_at) as opened_at,
+      state.closed_at
+    from billing.invoices
+    left join billing.dunning_cases as known on known.invoice_id = invoices.id
+    left join lateral (
+      select * from billing.subscriptions where id = invoices.subscription_id
+      union all
+      select *
+      from billing.subscriptions
+      where stripe_subscription_id = invoices.stripe_subscription_id
+    ) as subscriptions on true
+    left join billing.prices on prices.id = subscriptions.price_id
+    left join billing.plans on plans.id = prices.plan_id
+    cross join lateral billing_private.dunning_state(
+      invoices, subscriptions::billing.subscriptions) as state
+    where invoices.id = any (p_invoice_ids)
+  )
+  insert into billing.dunning_cases as stored (
+    account_id, invoice_id, subscription_id, policy_key, status, opened_at, closed_at, runs_from
+  )
+  select
+    account_id, invoice_id, subscription_id, policy_key, status, opened_at, closed_at,
+    greatest(opened_at, billing_private.now() - interval '1 day')
+  from overdue
+  where opened_at is not null
+  on conflict (invoice_id) do update
+  set account_id = excluded.account_id,
+      subscription_id = excluded.subscription_id,
+      policy_key = excluded.policy_key,
+      status = excluded.status,
+      opened_at = excluded.opened_at,
+      closed_at = excluded.closed_at
+  where (stored.account_id, stored.subscription_id, stored.policy_key, stored.opened_at,
+      stored.closed_at, replace(stored.status, 'exhausted', 'open'))
+    is distinct from
+    (excluded.account_id, excluded.subscription_id, excluded.policy_key, excluded.opened_at,
+      excluded.closed_at, excluded.status);
+
+  -- What is settled needs no call any more that nobody has made.
+  update billing_private.commands
+  set status = 'canceled',
+      finished_at = billing_private.now()
+  from billing.dunning_cases
+  join billing.dunning_events on dunning_events.case_id = dunning_cases.id
+  where dunning_cases.invoice_id = any (p_invoice_ids)
+    and dunning_cases.status in ('recovered', 'closed')
+    and commands.id = dunning_events.command_id
+    and commands.status = 'pending'
+    and commands.attempts = 0;
+
+  -- Of several overdue invoices of a subscription only the latest is collected.
+  perform billing_private.plan_dunning(p_invoice_ids || array(
+    select siblings.invoice_id
+    from billing.dunning_cases
+    join billing.dunning_cases as siblings
+      on siblings.subscription_id = dunning_cases.subscription_id
+    where dunning_cases.invoice_id = any (p_invoice_ids)
+      and siblings.status = 'open'));
+end;
+$$;
+
+comment on function billing_private.refresh_dunning_cases(uuid[]) is
+  'Brings the cases of these invoices in step with what is stored of them: opens, settles, plans.';
+
+
+create function billing_private.open_due_cases(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice_ids uuid[] := array(
+    select id
+    from billing.invoices
+    where status = 'open'
+      and due_at <= billing_private.now()
+      and not exists (
+        select from billing.dunning_cases where dunning_cases.invoice_id = invoices.id
+      )
+    order by due_at
+    limit p_limit
+  );
+begin
+  perform billing_private.refresh_dunning_cases(v_invoice_ids);
+  return cardinality(v_invoice_ids);
+end;
+$$;
+
+comment on function billing_private.open_due_cases(integer) is
+  'Opens cases for invoices that were sent and are due by now. Returns how many.';
+
+
+create function billing_private.refresh_cases_of_invoices()
+returns trigger
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice_ids uuid[];
+begin
+  if tg_op = 'INSERT' then
+    select array_agg(id) into v_invoice_ids
+    from rows_after
+    where payment_failed_at is not null or due_at is not null;
+  else
+    select array_agg(id) into v_invoice_ids
+    from rows_after as after
+    join rows_before as before using (id)
+    where coalesce(after.payment_failed_at, after.due_at, before.payment_failed_at) is not null
+      and (before.account_id, before.status, before.deleted_at, before.payment_failed_at,
+          before.action_required_at, before.due_at, before.next_payment_attempt_at,
+          before.paid_at, before.stripe_subscription_id)
+        is distinct from
+        (after.account_id, after.status, after.deleted_at, after.payment_failed_at,
+          after.action_required_at, after.due_at, after.next_payment_attempt_at,
+          after.paid_at, after.stripe_subscription_id);
+  end if;
+
+  if v_invoice_ids is not null then
+    perform billing_private.refresh_dunning_cases(v_invoice_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_cases_of_invoices() is
+  'Opens and settles dunning cases in the transaction that records a failure or a payment.';
+
+
+create function billing_private.refresh_cases_of_subscriptions()
+returns trigger
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice_ids uuid[];
+begin
+  if tg_op = 'INSERT' then
+    select array_agg(invoices.id) into v_invoice_ids
+    from rows_after
+    join billing.invoices using (stripe_subscription_id)
+    where invoices.payment_failed_at is not null or invoices.due_at is not null;
+  else
+    select array_agg(dunning_cases.invoice_id) into v_invoice_ids
+    from rows_after as after
+    join rows_before as before using (id)
+    join billing.dunning_cases on dunning_cases.subscription_id = after.id
+    where dunning_cases.status in ('open', 'exhausted')
+      and (before.status, before.price_id, before.ended_at,
+          before.stripe_default_payment_method_id)
+        is distinct from
+        (after.status, after.price_id, after.ended_at, after.stripe_default_payment_method_id);
+  end if;
+
+  if v_invoice_ids is not null then
+    perform billing_private.refresh_dunning_cases(v_invoice_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_cases_of_subscriptions() is
+  'Keeps dunning cases in step with the subscription they are about: its end, its plan, its card.';
+
+
+create function billing_private.refresh_cases_of_methods()
+returns trigger
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice_ids uuid[];
+begin
+  select array_agg(dunning_cases.invoice_id) into v_invoice_ids
+  from rows_after
+  join billing.dunning_cases on dunning_cases.account_id = rows_after.account_id
+  where dunning_cases.status = 'open';
+
+  if v_invoice_ids is not null then
+    perform billing_private.plan_dunning(v_invoice_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_cases_of_methods() is
+  'Plans cases anew when a payment method came or went, or became the default.';
+
+create trigger t060_dunning_of_inserts
+  after insert on billing.invoices
+  referencing new table as rows_after
+  for each statement execute function billing_private.refresh_cases_of_invoices();
+
+create trigger t060_dunning_of_updates
+  after update on billing.invoices
+  referencing old table as rows_before new table as rows_after
+  for each statement execute function billing_private.refresh_cases_of_invoices();
+
+create trigger t060_dunning_of_inserts
+  after insert on billing.subscriptions
+  referencing new table as rows_after
+  for each statement execute function billing_private.refresh_cases_of_subscriptions();
+
+create trigger t060_dunning_of_updates
+  after update on billing.subscriptions
+  referencing old table as rows_before new table as rows_after
+  for each statement execute function billing_private.refresh_cases_of_subscriptions();
+
+create trigger t060_dunning_of_updates
+  after update on billing.customers
+  referencing new table as rows_after
+  for each statement execute function billing_private.refresh_cases_of_methods();
+
+create trigger t060_dunning_of_inserts
+  after insert on billing.payment_methods
+  referencing new table as rows_after
+  for each statement execute function billing_private.refresh_cases_of_methods();
+
+create trigger t060_dunning_of_updates
+  after update on billing.payment_methods
+  referencing new table as rows_after
+  for each statement execute function billing_private.refresh_cases_of_methods();
+
+
+-- -----------------------------------------------------------------------------
+-- 38  whether and when to collect again
+-- -----------------------------------------------------------------------------
+
+create function billing_private.is_hard_decline(p_decline billing_private.declines)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+      p_decline.decline_code in (
+        'authentication_required', 'highest_risk_level', 'incorrect_number', 'lost_card',
+        'pickup_card', 'revocation_of_all_authorizations', 'revocation_of_authorization',
+        'stolen_card', 'transaction_not_allowed'
+      ), false)
+    or coalesce(p_decline.advice_code in ('do_not_try_again', 'confirm_card_data'), false)
+    -- Mastercard's 03 and 21: never again.
+    or coalesce(p_decline.network_advice_code in ('03', '21'), false)
+    -- What a Visa issuer will never approve, and 14: there is no such account.
+    or coalesce(
+      p_decline.network_decline_code in ('04', '14', '41', '43', '46', 'R0', 'R1', 'R3'), false);
+end;
+$$;
+
+comment on function billing_private.is_hard_decline(billing_private.declines) is
+$$True when the same card must not be charged again for it.
+
+The codes Stripe does not retry
+(https://docs.stripe.com/billing/revenue-recovery/smart-retries#non-retryable-decline-codes), the
+advice of bank and network
+(https://docs.stripe.com/declines/card#retrying-issuer-declines).$$;
+
+
+create function billing_private.retry_instant(
+  p_policy billing.dunning_policies,
+  p_opened_at timestamptz,
+  p_retries integer,
+  p_attempts timestamptz[],
+  p_at_once boolean,
+  p_now timestamptz
+)
+returns timestamptz
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_latest timestamptz[] := array(
+    select attempt from unnest(p_attempts) as attempt order by attempt desc
+  );
+  v_at timestamptz := p_now;
+begin
+  if p_retries >= least(p_policy.max_retries, cardinality(p_policy.retry_offsets)) then
+    return null;
+  end if;
+  if not p_at_once then
+    v_at := greatest(v_at, p_opened_at + coalesce(
+      p_policy.retry_offsets[p_retries + 1], interval '1 day' * 2 ^ least(p_retries, 10)));
+  end if;
+
+  -- Visa allows 15 attempts in 30 days, Mastercard 10 in a day and 35 in 30 days; a day between two
+  -- and 8 in 14 days is what Stripe itself keeps to.
+  v_at := greatest(
+    v_at,
+    v_latest[1] + interval '24 hours',
+    v_latest[8] + interval '14 days',
+    v_latest[15] + interval '30 days');
+  return case when v_at <= p_opened_at + p_policy.retry_window then v_at end;
+end;
+$$;
+
+comment on function billing_private.retry_instant(
+  billing.dunning_policies, timestamptz, integer, timestamptz[], boolean, timestamptz
+) is
+$$When an invoice may be collected next, or null when no more.
+
+p_retries: how often we have tried. p_attempts: when the card was tried, by whomever, at least in
+the last 30 days. p_at_once: for another card than the one that failed, which waits for no offset.
+
+Limits of the networks: https://docs.stripe.com/declines#card-network-retry-limits.$$;
+
+
+create function billing_private.charged_method(p_invoice billing.invoices)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (
+      select stripe_default_payment_method_id
+      from billing.subscriptions
+      where stripe_subscription_id = p_invoice.stripe_subscription_id
+    ),
+    (
+      select stripe_default_payment_method_id
+      from billing.customers
+      where stripe_customer_id = p_invoice.stripe_customer_id
+    ));
+end;
+$$;
+
+comment on function billing_private.charged_method(billing.invoices) is
+  'The payment method Stripe charges for an invoice: the subscription''s own default before the '
+  'customer''s, so that a new card in the wrong place changes nothing.';
+
+
+create function billing_private.blocked_by(
+  p_case billing.dunning_cases,
+  p_invoice billing.invoices
+)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return case
+    when p_invoice.stripe_invoice_id is null
+      or coalesce(p_invoice.collection_method = 'send_invoice', false) then 'sent_invoice'
+    when p_invoice.next_payment_attempt_at is not null then 'stripe_retries'
+    when p_case.account_id is null then 'no_customer'
+    when exists (
+      select
+      from billing_private.commands
+      where account_id = p_case.account_id
+        and status in ('pending', 'leased')
+        and kind = 'pay_invoice'
+        and target_object_id = p_invoice.stripe_invoice_id
+    ) then 'in_progress'
+    when exists (
+      select
+      from billing.dunning_events
+      where case_id = p_case.id
+        and action in ('mark_uncollectible', 'cancel')
+    ) then 'given_up'
+    -- Paying the latest is what makes a subscription active again.
+    when exists (
+      select
+      from billing.dunning_cases as other
+      join billing.invoices as later on later.id = other.invoice_id
+      where other.subscription_id = p_case.subscription_id
+        and other.id <> p_case.id
+        and other.status in ('open', 'exhausted')
+        and (later.issued_at, later.id) > (p_invoice.issued_at, p_invoice.id)
+    ) then 'later_invoice'
+  end;
+end;
+$$;
+
+comment on function billing_private.blocked_by(billing.dunning_cases, billing.invoices) is
+  'Why an overdue invoice is not for us to collect now, apart from its payment method.';
+
+
+-- Its body is long because it weighs one card's past from every side.
+create function billing_private.plan_retry(
+  p_case billing.dunning_cases,
+  out next_retry_at timestamptz,
+  out blocked_by text
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_invoice billing.invoices;
+  v_policy billing.dunning_policies;
+  v_method billing.payment_methods;
+  v_method_id text;
+  v_latest billing_private.declines;
+  v_attempts timestamptz[];
+  v_is_other boolean;
+begin
+  select * into strict v_invoice from billing.invoices where id = p_case.invoice_id;
+  select * into strict v_policy from billing.dunning_policies where key = p_case.policy_key;
+  blocked_by := billing_private.blocked_by(p_case, v_invoice);
+  if blocked_by is not null then
+    return;
+  end if;
+
+  v_method_id := billing_private.charged_method(v_invoice);
+  select * into v_method
+  from billing.payment_methods
+  where stripe_payment_method_id = v_method_id;
+  if v_method_id is null or v_method.detached_at is not null then
+    blocked_by := 'no_payment_method';
+    return;
+  elsif v_method.fingerprint_hash is null then
+    blocked_by := 'unknown_method';
+    return;
+  end if;
+
+  select * into v_latest
+  from billing_private.declines
+  where method_hash = v_method.fingerprint_hash
+  order by declined_at desc, stripe_charge_id desc
+  limit 1;
+  -- Another card failed since, and this one has not: it waits for nothing.
+  v_is_other := exists (
+      select
+      from billing_private.declines
+      where stripe_customer_id = v_invoice.stripe_customer_id
+        and declined_at >= p_case.opened_at - interval '1 hour'
+        and method_hash <> v_method.fingerprint_hash
+    )
+    and coalesce(v_latest.declined_at < p_case.opened_at - interval '1 hour', true);
+
+  if billing_private.is_hard_decline(v_latest) and not exists (
+    select
+    from billing.payments
+    where stripe_customer_id = v_invoice.stripe_customer_id
+      and stripe_payment_method_id = v_method_id
+      and paid_at > v_latest.declined_at
+  ) then
+    blocked_by := case v_latest.decline_code
+      when 'authentication_required' then 'customer_action'
+      else 'hard_decline'
+    end;
+    return;
+  elsif v_invoice.action_required_at is not null
+    and not v_is_other
+    and v_method.created_at <= v_invoice.action_required_at
+  then
+    blocked_by := 'customer_action';
+    return;
+  end if;
+
+  v_attempts := array(
+    select declined_at
+    from billing_private.declines
+    where method_hash = v_method.fingerprint_hash
+      and declined_at > billing_private.now() - interval '30 days'
+  );
+  -- One of ours whose end nobody has heard of.
+  if not v_is_other
+    and p_case.last_retry_at > coalesce(v_latest.declined_at, '-infinity')
+  then
+    v_attempts := v_attempts || p_case.last_retry_at;
+  end if;
+  next_retry_at := billing_private.retry_instant(
+    v_policy, p_case.opened_at, p_case.retries, v_attempts, v_is_other, billing_private.now());
+  if next_retry_at is null then
+    blocked_by := 'retries_used';
+  end if;
+end;
+$$;
+
+comment on function billing_private.plan_retry(billing.dunning_cases) is
+  'When we collect an overdue invoice again, or what has to happen first.';
+
+
+-- Its body is long because it is one statement over a set.
+create function billing_private.plan_dunning(p_invoice_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  with planned as (
+    select
+      dunning_cases.id,
+      case when is_over then 'over' end as over,
+      reached.action as stage,
+      case when not is_over then coming.at end as next_stage_at,
+      case when not is_over then retry.next_retry_at end as next_retry_at,
+      case when not is_over then retry.blocked_by end as blocked_by
+    from billing.dunning_cases
+    cross join lateral (
+      select dunning_cases.status in ('recovered', 'closed') as is_over
+    ) as settled
+    left join lateral (
+      select dunning_events.action
+      from billing.dunning_events
+      where dunning_events.case_id = dunning_cases.id
+        and dunning_events.stage_id is not null
+        and not settled.is_over
+      order by dunning_events.planned_at desc, dunning_events.action
+      limit 1
+    ) as reached on true
+    cross join lateral (
+      select min(dunning_cases.runs_from + dunning_stages.begins_after) as at
+      from billing.dunning_stages
+      where dunning_stages.policy_key = dunning_cases.policy_key
+        and not exists (
+          select
+          from billing.dunning_events
+          where dunning_events.case_id = dunning_cases.id
+            and dunning_events.stage_id = dunning_stages.id
+        )
+    ) as coming
+    left join lateral billing_private.plan_retry(dunning_cases) as retry on not settled.is_over
+    where dunning_cases.invoice_id = any (p_invoice_ids)
+  ),
+  judged as (
+    select
+      planned.*,
+      planned.over is null and next_stage_at is null
+        and coalesce(blocked_by in ('retries_used', 'given_up'), false) as is_exhausted
+    from planned
+  )
+  update billing.dunning_cases
+  set status = case
+        when judged.over is not null then dunning_cases.status
+        when judged.is_exhausted then 'exhausted'
+        else 'open'
+      end,
+      stage = judged.stage,
+      next_stage_at = judged.next_stage_at,
+      next_retry_at = judged.next_retry_at,
+      blocked_by = judged.blocked_by,
+      due_at = case
+        when judged.over is null and not judged.is_exhausted
+          and dunning_cases.account_id is not null
+          then least(judged.next_stage_at, judged.next_retry_at, v_now + interval '1 day')
+      end
+  from judged
+  where dunning_cases.id = judged.id
+    and (
+      (dunning_cases.stage, dunning_cases.next_stage_at, dunning_cases.next_retry_at,
+          dunning_cases.blocked_by, dunning_cases.status = 'exhausted')
+        is distinct from
+        (judged.stage, judged.next_stage_at, judged.next_retry_at, judged.blocked_by,
+          judged.is_exhausted)
+      or (dunning_cases.due_at is null or dunning_cases.due_at <= v_now)
+        is distinct from (judged.over is not null or judged.is_exhausted)
+    );
+end;
+$$;
+
+comment on function billing_private.plan_dunning(uuid[]) is
+  'Notes what comes next for the cases of these invoices, and when run_dunning is to look at them.';
+
+
+-- -----------------------------------------------------------------------------
+-- 39  doing what dunning policies say
+-- -----------------------------------------------------------------------------
+
+create function billing_private.enqueue_invoice_command(
+  p_kind text,
+  p_case billing.dunning_cases,
+  p_path text
+)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_id uuid;
+begin
+  insert into billing_private.commands (
+    kind, account_id, subscription_id, method, path, target_object_id, cause
+  )
+  select
+    p_kind, p_case.account_id, p_case.subscription_id, 'POST',
+    format(p_path, stripe_invoice_id), stripe_invoice_id, billing_private.cause()
+  from billing.invoices
+  where id = p_case.invoice_id
+  returning id into strict v_id;
+  return v_id;
+end;
+$$;
+
+comment on function billing_private.enqueue_invoice_command(text, billing.dunning_cases, text) is
+  'Writes a call to Stripe about an overdue invoice into the outbox and returns its id.';
+
+
+create function billing_private.run_stage(
+  p_case billing.dunning_cases,
+  p_stage billing.dunning_stages
+)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_planned_at timestamptz := p_case.runs_from + p_stage.begins_after;
+  v_command_id uuid;
+begin
+  if p_stage.action = 'cancel' and not billing_private.is_confirmed(p_case, v_planned_at) then
+    return false;
+  end if;
+
+  v_command_id := case p_stage.action
+    when 'mark_uncollectible' then billing_private.write_off(p_case)
+    when 'cancel' then billing_private.end_overdue_subscription(p_case)
+  end;
+  insert into billing.dunning_events (
+    case_id, account_id, stage_id, action, planned_at, command_id
+  )
+  values (
+    p_case.id, p_case.account_id, p_stage.id, p_stage.action, v_planned_at, v_command_id
+  );
+  return true;
+end;
+$$;
+
+comment on function billing_private.run_stage(billing.dunning_cases, billing.dunning_stages) is
+  'Does what a stage says, once per case; false when Stripe has to be asked first. What read_only '
+  'and suspend leave is read from the policy itself, so access changes on time without this.';
+
+
+create function billing_private.is_confirmed(
+  p_case billing.dunning_cases,
+  p_planned_at timestamptz
+)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_stripe_invoice_id text := (
+    select stripe_invoice_id from billing.invoices where id = p_case.invoice_id
+  );
+begin
+  if v_stripe_invoice_id is null or exists (
+    select
+    from billing_private.stripe_events
+    where object_id = v_stripe_invoice_id
+      and source = 'reread'
+      and received_at >= p_planned_at
+  ) then
+    return true;
+  end if;
+  -- It may have been paid while nobody told us: what cannot be undone waits for Stripe's word.
+  perform billing_private.request_reread('invoice', v_stripe_invoice_id, 'dunning');
+  return false;
+end;
+$$;
+
+comment on function billing_private.is_confirmed(billing.dunning_cases, timestamptz) is
+  'True when Stripe has been asked since a stage was due whether the invoice is still unpaid; asks '
+  'it otherwise.';
+
+
+create function billing_private.write_off(p_case billing.dunning_cases)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if exists (
+    select from billing.invoices where id = p_case.invoice_id and stripe_invoice_id is not null
+  ) then
+    return billing_private.enqueue_invoice_command(
+      'mark_uncollectible', p_case, '/v1/invoices/%s/mark_uncollectible');
+  end if;
+  perform billing_private.close_invoice(p_case.invoice_id, 'uncollectible');
+  return null;
+end;
+$$;
+
+comment on function billing_private.write_off(billing.dunning_cases) is
+  'Gives an invoice up as uncollectible: Stripe''s by command, ours here.';
+
+
+create function billing_private.end_overdue_subscription(p_case billing.dunning_cases)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_subscription billing.subscriptions;
+begin
+  select * into v_subscription
+  from billing.subscriptions
+  where id = p_case.subscription_id
+    and ended_at is null;
+
+  if v_subscription.provider = 'stripe' then
+    perform billing_private.cancel_stripe_subscription(v_subscription, false);
+    return (billing_private.last_asked(v_subscription.id, '{cancel_subscription}')).id;
+  end if;
+
+  update billing.subscriptions
+  set status = 'canceled',
+      canceled_at = v_now,
+      cancellation_reason = 'payment_failed',
+      ended_at = v_now,
+      past_due_since = null,
+      pending_price_id = null,
+      pending_quantity = null,
+      pending_change_at = null,
+      updated_at = v_now
+  where id = v_subscription.id;
+  return null;
+end;
+$$;
+
+comment on function billing_private.end_overdue_subscription(billing.dunning_cases) is
+  'Ends the subscription an overdue invoice is for: Stripe''s by command, ours here.';
+
+
+create function billing_private.retry_overdue(p_case billing.dunning_cases)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_plan record := billing_private.plan_retry(p_case);
+begin
+  if v_plan.blocked_by = 'unknown_method' then
+    perform billing_private.request_reread(
+      'payment_method', billing_private.charged_method(invoices), 'dunning')
+    from billing.invoices
+    where id = p_case.invoice_id;
+  end if;
+  if coalesce(v_plan.next_retry_at > v_now, true) then
+    return;
+  end if;
+
+  insert into billing.dunning_events (case_id, account_id, action, planned_at, command_id)
+  values (
+    p_case.id, p_case.account_id, 'retry', v_plan.next_retry_at,
+    billing_private.enqueue_invoice_command('pay_invoice', p_case, '/v1/invoices/%s/pay')
+  );
+  update billing.dunning_cases
+  set retries = retries + 1,
+      last_retry_at = v_now
+  where id = p_case.id;
+end;
+$$;
+
+comment on function billing_private.retry_overdue(billing.dunning_cases) is
+  'Asks Stripe to collect an overdue invoice, if that is due.';
+
+
+create function billing_private.run_dunning_case(p_case_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_case billing.dunning_cases;
+  v_stage billing.dunning_stages;
+begin
+  select * into strict v_case from billing.dunning_cases where id = p_case_id for update;
+
+  for v_stage in
+    select *
+    from billing.dunning_stages
+    where policy_key = v_case.policy_key
+      and v_case.runs_from + begins_after <= billing_private.now()
+      and not exists (
+        select
+        from billing.dunning_events
+        where dunning_events.case_id = v_case.id
+          and dunning_events.stage_id = dunning_stages.id
+      )
+    order by begins_after, action desc
+  loop
+    exit when v_case.status <> 'open' or not billing_private.run_stage(v_case, v_stage);
+    select * into strict v_case from billing.dunning_cases where id = p_case_id;
+  end loop;
+
+  if v_case.status = 'open' then
+    perform billing_private.retry_overdue(v_case);
+  end if;
+  perform billing_private.plan_dunning(array[v_case.invoice_id]);
+end;
+$$;
+
+comment on function billing_private.run_dunning_case(uuid) is
+  'Runs the stages of an open case that are due, in their order, and retries where that is due.';
+
+
+create function billing_private.note_refused_payment(
+  p_command billing_private.commands,
+  p_error jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- The charge's own event says the same, and may be hours away.
+  insert into billing_private.declines (
+    stripe_charge_id, stripe_payment_key, stripe_customer_id, stripe_payment_method_id,
+    method_hash, decline_code, advice_code, network_advice_code, network_decline_code, declined_at
+  )
+  select
+    p_error ->> 'charge',
+    coalesce(billing_private.stripe_id(p_error -> 'payment_intent'), p_error ->> 'charge'),
+    invoices.stripe_customer_id,
+    billing_private.stripe_id(p_error -> 'payment_method'),
+    billing_private.method_hash(
+      p_error #>> '{payment_method,type}', p_error -> 'payment_method',
+      billing_private.stripe_id(p_error -> 'payment_method')),
+    coalesce(p_error ->> 'decline_code', p_error ->> 'code'),
+    p_error ->> 'advice_code',
+    p_error ->> 'network_advice_code',
+    p_error ->> 'network_decline_code',
+    billing_private.now()
+  from billing.invoices
+  where invoices.stripe_invoice_id = p_command.target_object_id
+    and p_error ->> 'charge' is not null
+  on conflict (stripe_charge_id) do nothing;
+
+  perform billing_private.plan_dunning(array(
+    select id from billing.invoices where stripe_invoice_id = p_command.target_object_id));
+end;
+$$;
+
+comment on function billing_private.note_refused_payment(billing_private.commands, jsonb) is
+  'Keeps why Stripe could not collect an invoice when we asked it to.';
+
+
+-- -----------------------------------------------------------------------------
+-- 40  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -10082,6 +11005,26 @@ revoke all on function
   billing_private.close_invoice,
   billing_private.prorate,
   billing_private.has_same_interval,
+  billing_private.dunning_state,
+  billing_private.refresh_dunning_cases,
+  billing_private.open_due_cases,
+  billing_private.refresh_cases_of_invoices,
+  billing_private.refresh_cases_of_subscriptions,
+  billing_private.refresh_cases_of_methods,
+  billing_private.is_hard_decline,
+  billing_private.retry_instant,
+  billing_private.charged_method,
+  billing_private.blocked_by,
+  billing_private.plan_retry,
+  billing_private.plan_dunning,
+  billing_private.enqueue_invoice_command,
+  billing_private.run_stage,
+  billing_private.is_confirmed,
+  billing_private.write_off,
+  billing_private.end_overdue_subscription,
+  billing_private.retry_overdue,
+  billing_private.run_dunning_case,
+  billing_private.note_refused_payment,
   billing_private.lines_of_change,
   billing_private.differing,
   billing_private.mirror_key,

@@ -121,6 +121,16 @@ create index invoices_open_idx
   on billing.invoices (account_id)
   where status = 'open';
 
+-- run_dunning: sent invoices whose day has come.
+create index invoices_due_at_idx
+  on billing.invoices (due_at)
+  where status = 'open' and due_at is not null;
+
+-- run_dunning: cases something is to be done about.
+create index dunning_cases_due_at_idx
+  on billing.dunning_cases (due_at)
+  where status = 'open';
+
 -- project_payment_method(): whose default a detached payment method was.
 create index customers_default_payment_method_idx
   on billing.customers (stripe_default_payment_method_id)

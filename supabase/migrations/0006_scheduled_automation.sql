@@ -20,12 +20,13 @@
 --   4  task: validate_entitlements
 --   5  task: retry_events
 --   6  tasks: ring_dispatcher, give_up_commands
---   7  task: check_health
---   8  task: clean_up
---   9  tasks: request_rereads, sweep_events, sweep_objects
---   10  the registry
---   11  the heartbeat in pg_cron
---   12  who may call what
+--   7  task: run_dunning
+--   8  task: check_health
+--   9  task: clean_up
+--   10  tasks: request_rereads, sweep_events, sweep_objects
+--   11  the registry
+--   12  the heartbeat in pg_cron
+--   13  who may call what
 -- =============================================================================
 
 
@@ -488,7 +489,54 @@ comment on function billing_private.task_ring_dispatcher() is
 
 
 -- -----------------------------------------------------------------------------
--- 7  task: check_health
+-- 7  task: run_dunning
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_run_dunning()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_case record;
+  v_count bigint := billing_private.open_due_cases(500);
+begin
+  for v_case in
+    select
+      dunning_cases.id, dunning_cases.account_id,
+      coalesce(invoices.stripe_customer_id, 'none') as lock_key
+    from billing.dunning_cases
+    join billing.invoices on invoices.id = dunning_cases.invoice_id
+    where dunning_cases.status = 'open'
+      and dunning_cases.due_at <= billing_private.now()
+    order by dunning_cases.due_at
+    limit 200
+    for update of dunning_cases skip locked
+  loop
+    -- Whoever is being told something of by Stripe is left for the next run: nobody waits with
+    -- locks in hand.
+    if billing_private.try_lock_catalog('invoice')
+      and pg_try_advisory_xact_lock(hashtextextended('billing.customer:' || v_case.lock_key, 0))
+      and coalesce(
+        pg_try_advisory_xact_lock(hashtextextended('billing.account:' || v_case.account_id, 0)),
+        true)
+    then
+      perform billing_private.run_dunning_case(v_case.id);
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.task_run_dunning() is
+  'Does what dunning policies say about overdue invoices: opens cases, runs stages, asks Stripe to '
+  'collect again. Up to 200 cases.';
+
+
+-- -----------------------------------------------------------------------------
+-- 8  task: check_health
 -- -----------------------------------------------------------------------------
 
 create type billing_private.health_result as (
@@ -721,7 +769,7 @@ comment on function billing_private.task_check_health() is
 
 
 -- -----------------------------------------------------------------------------
--- 8  task: clean_up
+-- 9  task: clean_up
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_clean_up()
@@ -787,7 +835,7 @@ comment on function billing_private.task_clean_up() is
 
 
 -- -----------------------------------------------------------------------------
--- 9  tasks: request_rereads, sweep_events, sweep_objects
+-- 10  tasks: request_rereads, sweep_events, sweep_objects
 -- -----------------------------------------------------------------------------
 
 create function billing_private.uses_stripe()
@@ -892,7 +940,7 @@ comment on function billing_private.task_sweep_objects() is
 
 
 -- -----------------------------------------------------------------------------
--- 10  the registry
+-- 11  the registry
 -- -----------------------------------------------------------------------------
 
 insert into billing_private.tasks (key, description, function_name, run_every) values
@@ -906,6 +954,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_give_up_commands', '1 minute'),
   ('ring_dispatcher', 'have commands that are due carried to Stripe',
     'task_ring_dispatcher', '1 minute'),
+  ('run_dunning', 'do what is due about overdue invoices',
+    'task_run_dunning', '1 minute'),
   ('check_health', 'judge the state of the system',
     'task_check_health', '5 minutes'),
   ('validate_entitlements', 'compare entitlements with their sources and correct them',
@@ -921,7 +971,7 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
 
 
 -- -----------------------------------------------------------------------------
--- 11  the heartbeat in pg_cron
+-- 12  the heartbeat in pg_cron
 -- -----------------------------------------------------------------------------
 
 create function billing_private.schedule_heartbeat()
@@ -951,7 +1001,7 @@ select billing_private.schedule_heartbeat();
 
 
 -- -----------------------------------------------------------------------------
--- 12  who may call what
+-- 13  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -970,6 +1020,7 @@ revoke all on function
   billing_private.ring_dispatcher,
   billing_private.task_give_up_commands,
   billing_private.task_ring_dispatcher,
+  billing_private.task_run_dunning,
   billing_private.graded,
   billing_private.doorbell_health,
   billing_private.reconciliation_health,

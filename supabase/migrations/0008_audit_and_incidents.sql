@@ -290,6 +290,8 @@ begin
       ('billing.checkout_sessions', '{id}'),
       ('billing.entitlement_grants', '{id}'),
       ('billing.access_restrictions', '{id}'),
+      ('billing.dunning_cases', '{id}'),
+      ('billing.dunning_events', '{id}'),
       ('billing.entitlements', '{account_id,feature_key,source_kind,source_id,access_level}'),
       ('billing_private.admin_actions', '{id}'),
       ('billing_private.administrators', '{user_id}'),

@@ -75,6 +75,13 @@ insert into tests.served values
   -- money
   ('billing.invoices_open_idx', 'problem_accounts',
     $$ select * from billing_admin.problem_accounts $$),
+  ('billing.invoices_due_at_idx', 'run_dunning', $$ select billing_private.task_run_dunning() $$),
+  ('billing.dunning_cases_due_at_idx', 'run_dunning',
+    $$ select billing_private.task_run_dunning() $$),
+  ('billing_private.declines_method_hash_idx', 'run_dunning',
+    $$ select billing_private.task_run_dunning() $$),
+  ('billing_private.declines_stripe_customer_id_idx', 'run_dunning',
+    $$ select billing_private.task_run_dunning() $$),
   ('billing.invoices_stripe_subscription_id_idx', 'whoever looks for the bills of a subscription',
     $$ select * from billing.invoices where stripe_subscription_id = 'sub_5' $$),
   ('billing.refunds_stripe_payment_key_idx', 'project_charge',

@@ -15,6 +15,7 @@ select results_eq(
       ('request_rereads', '5 minutes', true),
       ('retry_events', '1 minute', true),
       ('ring_dispatcher', '1 minute', true),
+      ('run_dunning', '1 minute', true),
       ('scan_security', '1 minute', true),
       ('sweep_events', '1 hour', true),
       ('sweep_objects', '7 days', true),

@@ -16,6 +16,17 @@ insert into billing.invoices
   (id, account_id, currency, subtotal_minor, total_minor, amount_due_minor, amount_paid_minor,
     amount_remaining_minor, stripe_invoice_id)
 values (md5('invoice')::uuid, md5('ann')::uuid, 'usd', 1, 1, 1, 0, 1, 'in_0');
+insert into billing.invoices
+  (id, account_id, currency, subtotal_minor, total_minor, amount_due_minor, amount_paid_minor,
+    amount_remaining_minor, stripe_invoice_id)
+values (md5('overdue')::uuid, md5('ann')::uuid, 'usd', 1, 1, 1, 0, 1, 'in_overdue');
+insert into billing.dunning_cases (
+  id, account_id, invoice_id, policy_key, status, opened_at, runs_from
+)
+values (
+  md5('overdue')::uuid, md5('ann')::uuid, md5('overdue')::uuid, 'standard', 'open', '2026-01-10',
+  '2026-01-10'
+);
 
 -- For each table: a row to add, its key and account, a column to change, from what to what.
 create temporary table rows (
@@ -103,6 +114,13 @@ insert into rows values
     $$md5('limit')::uuid, md5('ann')::uuid, md5('sub')::uuid, 'dispute_opened', 'dp_1', 'none',
       '2026-01-10', 'infinity'$$,
     md5('limit')::uuid, 'ann', 'access_level', 'none', 'read_only'),
+  ('billing.dunning_cases', 'id, account_id, invoice_id, policy_key, status, opened_at, runs_from',
+    $$md5('case')::uuid, md5('ann')::uuid, md5('invoice')::uuid, 'standard', 'open', '2026-01-10',
+      '2026-01-10'$$,
+    md5('case')::uuid, 'ann', 'status', 'open', 'closed'),
+  ('billing.dunning_events', 'id, account_id, case_id, action, planned_at',
+    $$md5('event')::uuid, md5('ann')::uuid, md5('overdue')::uuid, 'notify', '2026-01-10'$$,
+    md5('event')::uuid, 'ann', 'action', 'notify', 'retry'),
   ('billing.entitlement_grants', 'id, account_id, feature_key, valid_from, reason',
     $$md5('grant')::uuid, md5('ann')::uuid, 'sleep', '2026-01-10', 'a gift'$$,
     md5('grant')::uuid, 'ann', 'reason', 'a gift', 'a present'),

@@ -100,6 +100,8 @@ select set_eq(
     'billing.customers',
     'billing.discounts',
     'billing.disputes',
+    'billing.dunning_cases',
+    'billing.dunning_events',
     'billing.dunning_policies',
     'billing.dunning_stages',
     'billing.entitlement_grants',
