@@ -131,9 +131,11 @@ export type Database = {
           price_id: string;
           quantity: number;
           status: string;
+          stripe_promotion_code_id: string | null;
           stripe_session_id: string | null;
           stripe_subscription_id: string | null;
           success_url: string;
+          trial_days: number;
           url: string | null;
         };
         ComputedFields: never;
@@ -148,9 +150,11 @@ export type Database = {
           price_id: string;
           quantity?: number;
           status?: string;
+          stripe_promotion_code_id?: string | null;
           stripe_session_id?: string | null;
           stripe_subscription_id?: string | null;
           success_url: string;
+          trial_days?: number;
           url?: string | null;
         };
         Update: {
@@ -164,9 +168,11 @@ export type Database = {
           price_id?: string;
           quantity?: number;
           status?: string;
+          stripe_promotion_code_id?: string | null;
           stripe_session_id?: string | null;
           stripe_subscription_id?: string | null;
           success_url?: string;
+          trial_days?: number;
           url?: string | null;
         };
         Relationships: [
@@ -2054,6 +2060,16 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      check_eligibility: {
+        Args: { account_id?: string; price_key: string };
+        Returns: Database["billing"]["CompositeTypes"]["eligibility"];
+        SetofOptions: {
+          from: "*";
+          to: "eligibility";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       claim_commands: {
         Args: { batch?: number; subject_id?: string };
         Returns: Database["billing"]["CompositeTypes"]["claimed_command"][];
@@ -2189,6 +2205,7 @@ export type Database = {
         Args: {
           account_id?: string;
           cancel_url: string;
+          discount_code?: string;
           price_key: string;
           quantity?: number;
           success_url: string;
@@ -2204,9 +2221,11 @@ export type Database = {
           price_id: string;
           quantity: number;
           status: string;
+          stripe_promotion_code_id: string | null;
           stripe_session_id: string | null;
           stripe_subscription_id: string | null;
           success_url: string;
+          trial_days: number;
           url: string | null;
         };
         SetofOptions: {
@@ -2302,6 +2321,13 @@ export type Database = {
       command_outcome: {
         status: string | null;
         retry_at: string | null;
+      };
+      eligibility: {
+        eligible: boolean | null;
+        reasons: string[] | null;
+        notes: string[] | null;
+        details: Json | null;
+        trial_days: number | null;
       };
       entitlement_explanation: {
         gives_access: boolean | null;

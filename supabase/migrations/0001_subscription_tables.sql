@@ -55,12 +55,13 @@
 --   37  billing.tax_ids
 --   38  billing_private.declines
 --   39  billing.checkout_sessions
---   40  billing.entitlement_grants
---   41  billing.entitlements
---   42  billing_private.entitlement_history
---   43  billing.access_restrictions
---   44  billing.dunning_cases
---   45  billing.dunning_events
+--   40  billing_private.trial_claims
+--   41  billing.entitlement_grants
+--   42  billing.entitlements
+--   43  billing_private.entitlement_history
+--   44  billing.access_restrictions
+--   45  billing.dunning_cases
+--   46  billing.dunning_events
 -- =============================================================================
 
 
@@ -129,6 +130,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'List billing_admin.command_backlog for the ids that exist.'),
   ('CUSTOMER_NOT_FOUND', 404, 'the account is not a customer yet',
     'Start a checkout first; it creates the customer.'),
+  ('DISCOUNT_NOT_VALID', 422, 'the discount code is not valid',
+    'Ask for another code, or go on without one.'),
   ('EVENT_INVALID', 400, 'the payload is not a stripe event',
     'Send the raw body of a Stripe webhook request.'),
   ('EVENT_NOT_FOUND', 404, 'there is no such event',
@@ -278,9 +281,11 @@ create table billing_private.settings (
   functions_url text,
   functions_secret_name text,
   hash_salt uuid not null default gen_random_uuid(),
+  repeated_trial text not null default 'flag',
 
   primary key (only_row),
   constraint settings_is_one_row check (only_row),
+  constraint settings_repeated_trial_is_known check (repeated_trial in ('flag', 'end_trial')),
   constraint settings_doorbell_is_whole check (
     (functions_url is null) = (functions_secret_name is null)
   )
@@ -296,6 +301,9 @@ comment on column billing_private.settings.hash_salt is
 comment on column billing_private.settings.functions_url is
   'Where the Edge Functions are, for the doorbell; null where another scheduler calls the '
   'dispatcher.';
+comment on column billing_private.settings.repeated_trial is
+  'What becomes of a trial that was begun with a card or an address that has had one: flag shows it'
+  ' among the critical issues, end_trial begins to collect at once.';
 comment on column billing_private.settings.functions_secret_name is
   'Name in the Vault of a secret key of the project, which opens the dispatcher.';
 
@@ -2215,6 +2223,8 @@ create table billing.checkout_sessions (
   expires_at timestamptz,
   completed_at timestamptz,
   failure jsonb,
+  trial_days integer not null default 0,
+  stripe_promotion_code_id text,
   stripe_session_id text,
   stripe_subscription_id text,
   created_at timestamptz not null default billing_private.now(),
@@ -2232,6 +2242,10 @@ comment on table billing.checkout_sessions is
   'clicks cannot open two sessions.';
 comment on column billing.checkout_sessions.url is
   'Where the user pays; only while open.';
+comment on column billing.checkout_sessions.trial_days is
+  'The trial it begins with; 0 where there is none, or where the person has had one.';
+comment on column billing.checkout_sessions.stripe_promotion_code_id is
+  'The discount its user named; null where none was.';
 comment on column billing.checkout_sessions.failure is
   'Stripe''s refusal as {"code", "message"}; only when failed.';
 
@@ -2252,7 +2266,38 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 40  billing.entitlement_grants
+-- 40  billing_private.trial_claims
+-- -----------------------------------------------------------------------------
+
+create table billing_private.trial_claims (
+  kind text not null,
+  identity_hash text not null,
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  claimed_at timestamptz not null default billing_private.now(),
+  started_at timestamptz,
+
+  primary key (kind, identity_hash),
+  constraint trial_claims_kind_is_known check (kind in ('account', 'email', 'card'))
+);
+
+comment on table billing_private.trial_claims is
+  'Who has had a trial, so that each person has one: by account, by address and by card. Addresses '
+  'and cards as salted hashes, never as they are.';
+comment on column billing_private.trial_claims.account_id is
+  'Whose trial it is: the first to have one, else whoever is at a checkout that offers one.';
+comment on column billing_private.trial_claims.started_at is
+  'When the trial began; null while it is only offered, which ends with the checkout.';
+
+create index trial_claims_account_id_idx on billing_private.trial_claims (account_id);
+
+alter table billing_private.trial_claims enable row level security;
+create policy select_nobody on billing_private.trial_claims for select to public using (false);
+
+revoke all on billing_private.trial_claims from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 41  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -2293,7 +2338,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 41  billing.entitlements
+-- 42  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -2344,7 +2389,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 42  billing_private.entitlement_history
+-- 43  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (
@@ -2381,7 +2426,7 @@ revoke all on billing_private.entitlement_history from public, anon, authenticat
 
 
 -- -----------------------------------------------------------------------------
--- 43  billing.access_restrictions
+-- 44  billing.access_restrictions
 -- -----------------------------------------------------------------------------
 
 create table billing.access_restrictions (
@@ -2432,7 +2477,7 @@ grant select on billing.access_restrictions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 44  billing.dunning_cases
+-- 45  billing.dunning_cases
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_cases (
@@ -2501,7 +2546,7 @@ grant select on billing.dunning_cases to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 45  billing.dunning_events
+-- 46  billing.dunning_events
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_events (

@@ -841,6 +841,8 @@ insert into billing_private.command_kinds (
     '$.schedule ? (@.object == "subscription_schedule")', false),
   ('create_setup', 'open a page for a payment method somebody waits for', 'drop',
     null, '{}', null, false),
+  ('end_trial', 'collect at once from who has had a trial', 'repeat',
+    null, '{}', null, false),
   ('expire_checkout', 'close a checkout page', 'repeat',
     '/v1/checkout/sessions/{4}', '{}',
     '$ ? (@.status == "expired" || @.status == "complete")', true),

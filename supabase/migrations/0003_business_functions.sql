@@ -37,25 +37,26 @@
 --   19  billing.plan_offers and list_plans()
 --   20  billing.my_subscription()
 --   21  commands
---   22  billing.prepare_checkout()
---   23  billing.prepare_portal()
---   24  billing.claim_commands() and complete_command()
---   25  rules of the lifecycle
---   26  billing.cancel_subscription() and undo_cancel()
---   27  billing.change_plan()
---   28  billing.preview_change()
---   29  billing.pause_subscription() and resume_subscription()
---   30  billing.prepare_payment_method()
---   31  manual subscriptions
---   32  invoices of manual subscriptions
---   33  proration
---   34  reconciliation with Stripe
---   35  publishing the catalog
---   36  reporting usage to Stripe's meters
---   37  which invoices are overdue
---   38  whether and when to collect again
---   39  doing what dunning policies say
---   40  who may call what
+--   22  one trial per person
+--   23  billing.prepare_checkout()
+--   24  billing.prepare_portal()
+--   25  billing.claim_commands() and complete_command()
+--   26  rules of the lifecycle
+--   27  billing.cancel_subscription() and undo_cancel()
+--   28  billing.change_plan()
+--   29  billing.preview_change()
+--   30  billing.pause_subscription() and resume_subscription()
+--   31  billing.prepare_payment_method()
+--   32  manual subscriptions
+--   33  invoices of manual subscriptions
+--   34  proration
+--   35  reconciliation with Stripe
+--   36  publishing the catalog
+--   37  reporting usage to Stripe's meters
+--   38  which invoices are overdue
+--   39  whether and when to collect again
+--   40  doing what dunning policies say
+--   41  who may call what
 -- =============================================================================
 
 
@@ -736,6 +737,7 @@ begin
 
   perform billing_private.elect_primary_customer(p_account_id);
   perform billing_private.bind_customer_rows(p_stripe_customer_id, p_account_id);
+  perform billing_private.note_trials(p_account_id);
 end;
 $$;
 
@@ -930,6 +932,8 @@ begin
     perform billing_private.elect_primary_customer(billing_private.account_of_customer(v_id));
     perform billing_private.end_with_customer(v_id);
   end if;
+
+  perform billing_private.note_trials(billing_private.account_of_customer(v_id));
 end;
 $$;
 
@@ -1766,6 +1770,10 @@ begin
     perform billing_private.follow_base_item(array[v_written_id]);
     perform billing_private.restrict_access(v_payment_keys);
     perform billing_private.follow_schedule(v_id);
+  end if;
+
+  if nullif(p_object -> 'trial_start', 'null') is not null then
+    perform billing_private.note_trials(v_account_id);
   end if;
 end;
 $$;
@@ -2768,6 +2776,13 @@ begin
       detached_at = excluded.detached_at,
       fingerprint_hash = excluded.fingerprint_hash,
       stripe_customer_id = coalesce(excluded.stripe_customer_id, stored.stripe_customer_id);
+
+  update billing.customers
+  set stripe_default_payment_method_id = null
+  where stripe_default_payment_method_id = p_object ->> 'id'
+    and p_event.type = 'payment_method.detached';
+
+  perform billing_private.note_trials(v_account_id);
 end;
 $$;
 
@@ -4600,25 +4615,28 @@ comment on function billing_private.enqueue_customer_creation(uuid) is
   'Claims the account''s customer and asks Stripe for it, unless that is already under way.';
 
 
-create function billing_private.has_had_trial(p_account_id uuid)
-returns boolean
+create function billing_private.discount_params(p_checkout billing.checkout_sessions)
+returns jsonb
 language plpgsql
 stable
 set search_path = ''
 as $$
 begin
-  return exists (
-    select
-    from billing.subscriptions
-    where account_id = p_account_id
-      and trial_start is not null
-  );
+  return case
+    when p_checkout.stripe_promotion_code_id is not null then jsonb_build_object(
+      'discounts', jsonb_build_array(jsonb_build_object(
+        'promotion_code', p_checkout.stripe_promotion_code_id)))
+    -- A field for a code where there is none to have only sends people away to look for one.
+    when exists (select from billing_private.promotion_codes where is_active)
+      then '{"allow_promotion_codes": true}'::jsonb
+    else '{}'
+  end;
 end;
 $$;
 
-comment on function billing_private.has_had_trial(uuid) is
-  'True when the account has tried a subscription before. Stripe does not keep count: it would '
-  'give a trial with every new one.';
+comment on function billing_private.discount_params(billing.checkout_sessions) is
+  'The discount of a checkout: the code its user named, else Stripe''s page asks for one where the '
+  'account has any.';
 
 
 create function billing_private.enqueue_session_creation(p_checkout billing.checkout_sessions)
@@ -4652,10 +4670,8 @@ begin
       'metadata', v_metadata,
       'subscription_data', jsonb_strip_nulls(jsonb_build_object(
         'metadata', v_metadata,
-        'trial_period_days', case
-          when not billing_private.has_had_trial(p_checkout.account_id)
-            then nullif(v_price.trial_days, 0)
-        end))),
+        'trial_period_days', nullif(p_checkout.trial_days, 0))))
+      || billing_private.discount_params(p_checkout),
     'POST', p_checkout.id);
 end;
 $$;
@@ -4726,7 +4742,274 @@ comment on function billing_private.retire_checkouts(uuid, uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.prepare_checkout()
+-- 22  one trial per person
+-- -----------------------------------------------------------------------------
+
+create function billing_private.normal_email(p_email text)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_parts text[] := regexp_match(lower(btrim(p_email)), '^([^@+]+)[^@]*@([^@]+)$');
+begin
+  -- Gmail delivers with and without dots; what follows a plus sign is a label nearly everywhere.
+  return case
+    when v_parts[2] in ('gmail.com', 'googlemail.com')
+      then replace(v_parts[1], '.', '') || '@gmail.com'
+    else v_parts[1] || '@' || v_parts[2]
+  end;
+end;
+$$;
+
+comment on function billing_private.normal_email(text) is
+  'An address as one mailbox writes it: without case, labels, and Gmail''s dots. Null for what is '
+  'none.';
+
+
+create type billing_private.identity as (
+  kind text,
+  identity_hash text
+);
+
+comment on type billing_private.identity is
+  'A sign by which a person is recognised: account, email or card, as a salted hash.';
+
+
+create function billing_private.identities_of(
+  p_account_id uuid,
+  p_email text
+)
+returns setof billing_private.identity
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select 'account', billing_private.salted_hash('account:' || p_account_id)
+  union
+  select 'email', billing_private.salted_hash('email:' || address)
+  from (
+    select billing_private.normal_email(p_email) as address
+    union all
+    select billing_private.normal_email(customers.email)
+    from billing.customers
+    where customers.account_id = p_account_id
+  ) as addresses
+  where address is not null
+  union
+  select 'card', fingerprint_hash
+  from billing.payment_methods
+  where payment_methods.account_id = p_account_id
+    and fingerprint_hash is not null
+  order by 1, 2;
+end;
+$$;
+
+comment on function billing_private.identities_of(uuid, text) is
+  'The signs by which an account''s person is recognised; p_email: one more address, or null.';
+
+
+create function billing_private.caller_email()
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return case when not billing_private.is_trusted() then auth.jwt() ->> 'email' end;
+end;
+$$;
+
+comment on function billing_private.caller_email() is
+  'The address of the signed-in user; null for the service, which acts for others.';
+
+
+create function billing_private.may_try(
+  p_account_id uuid,
+  p_email text
+)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  return not exists (
+      select
+      from billing.subscriptions
+      where account_id = p_account_id
+        and trial_start is not null
+    )
+    and not exists (
+      select
+      from billing_private.identities_of(p_account_id, p_email) as identity
+      join billing_private.trial_claims using (kind, identity_hash)
+      where trial_claims.started_at is not null
+        -- Offered to somebody else right now, who may take it.
+        or trial_claims.account_id <> p_account_id
+          and exists (
+            select
+            from billing.checkout_sessions
+            where checkout_sessions.account_id = trial_claims.account_id
+              and checkout_sessions.trial_days > 0
+              and (
+                status in ('creating', 'open') and coalesce(expires_at > v_now, true)
+                or status = 'complete' and completed_at > v_now - interval '1 hour'
+              )
+          )
+    );
+end;
+$$;
+
+comment on function billing_private.may_try(uuid, text) is
+  'True when nobody who looks like this account''s person has had a trial, or is being offered one.'
+  ' Stripe does not keep count: it would give one with every new subscription.';
+
+
+create function billing_private.claim_trial(
+  p_account_id uuid,
+  p_email text
+)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Two accounts of one person at once: who comes second sees what the first has claimed.
+  perform pg_advisory_xact_lock(
+    hashtextextended('billing.trial:' || identity.kind || identity.identity_hash, 0))
+  from billing_private.identities_of(p_account_id, p_email) as identity;
+
+  if not billing_private.may_try(p_account_id, p_email) then
+    return false;
+  end if;
+
+  insert into billing_private.trial_claims (kind, identity_hash, account_id)
+  select kind, identity_hash, p_account_id
+  from billing_private.identities_of(p_account_id, p_email)
+  on conflict (kind, identity_hash) do update
+  set account_id = excluded.account_id,
+      claimed_at = excluded.claimed_at;
+  return true;
+end;
+$$;
+
+comment on function billing_private.claim_trial(uuid, text) is
+  'Claims the one trial of a person for a checkout of this account; false when it is had or taken. '
+  'The claim ends with the checkout.';
+
+
+create function billing_private.note_trials(p_account_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_started_at timestamptz := (
+    select min(trial_start)
+    from billing.subscriptions
+    where account_id = p_account_id
+  );
+begin
+  if v_started_at is null then
+    return;
+  end if;
+
+  -- The earliest trial has the claim, in whatever order they become known.
+  insert into billing_private.trial_claims as stored (
+    kind, identity_hash, account_id, started_at
+  )
+  select kind, identity_hash, p_account_id, v_started_at
+  from billing_private.identities_of(p_account_id, null)
+  on conflict (kind, identity_hash) do update
+  set account_id = excluded.account_id,
+      started_at = excluded.started_at
+  where stored.started_at is null
+    or (excluded.started_at, excluded.account_id) < (stored.started_at, stored.account_id);
+
+  perform billing_private.end_trial(subscriptions)
+  from billing_private.repeated_trials(p_account_id) as repeated
+  join billing.subscriptions on subscriptions.id = repeated.subscription_id
+  where (select repeated_trial from billing_private.settings) = 'end_trial';
+end;
+$$;
+
+comment on function billing_private.note_trials(uuid) is
+  'Remembers that an account has had a trial, with the addresses and cards it has shown, and acts '
+  'on a trial that is somebody''s second.';
+
+
+create function billing_private.repeated_trials(p_account_id uuid default null)
+returns table (
+  subscription_id uuid,
+  account_id uuid,
+  kind text,
+  first_account_id uuid,
+  trial_start timestamptz
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select distinct on (subscriptions.id)
+    subscriptions.id, subscriptions.account_id, trial_claims.kind, trial_claims.account_id,
+    subscriptions.trial_start
+  from billing.subscriptions
+  cross join lateral billing_private.identities_of(subscriptions.account_id, null) as identity
+  join billing_private.trial_claims
+    on trial_claims.kind = identity.kind
+    and trial_claims.identity_hash = identity.identity_hash
+  where subscriptions.status = 'trialing'
+    and subscriptions.ended_at is null
+    and subscriptions.account_id = coalesce(p_account_id, subscriptions.account_id)
+    and trial_claims.account_id <> subscriptions.account_id
+    and trial_claims.started_at is not null
+  order by subscriptions.id, trial_claims.kind;
+end;
+$$;
+
+comment on function billing_private.repeated_trials(uuid) is
+  'Trials that run now and are not their person''s first, with the sign that tells; null for all '
+  'accounts.';
+
+
+create function billing_private.end_trial(p_subscription billing.subscriptions)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if p_subscription.provider <> 'stripe' or exists (
+    select
+    from billing_private.commands
+    where subscription_id = p_subscription.id
+      and kind = 'end_trial'
+  ) then
+    return;
+  end if;
+  perform billing_private.enqueue_command(
+    'end_trial', p_subscription.account_id,
+    format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
+    '{"trial_end": "now", "proration_behavior": "none"}', 'POST', null, p_subscription);
+end;
+$$;
+
+comment on function billing_private.end_trial(billing.subscriptions) is
+  'Asks Stripe to end a trial now and to collect, once for each subscription.';
+
+
+-- -----------------------------------------------------------------------------
+-- 23  billing.prepare_checkout()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_url(
@@ -4795,6 +5078,72 @@ comment on function billing_private.require_stripe_price(billing.prices) is
   'Refuses a price of the catalog that Stripe does not know yet (PRICE_NOT_FOUND, 404).';
 
 
+create type billing_private.obstacle as (
+  code text,
+  details jsonb
+);
+
+comment on type billing_private.obstacle is
+  'Why an account cannot subscribe now: an error of the catalog, with its values.';
+
+
+create function billing_private.obstacles_to_subscribing(p_account_id uuid)
+returns setof billing_private.obstacle
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_running billing.subscriptions := billing_private.current_subscription(p_account_id);
+  v_is_over boolean := v_running.id is null
+    or v_running.status in ('canceled', 'incomplete_expired');
+begin
+  -- Whoever owes is led to the open invoice, not to a second subscription.
+  if not v_is_over and v_running.status in ('past_due', 'unpaid', 'incomplete') then
+    return next row('PAYMENT_REQUIRED'::text, jsonb_build_object(
+      'subscription_id', v_running.id, 'status', v_running.status));
+  elsif not v_is_over then
+    return next row('ALREADY_SUBSCRIBED'::text, jsonb_build_object(
+      'subscription_id', v_running.id, 'status', v_running.status,
+      'is_ending', v_running.cancel_at_period_end or v_running.cancel_at is not null));
+  end if;
+
+  if v_is_over then
+    -- Who has just paid, and whose subscription Stripe is about to tell us. After an hour it is
+    -- missed, not late.
+    return query
+    select 'ALREADY_SUBSCRIBED', jsonb_build_object('checkout_id', id)
+    from billing.checkout_sessions
+    where account_id = p_account_id
+      and status = 'complete'
+      and completed_at > billing_private.now() - interval '1 hour'
+      and not exists (
+        select
+        from billing.subscriptions
+        where subscriptions.stripe_subscription_id = checkout_sessions.stripe_subscription_id
+      )
+    limit 1;
+
+    -- What was left unpaid; an admin may forgive it by writing it off.
+    return query
+    select 'PAYMENT_REQUIRED', jsonb_build_object(
+      'invoice_id', id, 'amount_remaining_minor', amount_remaining_minor, 'currency', currency,
+      'hosted_invoice_url', hosted_invoice_url)
+    from billing.invoices
+    where account_id = p_account_id
+      and status = 'open'
+      and amount_remaining_minor > 0
+    order by created_at
+    limit 1;
+  end if;
+end;
+$$;
+
+comment on function billing_private.obstacles_to_subscribing(uuid) is
+  'Why an account cannot have a new base subscription: it has one, is getting one, or owes; no rows'
+  ' when it can.';
+
+
 create function billing_private.require_eligible(p_account_id uuid)
 returns void
 language plpgsql
@@ -4802,60 +5151,254 @@ stable
 set search_path = ''
 as $$
 declare
-  v_running billing.subscriptions := billing_private.current_subscription(p_account_id);
+  v_obstacle billing_private.obstacle;
 begin
-  if v_running.id is null or v_running.status in ('canceled', 'incomplete_expired') then
-    perform billing_private.require_no_arrival(p_account_id);
-    return;
+  select * into v_obstacle
+  from billing_private.obstacles_to_subscribing(p_account_id)
+  limit 1;
+  if v_obstacle.code = 'PAYMENT_REQUIRED' then
+    perform billing_private.fail('PAYMENT_REQUIRED', v_obstacle.details);
+  elsif v_obstacle.code is not null then
+    perform billing_private.fail('ALREADY_SUBSCRIBED', v_obstacle.details);
   end if;
-
-  -- Whoever owes is led to the open invoice, not to a second subscription.
-  if v_running.status in ('past_due', 'unpaid', 'incomplete') then
-    perform billing_private.fail('PAYMENT_REQUIRED', jsonb_build_object(
-      'subscription_id', v_running.id, 'status', v_running.status));
-  end if;
-  perform billing_private.fail('ALREADY_SUBSCRIBED', jsonb_build_object(
-    'subscription_id', v_running.id, 'status', v_running.status,
-    'is_ending', v_running.cancel_at_period_end or v_running.cancel_at is not null));
 end;
 $$;
 
 comment on function billing_private.require_eligible(uuid) is
-  'Refuses a second base subscription, with the reason (ALREADY_SUBSCRIBED, 409; PAYMENT_REQUIRED,'
-  ' 402).';
+  'Refuses a second base subscription, and a new one to who owes, with the reason '
+  '(ALREADY_SUBSCRIBED, 409; PAYMENT_REQUIRED, 402).';
 
 
-create function billing_private.require_no_arrival(p_account_id uuid)
-returns void
+create function billing_private.refuse_second_base()
+returns trigger
+language plpgsql
+volatile
+security definer -- whoever writes, all of the account's subscriptions count
+set search_path = ''
+as $$
+declare
+  v_begun record;
+begin
+  -- Rows of both tables, of which only what we begin ourselves is of interest.
+  for v_begun in
+    select began.id, began.account_id
+    from began
+    where coalesce(
+      to_jsonb(began) ->> 'provider' = 'manual',
+      to_jsonb(began) ->> 'status' in ('creating', 'open'))
+      and to_jsonb(began) ->> 'ended_at' is null
+    order by 2
+  loop
+    perform billing_private.lock_account(v_begun.account_id);
+    if exists (
+      select
+      from billing.subscriptions
+      where account_id = v_begun.account_id
+        and id <> v_begun.id
+        and ended_at is null
+        and status not in ('canceled', 'incomplete_expired')
+    ) then
+      perform billing_private.fail('ALREADY_SUBSCRIBED', jsonb_build_object(
+        'account_id', v_begun.account_id));
+    elsif tg_table_name = 'subscriptions' and exists (
+      select
+      from billing.checkout_sessions
+      where account_id = v_begun.account_id
+        and status in ('creating', 'open')
+    ) then
+      perform billing_private.fail('CHECKOUT_IN_PROGRESS', jsonb_build_object(
+        'account_id', v_begun.account_id));
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refuse_second_base() is
+  'Lets nobody begin a second base subscription for an account, whatever they write: neither a '
+  'checkout nor a manual one. Stripe''s own are mirrored as they are: where it has two, access is '
+  'the union, and admins are told.';
+
+create trigger t010_one_base_subscription
+  after insert on billing.checkout_sessions
+  referencing new table as began
+  for each statement execute function billing_private.refuse_second_base();
+
+create trigger t010_one_base_subscription
+  after insert on billing.subscriptions
+  referencing new table as began
+  for each statement execute function billing_private.refuse_second_base();
+
+
+create type billing.eligibility as (
+  eligible boolean,
+  reasons text[],
+  notes text[],
+  details jsonb,
+  trial_days integer
+);
+
+comment on type billing.eligibility is
+  'Whether an account may subscribe to a price. reasons: why not, as error codes; notes: what does '
+  'not stand in the way (TRIAL_USED, CHECKOUT_OPEN); details: values by code; trial_days: the '
+  'trial it would begin with.';
+
+
+create function billing_private.price_obstacle(p_price_key text)
+returns text
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
-  v_completed billing.checkout_sessions;
+  v_price record;
 begin
-  select * into v_completed
-  from billing.checkout_sessions
-  where account_id = p_account_id
-    and status = 'complete'
-    and completed_at > billing_private.now() - interval '1 hour'
-    and not exists (
-      select
-      from billing.subscriptions
-      where subscriptions.stripe_subscription_id = checkout_sessions.stripe_subscription_id
-    )
+  select prices.*, plans.is_active and plans.is_listed as plan_is_offered,
+    coalesce(stores.is_active, true) as store_is_open
+  into v_price
+  from billing.prices
+  left join billing.plans on plans.id = prices.plan_id
+  left join billing.stores on stores.id = plans.store_id
+  where prices.key = p_price_key
+  order by prices.is_active desc
   limit 1;
 
-  if found then
-    perform billing_private.fail('ALREADY_SUBSCRIBED', jsonb_build_object(
-      'checkout_id', v_completed.id));
-  end if;
+  return case
+    when v_price.id is null or v_price.plan_is_offered is null then 'there is no such price'
+    when not v_price.store_is_open then 'its store is closed'
+    when not (v_price.plan_is_offered and v_price.is_active and v_price.is_listed)
+      or v_price.billing_interval is null
+      then 'it is not on offer'
+    when v_price.stripe_price_id is null then 'the price does not exist at Stripe yet'
+  end;
 end;
 $$;
 
-comment on function billing_private.require_no_arrival(uuid) is
-  'Refuses who has just paid and whose subscription Stripe is about to tell us (ALREADY_SUBSCRIBED,'
-  ' 409). After an hour it is missed, not late.';
+comment on function billing_private.price_obstacle(text) is
+  'Why a price cannot be bought now, as a sentence; null when it can.';
+
+
+create function billing_private.check_eligibility(
+  p_price_key text,
+  p_account_id uuid
+)
+returns billing.eligibility
+language plpgsql
+stable
+security definer -- reads claims and hidden prices for the user
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := coalesce(p_account_id, auth.uid());
+  v_price_problem text := billing_private.price_obstacle(p_price_key);
+  v_result billing.eligibility;
+  v_open_id uuid;
+begin
+  if v_account_id is null then
+    perform billing_private.fail('UNAUTHENTICATED');
+  elsif not (v_account_id = any (array(select billing_private.my_account_ids())))
+    and not billing_private.is_trusted()
+  then
+    perform billing_private.fail('NOT_A_MEMBER', jsonb_build_object('account_id', v_account_id));
+  end if;
+
+  select coalesce(array_agg(code), '{}'), coalesce(jsonb_object_agg(code, details), '{}')
+  into v_result.reasons, v_result.details
+  from billing_private.obstacles_to_subscribing(v_account_id);
+  if v_price_problem is not null then
+    v_result.reasons := v_result.reasons || '{PRICE_NOT_FOUND}';
+    v_result.details := v_result.details || jsonb_build_object(
+      'PRICE_NOT_FOUND', jsonb_build_object(
+        'price_key', p_price_key, 'problem', v_price_problem));
+  end if;
+  v_result.eligible := v_result.reasons = '{}';
+
+  v_result.notes := '{}';
+  v_result.trial_days := coalesce(
+    (select max(trial_days) from billing.prices where key = p_price_key and is_active), 0);
+  if v_result.trial_days > 0
+    and not billing_private.may_try(v_account_id, billing_private.caller_email())
+  then
+    v_result.trial_days := 0;
+    v_result.notes := v_result.notes || '{TRIAL_USED}';
+  end if;
+
+  select id into v_open_id
+  from billing.checkout_sessions
+  where account_id = v_account_id
+    and status in ('creating', 'open');
+  if found then
+    v_result.notes := v_result.notes || '{CHECKOUT_OPEN}';
+    v_result.details := v_result.details || jsonb_build_object(
+      'CHECKOUT_OPEN', jsonb_build_object('checkout_id', v_open_id));
+  end if;
+  return v_result;
+end;
+$$;
+
+
+create function billing.check_eligibility(
+  price_key text,
+  account_id uuid default null
+)
+returns billing.eligibility
+language sql
+stable
+set search_path = ''
+begin atomic
+  select billing_private.check_eligibility(price_key, account_id);
+end;
+
+comment on function billing.check_eligibility(text, uuid) is
+$$Whether the account may subscribe to a price now, and if not, why: what billing.prepare_checkout()
+would say, without beginning anything. Use GET.
+
+account_id: null for the caller's own account.
+
+Errors
+  UNAUTHENTICATED  401  nobody is signed in
+  NOT_A_MEMBER     403  the account is not one of the caller's$$;
+
+
+create function billing_private.valid_discount(
+  p_code text,
+  p_account_id uuid
+)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_id text;
+begin
+  if p_code is null then
+    return null;
+  end if;
+
+  -- What it is worth, and for whom besides, Stripe decides when the page is opened.
+  select stripe_promotion_code_id into v_id
+  from billing_private.promotion_codes
+  left join billing.coupons using (stripe_coupon_id)
+  where lower(code) = lower(btrim(p_code))
+    and is_active
+    and coalesce(expires_at > billing_private.now(), true)
+    and coalesce(promotion_codes.times_redeemed < promotion_codes.max_redemptions, true)
+    and coalesce(coupons.is_valid and coupons.deleted_at is null, true)
+    and (
+      stripe_customer_id is null
+      or billing_private.account_of_customer(stripe_customer_id) = p_account_id
+    )
+  limit 1;
+  if v_id is null then
+    perform billing_private.fail('DISCOUNT_NOT_VALID', '{"field": "discount_code"}');
+  end if;
+  return v_id;
+end;
+$$;
+
+comment on function billing_private.valid_discount(text, uuid) is
+  'Stripe''s promotion code behind what a user types; null for null (DISCOUNT_NOT_VALID, 422).';
 
 
 create function billing_private.reusable_checkout(
@@ -4881,6 +5424,7 @@ begin
   if (v_open.expires_at is null or v_open.expires_at > billing_private.now())
     and (v_open.price_id, v_open.quantity, v_open.success_url, v_open.cancel_url)
       = (p_wanted.price_id, p_wanted.quantity, p_wanted.success_url, p_wanted.cancel_url)
+    and v_open.stripe_promotion_code_id is not distinct from p_wanted.stripe_promotion_code_id
   then
     return v_open;
   end if;
@@ -4910,7 +5454,8 @@ create function billing_private.prepare_checkout(
   p_success_url text,
   p_cancel_url text,
   p_quantity bigint,
-  p_account_id uuid
+  p_account_id uuid,
+  p_discount_code text
 )
 returns billing.checkout_sessions
 language plpgsql
@@ -4937,6 +5482,8 @@ begin
   v_wanted.quantity := p_quantity;
   v_wanted.success_url := p_success_url;
   v_wanted.cancel_url := p_cancel_url;
+  v_wanted.stripe_promotion_code_id := billing_private.valid_discount(
+    p_discount_code, v_account_id);
 
   perform billing_private.lock_account(v_account_id);
   perform billing_private.require_eligible(v_account_id);
@@ -4947,8 +5494,18 @@ begin
     return v_session;
   end if;
 
-  insert into billing.checkout_sessions (account_id, price_id, quantity, success_url, cancel_url)
-  values (v_account_id, v_wanted.price_id, p_quantity, p_success_url, p_cancel_url)
+  if v_price.trial_days > 0
+    and billing_private.claim_trial(v_account_id, billing_private.caller_email())
+  then
+    v_wanted.trial_days := v_price.trial_days;
+  end if;
+  insert into billing.checkout_sessions (
+    account_id, price_id, quantity, success_url, cancel_url, trial_days, stripe_promotion_code_id
+  )
+  values (
+    v_account_id, v_wanted.price_id, p_quantity, p_success_url, p_cancel_url,
+    coalesce(v_wanted.trial_days, 0), v_wanted.stripe_promotion_code_id
+  )
   returning * into v_session;
 
   if exists (
@@ -4973,23 +5530,26 @@ create function billing.prepare_checkout(
   success_url text,
   cancel_url text,
   quantity bigint default 1,
-  account_id uuid default null
+  account_id uuid default null,
+  discount_code text default null
 )
 returns billing.checkout_sessions
 language sql
 volatile
 set search_path = ''
 begin atomic
-  select billing_private.prepare_checkout(price_key, success_url, cancel_url, quantity, account_id);
+  select billing_private.prepare_checkout(
+    price_key, success_url, cancel_url, quantity, account_id, discount_code);
 end;
 
-comment on function billing.prepare_checkout(text, text, text, bigint, uuid) is
+comment on function billing.prepare_checkout(text, text, text, bigint, uuid, text) is
 $$Claims a checkout for the account; the checkout function then has Stripe open its page. Twice or
 at once: one checkout.
 
 price_key: from billing.list_plans(). quantity: seats. account_id: null for the caller's own
 account.
-An open checkout for something else is closed first.
+discount_code: as the user typed it; without one Stripe's page asks, where there are any to give.
+An open checkout for something else is closed first. The price's trial is given once per person.
 
 Errors
   VALIDATION_FAILED     400  an address or the quantity is not acceptable
@@ -4998,11 +5558,12 @@ Errors
   NOT_A_MEMBER          403  the account is not one of the caller's
   PRICE_NOT_FOUND       404  the price is not on offer
   ALREADY_SUBSCRIBED    409  the account has a running subscription
-  CHECKOUT_IN_PROGRESS  409  a different checkout is being opened right now$$;
+  CHECKOUT_IN_PROGRESS  409  a different checkout is being opened right now
+  DISCOUNT_NOT_VALID    422  there is no such code, or it is used up, over, or another's$$;
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing.prepare_portal()
+-- 24  billing.prepare_portal()
 -- -----------------------------------------------------------------------------
 
 create type billing.stripe_request as (
@@ -5167,7 +5728,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 24  billing.claim_commands() and complete_command()
+-- 25  billing.claim_commands() and complete_command()
 -- -----------------------------------------------------------------------------
 
 create type billing.claimed_command as (
@@ -5806,7 +6367,7 @@ begin
         p_command, p_response, 'checkout.session.expired', p_asked_at);
     when
       'update_subscription', 'cancel_subscription', 'undo_cancel', 'change_plan',
-      'pause_collection', 'resume_collection', 'resume_subscription'
+      'pause_collection', 'resume_collection', 'resume_subscription', 'end_trial'
     then
       perform billing_private.apply_response(
         p_command, p_response, 'customer.subscription.updated', p_asked_at);
@@ -6074,7 +6635,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 25  rules of the lifecycle
+-- 26  rules of the lifecycle
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_transition(
@@ -6253,7 +6814,7 @@ comment on function billing_private.is_to_end(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 26  billing.cancel_subscription() and undo_cancel()
+-- 27  billing.cancel_subscription() and undo_cancel()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.cancel_subscription(
@@ -6470,7 +7031,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.change_plan()
+-- 28  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
 create type billing_private.terms as (
@@ -7208,7 +7769,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.preview_change()
+-- 29  billing.preview_change()
 -- -----------------------------------------------------------------------------
 
 create type billing.preview_line as (
@@ -7406,7 +7967,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing.pause_subscription() and resume_subscription()
+-- 30  billing.pause_subscription() and resume_subscription()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.pause_terms(
@@ -7727,7 +8288,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.prepare_payment_method()
+-- 31  billing.prepare_payment_method()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prepare_payment_method(
@@ -7883,7 +8444,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 31  manual subscriptions
+-- 32  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -7956,6 +8517,7 @@ declare
 begin
   perform billing_private.lock_account(p_account_id);
   perform billing_private.require_eligible(p_account_id);
+  perform billing_private.retire_checkouts(p_account_id, null);
   select * into strict v_price from billing.prices where id = p_price_id;
   v_length := billing_private.interval_of(v_price.billing_interval, v_price.interval_count);
   v_period := billing_private.period_at(v_start, v_length, greatest(v_start, v_now));
@@ -8205,7 +8767,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 32  invoices of manual subscriptions
+-- 33  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -8545,7 +9107,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 33  proration
+-- 34  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -8664,7 +9226,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 34  reconciliation with Stripe
+-- 35  reconciliation with Stripe
 -- -----------------------------------------------------------------------------
 
 -- What Stripe shows is read like an event and compared with what is stored. A list says nothing
@@ -9435,7 +9997,7 @@ comment on function billing_private.request_sweep(text, boolean, timestamptz) is
 
 
 -- -----------------------------------------------------------------------------
--- 35  publishing the catalog
+-- 36  publishing the catalog
 -- -----------------------------------------------------------------------------
 
 -- What differs from Stripe's newest snapshot is told to Stripe, one call at a time for each plan
@@ -9794,7 +10356,7 @@ comment on function billing_private.replace_price(billing.prices, bigint) is
 
 
 -- -----------------------------------------------------------------------------
--- 36  reporting usage to Stripe's meters
+-- 37  reporting usage to Stripe's meters
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_meter_event(
@@ -9864,7 +10426,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 37  which invoices are overdue
+-- 38  which invoices are overdue
 -- -----------------------------------------------------------------------------
 
 create function billing_private.dunning_state(
@@ -10153,7 +10715,7 @@ create trigger t060_dunning_of_updates
 
 
 -- -----------------------------------------------------------------------------
--- 38  whether and when to collect again
+-- 39  whether and when to collect again
 -- -----------------------------------------------------------------------------
 
 create function billing_private.is_hard_decline(p_decline billing_private.declines)
@@ -10492,7 +11054,7 @@ comment on function billing_private.plan_dunning(uuid[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 39  doing what dunning policies say
+-- 40  doing what dunning policies say
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_invoice_command(
@@ -10775,7 +11337,7 @@ comment on function billing_private.note_refused_payment(billing_private.command
 
 
 -- -----------------------------------------------------------------------------
--- 40  who may call what
+-- 41  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -10888,15 +11450,28 @@ revoke all on function
   billing_private.enqueue_command,
   billing_private.request_reread,
   billing_private.enqueue_customer_creation,
-  billing_private.has_had_trial,
+  billing_private.discount_params,
   billing_private.enqueue_session_creation,
   billing_private.enqueue_session_expiry,
   billing_private.retire_checkouts,
+  billing_private.normal_email,
+  billing_private.identities_of,
+  billing_private.caller_email,
+  billing_private.may_try,
+  billing_private.claim_trial,
+  billing_private.note_trials,
+  billing_private.repeated_trials,
+  billing_private.end_trial,
   billing_private.require_url,
   billing_private.offered_price,
   billing_private.require_stripe_price,
+  billing_private.obstacles_to_subscribing,
   billing_private.require_eligible,
-  billing_private.require_no_arrival,
+  billing_private.refuse_second_base,
+  billing_private.price_obstacle,
+  billing_private.check_eligibility,
+  billing.check_eligibility,
+  billing_private.valid_discount,
   billing_private.reusable_checkout,
   billing_private.prepare_checkout,
   billing.prepare_checkout,
@@ -11064,6 +11639,8 @@ grant execute on function
   billing_private.undo_cancel,
   billing.change_plan,
   billing_private.change_plan,
+  billing.check_eligibility,
+  billing_private.check_eligibility,
   billing.preview_change,
   billing_private.preview_change,
   billing.prepare_payment_method,

@@ -121,6 +121,26 @@ begin
   where commands.status = 'dead'
     and commands.finished_at > billing_private.now() - interval '7 days'
   union all
+  -- Never begun here: Stripe was told by somebody else, or a page was paid in the last instant.
+  select
+    'critical', 'two_subscriptions', min(subscriptions.id::text), subscriptions.account_id,
+    jsonb_build_object('subscriptions', jsonb_agg(subscriptions.id)),
+    max(subscriptions.started_at)
+  from billing.subscriptions
+  join billing.prices on prices.id = subscriptions.price_id
+  join billing.plans on plans.id = prices.plan_id and plans.kind = 'base'
+  where subscriptions.ended_at is null
+    and subscriptions.account_id is not null
+    and subscriptions.status not in ('canceled', 'incomplete_expired', 'incomplete')
+  group by subscriptions.account_id
+  having count(*) > 1
+  union all
+  select
+    'warning', 'repeated_trial', repeated.subscription_id::text, repeated.account_id,
+    jsonb_build_object('same', repeated.kind, 'first_account_id', repeated.first_account_id),
+    repeated.trial_start
+  from billing_private.repeated_trials() as repeated
+  union all
   select
     'warning', 'unbound_customer', customers.stripe_customer_id, null,
     jsonb_build_object('email', customers.email), customers.created_at
@@ -187,7 +207,8 @@ create view billing_admin.critical_issues with (security_invoker = true) as
 select * from billing_private.admin_critical_issues();
 
 comment on view billing_admin.critical_issues is
-  'What needs somebody: dead events and commands, customers nobody claimed, prices and statuses '
+  'What needs somebody: dead events and commands, customers nobody claimed, two subscriptions of '
+  'one account, trials that are somebody''s second, prices and statuses '
   'nobody knows, contradictions, drift that is not repaired, usage Stripe could not count, failing '
   'tasks. No rows is the normal state.';
 

@@ -13,6 +13,7 @@ export const errorCodes = {
   COMMAND_EXPIRED: { status: 422, message: "the command is too old to be made" },
   COMMAND_NOT_FOUND: { status: 404, message: "there is no such command" },
   CUSTOMER_NOT_FOUND: { status: 404, message: "the account is not a customer yet" },
+  DISCOUNT_NOT_VALID: { status: 422, message: "the discount code is not valid" },
   EVENT_INVALID: { status: 400, message: "the payload is not a stripe event" },
   EVENT_NOT_FOUND: { status: 404, message: "there is no such event" },
   FEATURE_NOT_FOUND: { status: 404, message: "there is no such feature" },

@@ -53,8 +53,10 @@ function whenReady(checkout: CheckoutRow): CheckoutAnswer | undefined {
 
 /** Arguments without a default are always sent: the database says what is wrong with null. */
 function checkoutArguments(body: Record<string, unknown>): Record<string, unknown> {
-  const { price_key = null, success_url = null, cancel_url = null, quantity, account_id } = body;
-  return { price_key, success_url, cancel_url, ...given({ quantity, account_id }) };
+  const { price_key = null, success_url = null, cancel_url = null } = body;
+  const { quantity, account_id, discount_code } = body;
+  const optional = given({ quantity, account_id, discount_code });
+  return { price_key, success_url, cancel_url, ...optional };
 }
 
 /** The fields that have a value; the database's defaults stand for the others. */

@@ -1,7 +1,7 @@
 -- billing.prepare_checkout(): who may subscribe to what; twice or at once, one checkout.
 begin;
 \ir ../helpers.psql
-select plan(64);
+select plan(71);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -426,6 +426,89 @@ select is(
   (select params -> 'line_items' from tests.commands), '[{"price": "price_plus_monthly"}]',
   'a metered price has no seats: Stripe would refuse them'
 );
+rollback to s;
+
+-- ---- a member: discounts ----------------------------------------------------
+
+insert into billing.coupons (stripe_coupon_id, percent_off) values ('half', 50), ('gone', 10);
+update billing.coupons set is_valid = false where stripe_coupon_id = 'gone';
+insert into billing_private.promotion_codes
+  (code, is_active, stripe_promotion_code_id, stripe_coupon_id, expires_at, max_redemptions,
+    times_redeemed, stripe_customer_id)
+values
+  ('SPRING', true, 'promo_spring', 'half', '2026-01-15 08:00:01', 5, 4, null),
+  ('OLD', false, 'promo_old', 'half', null, null, 0, null),
+  ('OVER', true, 'promo_over', 'half', '2026-01-15 08:00', null, 0, null),
+  ('TAKEN', true, 'promo_taken', 'half', null, 5, 5, null),
+  ('GONE', true, 'promo_gone', 'gone', null, null, 0, null),
+  ('ANN', true, 'promo_ann', 'unheard_of', null, null, 0, 'cus_ann'),
+  ('BOB', true, 'promo_bob', 'half', null, null, 0, 'cus_bob');
+savepoint codes;
+
+create function tests.discounted(p_code text) returns jsonb
+language plpgsql as $$
+begin
+  perform billing.prepare_checkout(
+    'plus_monthly', 'https://a.example', 'https://a.example', discount_code => p_code);
+  raise exception sqlstate 'TS001';
+exception
+  when sqlstate 'TS001' then return '"accepted"';
+  when others then
+    declare
+      v_detail text;
+    begin
+      get stacked diagnostics v_detail = pg_exception_detail;
+      return v_detail::jsonb -> 'code';
+    end;
+end;
+$$;
+grant execute on function tests.discounted to authenticated;
+
+select tests.sign_in('ann');
+select is_empty(
+  $$
+    select code
+    from (values ('SPRING', true), (' spring ', true), ('ANN', true), (null, true), ('OLD', false),
+      ('OVER', false), ('TAKEN', false), ('GONE', false), ('BOB', false), ('NEVER', false),
+      ('', false), ('%', false)) as codes (code, accepted)
+    where tests.discounted(code)
+      <> case when accepted then '"accepted"'::jsonb else '"DISCOUNT_NOT_VALID"' end
+  $$,
+  'a code is taken in any case, until it is over or used up, and by whom it is for'
+);
+select billing.prepare_checkout('plus_monthly', 'https://app.example/ok', 'https://app.example/no',
+  discount_code => 'spring');
+select tests.be_owner();
+select results_eq(
+  $$ select params -> 'discounts', params ? 'allow_promotion_codes' from tests.commands $$,
+  $$ values ('[{"promotion_code": "promo_spring"}]'::jsonb, false) $$,
+  'Stripe gets the code that was named, and asks for no other'
+);
+select tests.sign_in('ann');
+select is(
+  (select stripe_promotion_code_id from billing.prepare_checkout('plus_monthly',
+    'https://app.example/ok', 'https://app.example/no', discount_code => 'SPRING')),
+  'promo_spring', 'a second click is the same checkout'
+);
+select is((select count(*) from billing.checkout_sessions), 1::bigint, 'and no other');
+select billing.prepare_checkout('plus_monthly', 'https://app.example/ok', 'https://app.example/no');
+select is((select count(*) from billing.checkout_sessions where status = 'expired'), 1::bigint,
+  'without the code it is another');
+select tests.be_owner();
+rollback to codes;
+
+select tests.sign_in('ann');
+select tests.checkout();
+select tests.be_owner();
+select is((select params -> 'allow_promotion_codes' from tests.commands), 'true',
+  'who names none is asked for one on the page');
+rollback to codes;
+update billing_private.promotion_codes set is_active = false where code <> '';
+select tests.sign_in('ann');
+select tests.checkout();
+select tests.be_owner();
+select is((select params ? 'allow_promotion_codes' or params ? 'discounts' from tests.commands), false,
+  'but not where there is none to have');
 rollback to s;
 
 -- ---- a member: what is not acceptable ---------------------------------------

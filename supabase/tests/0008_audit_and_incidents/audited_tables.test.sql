@@ -107,8 +107,9 @@ insert into rows values
     $$md5('txi')::uuid, md5('ann')::uuid, 'DE123456789', 'txi_1'$$,
     md5('txi')::uuid, 'ann', 'value', 'DE123456789', 'DE987654321'),
   ('billing.checkout_sessions', 'id, account_id, price_id, status, success_url, cancel_url',
-    $$md5('cs')::uuid, md5('ann')::uuid, md5('bed_monthly')::uuid, 'open', 's', 'c'$$,
-    md5('cs')::uuid, 'ann', 'status', 'open', 'expired'),
+    $$md5('cs')::uuid, md5('ann')::uuid, md5('bed_monthly')::uuid, 'complete', 's',
+      'c'$$,
+    md5('cs')::uuid, 'ann', 'status', 'complete', 'expired'),
   ('billing.access_restrictions', 'id, account_id, subscription_id, cause, reference, access_level, '
     'begins_at, periods_before',
     $$md5('limit')::uuid, md5('ann')::uuid, md5('sub')::uuid, 'dispute_opened', 'dp_1', 'none',
@@ -289,8 +290,10 @@ select results_eq(
     values
       ('update', 'true', null::uuid, '{"stripe_livemode": false}'::jsonb,
         '{"stripe_livemode": true}'::jsonb),
-      ('delete', 'true', null, '{"only_row": true, "stripe_livemode": true}', null),
-      ('insert', 'true', null, null, '{"only_row": true, "stripe_livemode": false}')
+      ('delete', 'true', null,
+        '{"only_row": true, "stripe_livemode": true, "repeated_trial": "flag"}', null),
+      ('insert', 'true', null, null,
+        '{"only_row": true, "stripe_livemode": false, "repeated_trial": "flag"}')
   $$,
   'the settings are recorded too'
 );

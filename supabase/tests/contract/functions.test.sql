@@ -86,6 +86,7 @@ select set_eq(
   array[
     'billing.access_level(text,uuid)',
     'billing.cancel_subscription(boolean,text,uuid)',
+    'billing.check_eligibility(text,uuid)',
     'billing.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing.has_entitlement(text,uuid)',
@@ -94,7 +95,7 @@ select set_eq(
     'billing.my_entitlements(uuid)',
     'billing.my_subscription(uuid)',
     'billing.pause_subscription(text,timestamp with time zone,boolean,uuid)',
-    'billing.prepare_checkout(text,text,text,bigint,uuid)',
+    'billing.prepare_checkout(text,text,text,bigint,uuid,text)',
     'billing.prepare_payment_method(text,text,uuid)',
     'billing.prepare_portal(text,uuid,text)',
     'billing.preview_change(text,boolean,uuid,bigint)',
@@ -171,6 +172,7 @@ select set_eq(
     'billing_private.admin_publish_catalog(text)',
     'billing_private.admin_publish_plan(text,text)',
     'billing_private.configure_doorbell(text,text,text)',
+    'billing_private.check_eligibility(text,uuid)',
     'billing_private.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing_private.discard_event(text,text)',
     'billing_private.discard_events(text,text,text,'
@@ -183,7 +185,7 @@ select set_eq(
     'billing_private.my_subscription(uuid)',
     'billing_private.now()',
     'billing_private.pause_subscription(text,timestamp with time zone,boolean,uuid)',
-    'billing_private.prepare_checkout(text,text,text,bigint,uuid)',
+    'billing_private.prepare_checkout(text,text,text,bigint,uuid,text)',
     'billing_private.prepare_payment_method(text,text,uuid)',
     'billing_private.prepare_portal(text,uuid,text)',
     'billing_private.remove_administrator(uuid,text)',
@@ -283,6 +285,7 @@ select set_eq(
     'billing_private.admin_task_runs()',
     'billing_private.admin_tasks()',
     'billing_private.cancel_subscription(boolean,text,uuid)',
+    'billing_private.check_eligibility(text,uuid)',
     'billing_private.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing_private.claim_commands(integer,uuid)',
     'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric,boolean)',
@@ -304,11 +307,12 @@ select set_eq(
     'billing_private.my_account_ids()',
     'billing_private.my_subscription(uuid)',
     'billing_private.pause_subscription(text,timestamp with time zone,boolean,uuid)',
-    'billing_private.prepare_checkout(text,text,text,bigint,uuid)',
+    'billing_private.prepare_checkout(text,text,text,bigint,uuid,text)',
     'billing_private.prepare_payment_method(text,text,uuid)',
     'billing_private.prepare_portal(text,uuid,text)',
     'billing_private.record_subscription_changes()',
     'billing_private.record_subscription_starts()',
+    'billing_private.refuse_second_base()',
     'billing_private.refresh_after_catalog()',
     'billing_private.refresh_after_grants()',
     'billing_private.refresh_after_invoices()',
@@ -360,8 +364,8 @@ select is_empty(
 select set_eq(
   $$ select proname from functions where schema <> 'billing_private' and provolatile <> 'v' $$,
   array[
-    'access_level', 'audit_of_account', 'explain_entitlement', 'has_entitlement', 'has_entitlement_at',
-    'list_plans', 'my_entitlements', 'my_subscription'
+    'access_level', 'audit_of_account', 'check_eligibility', 'explain_entitlement',
+    'has_entitlement', 'has_entitlement_at', 'list_plans', 'my_entitlements', 'my_subscription'
   ]::name[],
   'exactly these RPCs only read, and answer to GET'
 );

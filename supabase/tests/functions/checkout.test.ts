@@ -205,10 +205,11 @@ describe("POST /checkout", () => {
   it("passes only the fields it knows; null and absence leave the defaults to the database", async () => {
     const dataApi = fakeDataApi({ prepare_checkout: open });
     const { handler } = checkoutFunction({ dataApi });
-    await handler(post("/checkout", { ...order, quantity: 3, account_id: "a", amount: 1 }));
+    const more = { quantity: 3, account_id: "a", discount_code: "SPRING" };
+    await handler(post("/checkout", { ...order, ...more, amount: 1 }));
     await handler(post("/checkout", { quantity: null, status: "open" }));
     expect(dataApi.calls.map(({ args }) => args)).toEqual([
-      { ...order, quantity: 3, account_id: "a" },
+      { ...order, ...more },
       { price_key: null, success_url: null, cancel_url: null },
     ]);
   });
