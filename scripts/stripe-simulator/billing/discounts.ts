@@ -224,9 +224,9 @@ export function removeDiscounts(
 
 export function discountsOf(
   { store }: Simulation,
-  subscription: Stripe.Subscription,
+  { discounts }: Pick<Stripe.Subscription, "discounts">,
 ): Stripe.Discount[] {
-  return subscription.discounts.flatMap((each) => {
+  return discounts.flatMap((each) => {
     if (typeof each !== "string") return [each];
     return store.discounts.get(each) ?? [];
   });

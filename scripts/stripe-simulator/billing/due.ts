@@ -238,14 +238,13 @@ function collections(
     ];
   }
   const subscription = subscriptionOf(simulation, invoice);
-  if (invoice.due_date === null || subscription === undefined) return [];
+  if (invoice.due_date === null) return [];
   return once(simulation, `${invoice.id} overdue`, {
     at: invoice.due_date,
     run() {
       simulation.emit("invoice.overdue", invoice);
-      if (subscription.status !== "active" || idOf(subscription.latest_invoice) !== invoice.id) {
-        return;
-      }
+      const latest = idOf(subscription?.latest_invoice) === invoice.id;
+      if (subscription?.status !== "active" || !latest) return;
       change(simulation, subscription, () => {
         subscription.status = "past_due";
       });

@@ -13,13 +13,27 @@ export interface NewLine {
   amount: number;
   description: string;
   period: Period;
-  price: Stripe.Price;
+  /** Null for an amount that somebody named. */
+  price: Stripe.Price | null;
   quantity: number;
-  subscriptionItem: string;
+  /** Null for what is not a subscription's. */
+  subscriptionItem: string | null;
   proration: boolean;
-  /** The pending invoice item a proration comes from. */
+  /** The pending invoice item a line comes from. */
   invoiceItem: string | null;
 }
+
+/** Whom an invoice is for: a subscription, or (without an id) a customer alone. */
+export type Billed = Pick<
+  Stripe.Subscription,
+  | "collection_method"
+  | "currency"
+  | "customer"
+  | "days_until_due"
+  | "discounts"
+  | "metadata"
+  | "test_clock"
+> & { id: string | null };
 
 export interface NewInvoice {
   reason: Stripe.Invoice.BillingReason;
@@ -66,12 +80,12 @@ export function money(minor: number, currency: string): string {
 /** Makes a draft that holds the given lines and all pending items; announcing it is the caller's. */
 export function draftInvoice(
   simulation: Simulation,
-  subscription: Stripe.Subscription,
+  billed: Billed,
   params: NewInvoice,
 ): Stripe.Invoice {
   const { store } = simulation;
-  const pending = pendingItems(simulation, subscription);
-  const invoice = store.invoices.add(buildInvoice(simulation, subscription, params));
+  const pending = params.withPending === false ? [] : pendingItems(simulation, billed);
+  const invoice = store.invoices.add(buildInvoice(simulation, billed, params));
   for (const item of pending) item.invoice = invoice.id;
   for (const line of invoice.lines.data) {
     const details = line.parent?.subscription_item_details;
@@ -112,49 +126,49 @@ function endSpentDiscounts(
   removeDiscounts(simulation, subscription, spent);
 }
 
-/** Prorations that wait for the subscription's next invoice. */
-export function pendingItems(
-  { store }: Simulation,
-  subscription: Stripe.Subscription,
-): Stripe.InvoiceItem[] {
-  return store.invoiceItems
-    .all()
-    .filter(
-      (item) =>
-        item.invoice === null &&
-        item.parent?.subscription_details?.subscription === subscription.id,
+/** What waits for the next invoice: the subscription's own, and its customer's. */
+export function pendingItems({ store }: Simulation, billed: Billed): Stripe.InvoiceItem[] {
+  const customer = idOf(billed.customer);
+  return store.invoiceItems.all().filter((item) => {
+    const owner = item.parent?.subscription_details?.subscription ?? null;
+    return (
+      item.invoice === null &&
+      item.customer === customer &&
+      item.currency === billed.currency &&
+      (owner === null || owner === billed.id)
     );
+  });
 }
 
 /** The invoice as it would be, changing nothing. */
 export function buildInvoice(
   simulation: Simulation,
-  subscription: Stripe.Subscription,
+  billed: Billed,
   {
     reason,
     lines,
     window,
     prorationDate,
-    discounts = discountsOf(simulation, subscription),
+    discounts = discountsOf(simulation, billed),
     withPending = true,
   }: NewInvoice,
 ): Stripe.Invoice {
   const { store, newId, now, rules } = simulation;
-  const customer = store.customers.require(idOf(subscription.customer) ?? "");
+  const customer = store.customers.require(idOf(billed.customer) ?? "");
   const id = newId("in");
-  const pending = withPending ? pendingItems(simulation, subscription) : [];
+  const pending = withPending ? pendingItems(simulation, billed) : [];
   const newLines = [...pending.map((item) => pendingLine(simulation, item)), ...lines];
   const taken = discountAmounts(
     simulation,
     discounts,
     newLines.map(({ amount, price, proration }) => ({
       amount,
-      product: idOf(price.product),
+      product: idOf(price?.product),
       discountable: !proration,
     })),
   );
   const allLines = newLines.map((line, index) =>
-    invoiceLine(simulation, subscription, id, line, taken[index] ?? []),
+    invoiceLine(simulation, billed, id, line, taken[index] ?? []),
   );
 
   const subtotal = allLines.reduce((sum, { amount }) => sum + amount, 0);
@@ -167,7 +181,7 @@ export function buildInvoice(
   }));
   const total = totalDiscounts.reduce((sum, { amount }) => sum - amount, subtotal);
   const due = Math.max(0, total + customer.balance);
-  const automatic = subscription.collection_method === "charge_automatically";
+  const automatic = billed.collection_method === "charge_automatically";
   return {
     id,
     object: "invoice",
@@ -192,9 +206,9 @@ export function buildInvoice(
     },
     automatically_finalizes_at: now() + rules.finalizeAfter,
     billing_reason: reason,
-    collection_method: subscription.collection_method,
+    collection_method: billed.collection_method,
     created: now(),
-    currency: subscription.currency,
+    currency: billed.currency,
     custom_fields: null,
     customer: customer.id,
     customer_account: null,
@@ -210,7 +224,7 @@ export function buildInvoice(
     default_tax_rates: [],
     description: null,
     discounts: discounts.map((discount) => discount.id),
-    due_date: automatic ? null : now() + days(subscription.days_until_due ?? 30),
+    due_date: automatic ? null : now() + days(billed.days_until_due ?? 30),
     effective_at: null,
     ending_balance: null,
     footer: null,
@@ -231,15 +245,20 @@ export function buildInvoice(
     next_payment_attempt: automatic ? now() + rules.finalizeAfter : null,
     number: null,
     on_behalf_of: null,
-    parent: {
-      type: "subscription_details",
-      quote_details: null,
-      subscription_details: {
-        metadata: { ...subscription.metadata },
-        subscription: subscription.id,
-        ...(prorationDate === undefined ? {} : { subscription_proration_date: prorationDate }),
-      },
-    },
+    parent:
+      billed.id === null
+        ? null
+        : {
+            type: "subscription_details",
+            quote_details: null,
+            subscription_details: {
+              metadata: { ...billed.metadata },
+              subscription: billed.id,
+              ...(prorationDate === undefined
+                ? {}
+                : { subscription_proration_date: prorationDate }),
+            },
+          },
     payment_settings: {
       default_mandate: null,
       payment_method_options: null,
@@ -264,7 +283,7 @@ export function buildInvoice(
     },
     subtotal,
     subtotal_excluding_tax: subtotal,
-    test_clock: idOf(subscription.test_clock),
+    test_clock: idOf(billed.test_clock),
     total,
     total_discount_amounts: totalDiscounts,
     total_excluding_tax: total,
@@ -277,64 +296,80 @@ export function buildInvoice(
   };
 }
 
-/** Keeps a proration for the subscription's next invoice. */
+/** Keeps a line for the next invoice. */
 export function addPendingItem(
-  { store, newId, now }: Simulation,
-  subscription: Stripe.Subscription,
-  line: NewLine,
-): void {
-  store.invoiceItems.add({
+  simulation: Simulation,
+  billed: Billed,
+  line: Omit<NewLine, "invoiceItem">,
+): Stripe.InvoiceItem {
+  const { store, newId, now } = simulation;
+  return store.invoiceItems.add({
     id: newId("ii"),
     object: "invoiceitem",
     amount: line.amount,
-    currency: subscription.currency,
-    customer: idOf(subscription.customer) ?? "",
+    currency: billed.currency,
+    customer: idOf(billed.customer) ?? "",
     customer_account: null,
     date: now(),
     description: line.description,
-    discountable: false,
+    discountable: !line.proration,
     discounts: [],
     invoice: null,
     livemode: false,
     metadata: {},
     net_amount: line.amount,
-    parent: {
-      type: "subscription_details",
-      subscription_details: {
-        subscription: subscription.id,
-        subscription_item: line.subscriptionItem,
-      },
-    },
+    parent:
+      billed.id === null
+        ? null
+        : {
+            type: "subscription_details",
+            subscription_details: {
+              subscription: billed.id,
+              ...(line.subscriptionItem === null
+                ? {}
+                : { subscription_item: line.subscriptionItem }),
+            },
+          },
     period: line.period,
-    pricing: {
-      type: "price_details",
-      price_details: { price: line.price.id, product: idOf(line.price.product) ?? "" },
-      unit_amount_decimal: line.price.unit_amount_decimal,
-    },
-    proration: true,
+    pricing: pricingOf(line),
+    proration: line.proration,
     quantity: line.quantity,
     quantity_decimal: decimal(line.quantity),
     tax_rates: [],
-    test_clock: null,
+    test_clock: idOf(billed.test_clock),
   });
 }
 
-function pendingLine({ store }: Simulation, item: Stripe.InvoiceItem): NewLine {
+function pricingOf({ price, amount, quantity }: Pick<NewLine, "amount" | "price" | "quantity">) {
+  if (price !== null) {
+    return {
+      type: "price_details" as const,
+      price_details: { price: price.id, product: idOf(price.product) ?? "" },
+      unit_amount_decimal: price.unit_amount_decimal,
+    };
+  }
+  return {
+    type: "price_details" as const,
+    unit_amount_decimal: decimal(quantity === 0 ? amount : amount / quantity),
+  };
+}
+
+export function pendingLine({ store }: Simulation, item: Stripe.InvoiceItem): NewLine {
   return {
     amount: item.amount,
     description: item.description ?? "",
     period: item.period,
-    price: store.prices.require(idOf(item.pricing?.price_details?.price) ?? ""),
+    price: store.prices.get(idOf(item.pricing?.price_details?.price) ?? "") ?? null,
     quantity: item.quantity,
-    subscriptionItem: item.parent?.subscription_details?.subscription_item ?? "",
-    proration: true,
+    subscriptionItem: item.parent?.subscription_details?.subscription_item ?? null,
+    proration: item.proration,
     invoiceItem: item.id,
   };
 }
 
-function invoiceLine(
+export function invoiceLine(
   { newId }: Simulation,
-  subscription: Stripe.Subscription,
+  billed: Billed,
   invoice: string,
   line: NewLine,
   discountAmounts: Stripe.InvoiceLineItem.DiscountAmount[],
@@ -344,38 +379,50 @@ function invoiceLine(
     id: newId("il"),
     object: "line_item",
     amount: line.amount,
-    currency: subscription.currency,
+    currency: billed.currency,
     description: line.description,
     discount_amounts: discountAmounts,
     discountable: !proration,
     discounts: [],
     invoice,
     livemode: false,
-    metadata: { ...subscription.metadata },
-    parent: {
-      type: "subscription_item_details",
-      invoice_item_details: null,
-      subscription_item_details: {
-        invoice_item: line.invoiceItem,
-        proration,
-        proration_details: { credited_items: null },
-        subscription: subscription.id,
-        subscription_item: line.subscriptionItem,
-      },
-    },
+    metadata: { ...billed.metadata },
+    parent: parentOf(billed, line),
     period: line.period,
     pretax_credit_amounts: discountAmounts.map((each) => ({ ...each, type: "discount" as const })),
-    pricing: {
-      type: "price_details",
-      price_details: { price: line.price.id, product: idOf(line.price.product) ?? "" },
-      unit_amount_decimal: line.price.unit_amount_decimal,
-    },
+    pricing: pricingOf(line),
     quantity: line.quantity,
     quantity_decimal: decimal(line.quantity),
-    subscription: subscription.id,
+    subscription: billed.id,
     subtotal: line.amount,
     taxes: [],
   };
+}
+
+function parentOf(billed: Billed, line: NewLine): Stripe.InvoiceLineItem.Parent {
+  const { proration, subscriptionItem, invoiceItem } = line;
+  return subscriptionItem === null || billed.id === null
+    ? {
+        type: "invoice_item_details",
+        invoice_item_details: {
+          invoice_item: invoiceItem ?? "",
+          proration,
+          proration_details: { credited_items: null },
+          subscription: billed.id,
+        },
+        subscription_item_details: null,
+      }
+    : {
+        type: "subscription_item_details",
+        invoice_item_details: null,
+        subscription_item_details: {
+          invoice_item: invoiceItem,
+          proration,
+          proration_details: { credited_items: null },
+          subscription: billed.id,
+          subscription_item: subscriptionItem,
+        },
+      };
 }
 
 /** Draft → open: the number, the customer's balance and the payment intent are settled here. */

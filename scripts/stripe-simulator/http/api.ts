@@ -10,6 +10,7 @@ import { entitlementRoutes } from "../objects/entitlements.ts";
 import { eventRoutes } from "../objects/events.ts";
 import { invoiceRoutes } from "../objects/invoices.ts";
 import { meterRoutes } from "../objects/meters.ts";
+import { oneOffInvoiceRoutes } from "../objects/one_off_invoices.ts";
 import { paymentMethodRoutes, setupIntentRoutes } from "../objects/payment_methods.ts";
 import { paymentRoutes } from "../objects/payments.ts";
 import { portalRoutes } from "../objects/portal_sessions.ts";
@@ -38,6 +39,7 @@ const routes: Route[] = [
   ...subscriptionRoutes,
   ...scheduleRoutes,
   ...invoiceRoutes,
+  ...oneOffInvoiceRoutes,
   ...paymentRoutes,
   ...disputeRoutes,
   ...creditNoteRoutes,

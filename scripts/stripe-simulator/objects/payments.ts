@@ -83,9 +83,11 @@ export function createInvoicePayment(
     currency: invoice.currency,
     customer: idOf(invoice.customer),
     description:
-      invoice.billing_reason === "subscription_create"
-        ? "Subscription creation"
-        : "Subscription update",
+      invoice.parent === null
+        ? "Payment for Invoice"
+        : invoice.billing_reason === "subscription_create"
+          ? "Subscription creation"
+          : "Subscription update",
     metadata: {},
     setupFutureUsage: "off_session",
   });
