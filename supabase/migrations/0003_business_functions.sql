@@ -6381,6 +6381,13 @@ begin
         p_asked_at);
     when 'pay_invoice', 'mark_uncollectible' then
       perform billing_private.apply_response(p_command, p_response, 'invoice.updated', p_asked_at);
+    when 'create_product', 'create_price', 'update_product', 'update_price' then
+      perform billing_private.catalog_published(p_command, p_response, p_asked_at);
+    when 'create_coupon' then
+      perform billing_private.apply_response(p_command, p_response, 'coupon.created', p_asked_at);
+    when 'update_customer' then
+      perform billing_private.apply_response(
+        p_command, p_response, 'customer.updated', p_asked_at);
     when 'reread' then
       perform billing_private.apply_reread(p_command, p_response, p_asked_at);
     when 'sweep_page' then
