@@ -84,6 +84,16 @@ create table billing_private.stripe_events (
   )
 );
 
+-- Where the server can: it costs a fifth of the default's time. A payload is written once, and read
+-- again seldom.
+do $$
+begin
+  alter table billing_private.stripe_events alter column payload set compression lz4;
+exception when feature_not_supported then
+  null;
+end;
+$$;
+
 comment on table billing_private.stripe_events is
   'Inbox: every verified Stripe event, and every object Stripe returned to a command, as it came.';
 comment on column billing_private.stripe_events.source is

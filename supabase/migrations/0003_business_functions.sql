@@ -498,7 +498,7 @@ create function billing_private.accept_snapshot(
   p_event billing_private.stripe_events,
   p_object jsonb
 )
-returns jsonb
+returns text
 language plpgsql
 volatile
 set search_path = ''
@@ -508,24 +508,16 @@ declare
   v_is_final boolean := billing_private.is_final_snapshot(p_event.type, p_object);
   v_newest record;
 begin
-  -- Two first snapshots may come at once: not every event names the customer whose lock would keep
-  -- them apart.
-  insert into billing_private.stripe_objects (
-    object_id, object_type, event_id, occurred_at, is_final
-  )
-  values (
-    p_event.object_id, coalesce(p_event.object_type, 'unknown'), p_event.event_id,
-    p_event.occurred_at, v_is_final
-  )
-  on conflict (object_id) do nothing;
-
   select * into v_stored
   from billing_private.stripe_objects
   where object_id = p_event.object_id
   for update;
 
+  if not found then
+    v_stored := billing_private.first_snapshot(p_event, v_is_final);
+  end if;
   if v_stored.event_id = p_event.event_id then
-    return p_object;
+    return p_event.event_id;
   end if;
 
   if v_is_final <> v_stored.is_final or p_event.occurred_at <> v_stored.occurred_at then
@@ -538,7 +530,7 @@ begin
         is_final = v_is_final,
         is_ambiguous = false
     where object_id = p_event.object_id;
-    return p_object;
+    return p_event.event_id;
   end if;
 
   v_newest := billing_private.newest_of_second(p_event.object_id, p_event.occurred_at);
@@ -552,19 +544,52 @@ begin
   if v_newest.is_ambiguous then
     perform billing_private.request_reread(v_stored.object_type, v_stored.object_id, 'ambiguous');
   end if;
-  if v_newest.event_id = v_stored.event_id then
-    return null;
-  end if;
-  return (
-    select billing_private.parse_json(payload) #> '{data,object}'
-    from billing_private.stripe_events
-    where event_id = v_newest.event_id
-  );
+  return nullif(v_newest.event_id, v_stored.event_id);
 end;
 $$;
 
 comment on function billing_private.accept_snapshot(billing_private.stripe_events, jsonb) is
-  'Takes note of a snapshot and returns the one to project, or null when what is stored is as new.';
+  'Takes note of a snapshot and returns the id of the one to project, or null when what is stored '
+  'is as new.';
+
+
+create function billing_private.first_snapshot(
+  p_event billing_private.stripe_events,
+  p_is_final boolean
+)
+returns billing_private.stripe_objects
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_stored billing_private.stripe_objects;
+begin
+  -- Two first snapshots may come at once: not every event names the customer whose lock would keep
+  -- them apart.
+  insert into billing_private.stripe_objects (
+    object_id, object_type, event_id, occurred_at, is_final
+  )
+  values (
+    p_event.object_id, coalesce(p_event.object_type, 'unknown'), p_event.event_id,
+    p_event.occurred_at, p_is_final
+  )
+  on conflict (object_id) do nothing
+  returning * into v_stored;
+
+  if not found then
+    select * into v_stored
+    from billing_private.stripe_objects
+    where object_id = p_event.object_id
+    for update;
+  end if;
+  return v_stored;
+end;
+$$;
+
+comment on function billing_private.first_snapshot(billing_private.stripe_events, boolean) is
+  'Takes note of an object''s first snapshot; returns what is stored, which may have come just '
+  'before.';
 
 
 -- -----------------------------------------------------------------------------
@@ -1783,6 +1808,51 @@ comment on function billing_private.project_subscription(jsonb, billing_private.
   'column by column.';
 
 
+create type billing_private.told_item as (
+  stripe_subscription_item_id text,
+  price_id uuid,
+  quantity bigint,
+  current_period_start timestamptz,
+  current_period_end timestamptz,
+  stripe_price_id text,
+  stripe_product_id text
+);
+
+create function billing_private.told_items(p_object jsonb)
+returns setof billing_private.told_item
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- Up to acacia the period is the subscription's, since basil (2025-03-31) each item's.
+  return query
+  select
+    item ->> 'id',
+    prices.id,
+    billing_private.stripe_integer(item -> 'quantity'),
+    billing_private.stripe_time(
+      coalesce(item -> 'current_period_start', p_object -> 'current_period_start')),
+    billing_private.stripe_time(
+      coalesce(item -> 'current_period_end', p_object -> 'current_period_end')),
+    read.price_id,
+    billing_private.stripe_id(coalesce(
+      nullif(item #> '{price,product}', 'null'), item #> '{plan,product}'))
+  from jsonb_path_query(p_object, '$.items.data[*]') as item
+  cross join lateral (
+    select billing_private.stripe_id(
+      coalesce(nullif(item -> 'price', 'null'), item -> 'plan')) as price_id
+    offset 0
+  ) as read
+  left join billing.prices on prices.stripe_price_id = read.price_id
+  where item ->> 'id' is not null;
+end;
+$$;
+
+comment on function billing_private.told_items(jsonb) is
+  'The items a snapshot of a subscription shows, as they are stored.';
+
+
 create function billing_private.project_subscription_items(
   p_subscription_id uuid,
   p_object jsonb
@@ -1792,48 +1862,56 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_told billing_private.told_item[] := array(
+    select told from billing_private.told_items(p_object) as told
+  );
+  v_shows_all boolean;
 begin
-  -- Up to acacia the period is the subscription's, since basil (2025-03-31) each item's.
-  insert into billing.subscription_items (
-    subscription_id, price_id, quantity, current_period_start, current_period_end,
-    stripe_subscription_item_id, stripe_price_id, stripe_product_id
-  )
-  select
-    p_subscription_id,
-    prices.id,
-    billing_private.stripe_integer(item -> 'quantity'),
-    billing_private.stripe_time(
-      coalesce(item -> 'current_period_start', p_object -> 'current_period_start')),
-    billing_private.stripe_time(
-      coalesce(item -> 'current_period_end', p_object -> 'current_period_end')),
-    item ->> 'id',
-    read.price_id,
-    billing_private.stripe_id(coalesce(
-      nullif(item #> '{price,product}', 'null'), item #> '{plan,product}'))
-  from jsonb_path_query(p_object, '$.items.data[*]') as item
-  cross join lateral (
-    select billing_private.price_of(item) as price_id
-  ) as read
-  left join billing.prices on prices.stripe_price_id = read.price_id
-  where item ->> 'id' is not null
-  on conflict (stripe_subscription_item_id) do update
-  set price_id = excluded.price_id,
-      quantity = excluded.quantity,
-      current_period_start = excluded.current_period_start,
-      current_period_end = excluded.current_period_end,
-      stripe_price_id = excluded.stripe_price_id,
-      stripe_product_id = excluded.stripe_product_id;
+  -- Most snapshots change none of them, and a statement has its triggers run all the same.
+  if exists (
+    select
+    from unnest(v_told) as told
+    left join billing.subscription_items as stored using (stripe_subscription_item_id)
+    where stored.subscription_id is null
+      or (stored.price_id, stored.quantity, stored.current_period_start,
+          stored.current_period_end, stored.stripe_price_id, stored.stripe_product_id)
+        is distinct from
+        (told.price_id, told.quantity, told.current_period_start, told.current_period_end,
+          told.stripe_price_id, told.stripe_product_id)
+  ) then
+    insert into billing.subscription_items (
+      subscription_id, price_id, quantity, current_period_start, current_period_end,
+      stripe_subscription_item_id, stripe_price_id, stripe_product_id
+    )
+    select
+      p_subscription_id, price_id, quantity, current_period_start, current_period_end,
+      stripe_subscription_item_id, stripe_price_id, stripe_product_id
+    from unnest(v_told)
+    on conflict (stripe_subscription_item_id) do update
+    set price_id = excluded.price_id,
+        quantity = excluded.quantity,
+        current_period_start = excluded.current_period_start,
+        current_period_end = excluded.current_period_end,
+        stripe_price_id = excluded.stripe_price_id,
+        stripe_product_id = excluded.stripe_product_id;
+  end if;
 
   -- A list that is cut short says nothing about what it does not show.
-  delete from billing.subscription_items
-  where subscription_id = p_subscription_id
-    and jsonb_typeof(p_object #> '{items,data}') = 'array'
-    and coalesce(p_object #> '{items,has_more}' <> 'true', true)
-    and not exists (
-      select
-      from jsonb_path_query(p_object, '$.items.data[*]') as item
-      where item ->> 'id' = subscription_items.stripe_subscription_item_id
-    );
+  v_shows_all := jsonb_typeof(p_object #> '{items,data}') = 'array'
+    and coalesce(p_object #> '{items,has_more}' <> 'true', true);
+  if v_shows_all and exists (
+    select
+    from billing.subscription_items
+    where subscription_id = p_subscription_id
+      and not stripe_subscription_item_id = any (
+        array(select stripe_subscription_item_id from unnest(v_told)))
+  ) then
+    delete from billing.subscription_items
+    where subscription_id = p_subscription_id
+      and not stripe_subscription_item_id = any (
+        array(select stripe_subscription_item_id from unnest(v_told)));
+  end if;
 end;
 $$;
 
@@ -2327,23 +2405,29 @@ comment on function billing_private.project_invoice(jsonb, billing_private.strip
   ' by column.';
 
 
-create function billing_private.project_invoice_lines(p_object jsonb)
-returns void
+create type billing_private.told_line as (
+  stripe_line_id text,
+  description text,
+  amount_minor bigint,
+  currency text,
+  quantity bigint,
+  period_start timestamptz,
+  period_end timestamptz,
+  is_proration boolean,
+  stripe_price_id text,
+  stripe_subscription_item_id text
+);
+
+create function billing_private.told_lines(p_object jsonb)
+returns setof billing_private.told_line
 language plpgsql
-volatile
+immutable
 set search_path = ''
 as $$
-declare
-  v_invoice_id uuid := (
-    select id from billing.invoices where stripe_invoice_id = p_object ->> 'id'
-  );
 begin
-  insert into billing.invoice_lines (
-    invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
-    is_proration, stripe_line_id, stripe_price_id, stripe_subscription_item_id
-  )
+  return query
   select
-    v_invoice_id,
+    line ->> 'id',
     line ->> 'description',
     coalesce(billing_private.stripe_integer(line -> 'amount'), 0),
     coalesce(line ->> 'currency', p_object ->> 'currency', 'xxx'),
@@ -2355,39 +2439,108 @@ begin
         or line #> '{parent,invoice_item_details,proration}' = 'true'
         or line -> 'proration' = 'true',
       false),
-    line ->> 'id',
     billing_private.price_of(line),
     billing_private.stripe_id(coalesce(
       nullif(line #> '{parent,subscription_item_details,subscription_item}', 'null'),
       line -> 'subscription_item'))
   from jsonb_path_query(p_object, '$.lines.data[*]') as line
-  where line ->> 'id' is not null
-  on conflict (invoice_id, stripe_line_id) do update
-  set description = excluded.description,
-      amount_minor = excluded.amount_minor,
-      currency = excluded.currency,
-      quantity = excluded.quantity,
-      period_start = excluded.period_start,
-      period_end = excluded.period_end,
-      is_proration = excluded.is_proration,
-      stripe_price_id = excluded.stripe_price_id,
-      stripe_subscription_item_id = excluded.stripe_subscription_item_id;
+  where line ->> 'id' is not null;
+end;
+$$;
+
+comment on function billing_private.told_lines(jsonb) is
+  'The lines a snapshot of an invoice shows, as they are stored.';
+
+
+create function billing_private.project_invoice_lines(p_object jsonb)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice_id uuid := (
+    select id from billing.invoices where stripe_invoice_id = p_object ->> 'id'
+  );
+  v_told billing_private.told_line[] := array(
+    select told from billing_private.told_lines(p_object) as told
+  );
+begin
+  -- Most snapshots change none of them, and a statement has its triggers run all the same.
+  if exists (
+    select
+    from unnest(v_told) as told
+    left join billing.invoice_lines as stored
+      on stored.invoice_id = v_invoice_id
+      and stored.stripe_line_id = told.stripe_line_id
+    where stored.invoice_id is null
+      or (stored.description, stored.amount_minor, stored.currency, stored.quantity,
+          stored.period_start, stored.period_end, stored.is_proration, stored.stripe_price_id,
+          stored.stripe_subscription_item_id)
+        is distinct from
+        (told.description, told.amount_minor, told.currency, told.quantity,
+          told.period_start, told.period_end, told.is_proration, told.stripe_price_id,
+          told.stripe_subscription_item_id)
+  ) then
+    insert into billing.invoice_lines (
+      invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
+      is_proration, stripe_line_id, stripe_price_id, stripe_subscription_item_id
+    )
+    select
+      v_invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
+      is_proration, stripe_line_id, stripe_price_id, stripe_subscription_item_id
+    from unnest(v_told)
+    on conflict (invoice_id, stripe_line_id) do update
+    set description = excluded.description,
+        amount_minor = excluded.amount_minor,
+        currency = excluded.currency,
+        quantity = excluded.quantity,
+        period_start = excluded.period_start,
+        period_end = excluded.period_end,
+        is_proration = excluded.is_proration,
+        stripe_price_id = excluded.stripe_price_id,
+        stripe_subscription_item_id = excluded.stripe_subscription_item_id;
+  end if;
 
   -- Events show the first ten lines; a list that is cut short removes nothing.
-  delete from billing.invoice_lines
-  where invoice_id = v_invoice_id
-    and jsonb_typeof(p_object #> '{lines,data}') = 'array'
+  if jsonb_typeof(p_object #> '{lines,data}') = 'array'
     and coalesce(p_object #> '{lines,has_more}' <> 'true', true)
-    and not exists (
-      select
-      from jsonb_path_query(p_object, '$.lines.data[*]') as line
-      where line ->> 'id' = invoice_lines.stripe_line_id
-    );
+  then
+    perform billing_private.remove_untold_lines(
+      v_invoice_id, array(select stripe_line_id from unnest(v_told)));
+  end if;
 end;
 $$;
 
 comment on function billing_private.project_invoice_lines(jsonb) is
   'Mirrors the lines of an invoice''s newest snapshot.';
+
+
+create function billing_private.remove_untold_lines(
+  p_invoice_id uuid,
+  p_stripe_line_ids text[]
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if exists (
+    select
+    from billing.invoice_lines
+    where invoice_id = p_invoice_id
+      and not stripe_line_id = any (p_stripe_line_ids)
+  ) then
+    delete from billing.invoice_lines
+    where invoice_id = p_invoice_id
+      and not stripe_line_id = any (p_stripe_line_ids);
+  end if;
+end;
+$$;
+
+comment on function billing_private.remove_untold_lines(uuid, text[]) is
+  'Removes the lines an invoice has no longer.';
 
 
 -- -----------------------------------------------------------------------------
@@ -3623,14 +3776,17 @@ comment on function billing_private.date_back(billing_private.stripe_events) is
   'detached payment method was.';
 
 
-create function billing_private.project_event(p_event billing_private.stripe_events)
+create function billing_private.project_event(
+  p_event billing_private.stripe_events,
+  p_object jsonb
+)
 returns text
 language plpgsql
 volatile
 set search_path = ''
 as $$
 declare
-  v_object jsonb := billing_private.parse_json(p_event.payload) #> '{data,object}';
+  v_newest_id text;
   v_newest billing_private.stripe_events;
 begin
   perform billing_private.lock_catalog(p_event.object_type);
@@ -3645,54 +3801,163 @@ begin
     return billing_private.follow_thin_event(p_event);
   end if;
 
-  -- Whoever is named by any snapshot is the owner, also when a newer one names nobody.
-  if p_event.object_type in ('customer', 'subscription') then
-    perform billing_private.note_customer(p_event.stripe_customer_id, v_object -> 'metadata');
+  v_newest_id := billing_private.accept_snapshot(p_event, p_object);
+  if v_newest_id = p_event.event_id then
+    perform billing_private.call_projector(p_event, p_object);
+    return null;
   end if;
 
-  v_object := billing_private.accept_snapshot(p_event, v_object);
-
-  if v_object is null then
+  -- Whoever is named by any snapshot is the owner, also when a newer one names nobody.
+  if p_event.object_type in ('customer', 'subscription') then
+    perform billing_private.note_customer(p_event.stripe_customer_id, p_object -> 'metadata');
+  end if;
+  if v_newest_id is null then
     perform billing_private.date_back(p_event);
     return 'superseded';
   end if;
 
-  select stripe_events.* into v_newest
-  from billing_private.stripe_objects
-  join billing_private.stripe_events using (event_id)
-  where stripe_objects.object_id = p_event.object_id;
-
-  execute format(
-    'select billing_private.%I($1, $2)',
-    (select projector from billing_private.event_handlers where event_type = p_event.type)
-  )
-  using v_object, v_newest;
+  select * into v_newest from billing_private.stripe_events where event_id = v_newest_id;
+  perform billing_private.call_projector(
+    v_newest, billing_private.parse_json(v_newest.payload) #> '{data,object}');
   return null;
 end;
 $$;
 
-comment on function billing_private.project_event(billing_private.stripe_events) is
+comment on function billing_private.project_event(billing_private.stripe_events, jsonb) is
   'Brings what an event says into the tables; returns superseded when something newer is there '
   'already.';
 
 
+create function billing_private.call_projector(
+  p_event billing_private.stripe_events,
+  p_object jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_projector text := (
+    select projector from billing_private.event_handlers where event_type = p_event.type
+  );
+begin
+  -- What comes most often is called by its name: a dynamic statement is planned anew each time.
+  case v_projector
+    when 'project_charge' then
+      perform billing_private.project_charge(p_object, p_event);
+    when 'project_customer' then
+      perform billing_private.project_customer(p_object, p_event);
+    when 'project_invoice' then
+      perform billing_private.project_invoice(p_object, p_event);
+    when 'project_invoice_payment' then
+      perform billing_private.project_invoice_payment(p_object, p_event);
+    when 'project_payment_intent' then
+      perform billing_private.project_payment_intent(p_object, p_event);
+    when 'project_subscription' then
+      perform billing_private.project_subscription(p_object, p_event);
+    else
+      execute format('select billing_private.%I($1, $2)', v_projector) using p_object, p_event;
+  end case;
+end;
+$$;
+
+comment on function billing_private.call_projector(billing_private.stripe_events, jsonb) is
+  'Calls the projector that event_handlers names for the snapshot''s event.';
+
+
+create type billing_private.event_outcome as (
+  status text,
+  reason text,
+  was_tried integer,
+  error jsonb
+);
+
+
 -- All that follows, triggers included, looks up single rows: one plan for all keys is right, and
 -- planning anew at each call would cost more than the work.
-create function billing_private.apply_event(p_event_id text)
-returns text
+create function billing_private.try_event(
+  p_event billing_private.stripe_events,
+  p_object jsonb
+)
+returns billing_private.event_outcome
 language plpgsql
 volatile
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
-  v_event billing_private.stripe_events;
-  v_reason text;
-  v_status text;
+  v_outcome billing_private.event_outcome;
   v_message text;
   v_context text;
   v_sqlstate text;
-  v_was_tried integer := 1;
+begin
+  v_outcome.reason := billing_private.project_event(p_event, p_object);
+  v_outcome.status := 'applied';
+  v_outcome.was_tried := 1;
+  return v_outcome;
+exception when others then
+  get stacked diagnostics
+    v_message = message_text, v_context = pg_exception_context, v_sqlstate = returned_sqlstate;
+  -- Somebody else was in the way: that says nothing about the event, however often it happens.
+  v_outcome.was_tried := (v_sqlstate !~ '^40' and v_sqlstate <> '55P03')::integer;
+  v_outcome.status := case
+    when p_event.attempts >= 7 and v_outcome.was_tried = 1 then 'dead' else 'failed'
+  end;
+  v_outcome.reason := null;
+  v_outcome.error := jsonb_build_object('message', v_message, 'context', v_context);
+  return v_outcome;
+end;
+$$;
+
+comment on function billing_private.try_event(billing_private.stripe_events, jsonb) is
+  'Applies an event in a subtransaction and says what came of it: applied (superseded, where '
+  'something newer is there), failed (to be retried) or dead (after eight tries).';
+
+
+create function billing_private.note_outcome(
+  p_event_id text,
+  p_outcome billing_private.event_outcome,
+  p_attempts integer
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing_private.stripe_events
+  set status = p_outcome.status,
+      status_reason = p_outcome.reason,
+      attempts = p_attempts + p_outcome.was_tried,
+      -- 1 minute, then twice as long each time: eight tries within about two hours.
+      next_attempt_at = case
+        when p_outcome.status = 'failed'
+          then billing_private.now()
+            + interval '1 minute' * (2 ^ (p_attempts * p_outcome.was_tried))
+      end,
+      last_error = p_outcome.error,
+      finished_at = case when p_outcome.status <> 'failed' then billing_private.now() end
+  where event_id = p_event_id;
+end;
+$$;
+
+comment on function billing_private.note_outcome(
+  text, billing_private.event_outcome, integer
+) is
+  'Notes what came of trying an event that had been tried so often before.';
+
+
+create function billing_private.apply_event(p_event_id text)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_event billing_private.stripe_events;
+  v_reason text;
+  v_outcome billing_private.event_outcome;
 begin
   select * into strict v_event
   from billing_private.stripe_events
@@ -3701,41 +3966,14 @@ begin
 
   v_reason := billing_private.refusal_of(v_event);
   if v_reason is not null then
-    v_status := 'ignored';
+    v_outcome := ('ignored', v_reason, 1, null);
   else
-    begin
-      v_reason := billing_private.project_event(v_event);
-      v_status := 'applied';
-    exception when others then
-      get stacked diagnostics
-        v_message = message_text, v_context = pg_exception_context, v_sqlstate = returned_sqlstate;
-      -- Somebody else was in the way: that says nothing about the event, however often it happens.
-      v_was_tried := (v_sqlstate !~ '^40' and v_sqlstate <> '55P03')::integer;
-      v_status := case
-        when v_event.attempts >= 7 and v_was_tried = 1 then 'dead' else 'failed'
-      end;
-      v_reason := null;
-    end;
+    v_outcome := billing_private.try_event(
+      v_event, billing_private.parse_json(v_event.payload) #> '{data,object}');
   end if;
 
-  update billing_private.stripe_events
-  set status = v_status,
-      status_reason = v_reason,
-      attempts = v_event.attempts + v_was_tried,
-      -- 1 minute, then twice as long each time: eight tries within about two hours.
-      next_attempt_at = case
-        when v_status = 'failed'
-          then billing_private.now()
-            + interval '1 minute' * (2 ^ (v_event.attempts * v_was_tried))
-      end,
-      last_error = case
-        when v_message is not null
-          then jsonb_build_object('message', v_message, 'context', v_context)
-      end,
-      finished_at = case when v_status <> 'failed' then billing_private.now() end
-  where event_id = p_event_id;
-
-  return v_status;
+  perform billing_private.note_outcome(p_event_id, v_outcome, v_event.attempts);
+  return v_outcome.status;
 end;
 $$;
 
@@ -3759,51 +3997,64 @@ comment on type billing.ingest_result is
   'before.';
 
 
-create function billing_private.read_envelope(p_payload text)
+create function billing_private.parse_event(p_payload text)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return billing_private.parse_json(p_payload);
+exception when others then
+  perform billing_private.fail('EVENT_INVALID', '{"problem": "not JSON"}');
+  return null;
+end;
+$$;
+
+comment on function billing_private.parse_event(text) is
+  'jsonb of a request''s body. Refuses what is not JSON (EVENT_INVALID, 400).';
+
+
+create function billing_private.read_envelope(
+  p_payload text,
+  p_event jsonb
+)
 returns billing_private.stripe_events
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
-  v_json jsonb;
-  v_object jsonb;
+  v_object jsonb := p_event #> '{data,object}';
   v_event billing_private.stripe_events;
 begin
-  begin
-    v_json := billing_private.parse_json(p_payload);
-  exception when others then
-    perform billing_private.fail('EVENT_INVALID', '{"problem": "not JSON"}');
-  end;
-  v_object := v_json #> '{data,object}';
-
-  v_event.event_id := nullif(v_json ->> 'id', '');
+  v_event.event_id := nullif(p_event ->> 'id', '');
   v_event.source := 'webhook';
-  v_event.type := nullif(v_json ->> 'type', '');
+  v_event.type := nullif(p_event ->> 'type', '');
   -- Thin events (v2.core.event) only name their object.
   v_event.object_id := coalesce(
-    nullif(v_object ->> 'id', ''), v_json #>> '{related_object,id}');
-  v_event.object_type := coalesce(v_object ->> 'object', v_json #>> '{related_object,type}');
+    nullif(v_object ->> 'id', ''), p_event #>> '{related_object,id}');
+  v_event.object_type := coalesce(v_object ->> 'object', p_event #>> '{related_object,type}');
   v_event.stripe_customer_id := case
     when v_object ->> 'object' = 'customer' then v_object ->> 'id'
     else coalesce(
       billing_private.stripe_id(v_object -> 'customer'),
       billing_private.stripe_id(v_object #> '{owner,customer}'),
-      billing_private.stripe_id(v_json #> '{data,previous_attributes,customer}'))
+      billing_private.stripe_id(p_event #> '{data,previous_attributes,customer}'))
   end;
   -- What a thin event calls context, under which its object would have to be asked for.
   v_event.connected_account_id := coalesce(
-    nullif(v_json ->> 'account', ''),
-    case when v_json ->> 'object' = 'v2.core.event' then nullif(v_json ->> 'context', '') end);
-  v_event.api_version := v_json ->> 'api_version';
-  v_event.livemode := coalesce(v_json -> 'livemode' = 'true', false);
+    nullif(p_event ->> 'account', ''),
+    case when p_event ->> 'object' = 'v2.core.event' then nullif(p_event ->> 'context', '') end);
+  v_event.api_version := p_event ->> 'api_version';
+  v_event.livemode := coalesce(p_event -> 'livemode' = 'true', false);
   v_event.occurred_at := coalesce(
-    billing_private.stripe_time(v_json -> 'created'), billing_private.now());
+    billing_private.stripe_time(p_event -> 'created'), billing_private.now());
   v_event.payload := p_payload;
   v_event.request_id := billing_private.request_id();
 
   if v_event.event_id is null or v_event.type is null
-    or coalesce(v_json ->> 'object', '') not in ('event', 'v2.core.event')
+    or coalesce(p_event ->> 'object', '') not in ('event', 'v2.core.event')
   then
     perform billing_private.fail('EVENT_INVALID', jsonb_build_object(
       'problem', 'id, type or object is missing'));
@@ -3812,11 +4063,13 @@ begin
 end;
 $$;
 
-comment on function billing_private.read_envelope(text) is
+comment on function billing_private.read_envelope(text, jsonb) is
   'What the inbox keeps beside the raw text of an event. Refuses what is not an event '
   '(EVENT_INVALID, 400).';
 
 
+-- The row is written as what most events become, so that most are written once; where it turns out
+-- otherwise, the same transaction says so.
 create function billing_private.ingest_stripe_event(p_payload text)
 returns billing.ingest_result
 language plpgsql
@@ -3825,29 +4078,41 @@ security definer -- the inbox is writable by nobody
 set search_path = ''
 as $$
 declare
-  v_event billing_private.stripe_events := billing_private.read_envelope(p_payload);
+  v_json jsonb := billing_private.parse_event(p_payload);
+  v_event billing_private.stripe_events := billing_private.read_envelope(p_payload, v_json);
+  v_reason text := billing_private.refusal_of(v_event);
+  v_outcome billing_private.event_outcome;
 begin
   -- Waits for a concurrent delivery of the same event, and then finds it done.
   insert into billing_private.stripe_events (
     event_id, type, object_id, object_type, stripe_customer_id, connected_account_id, api_version,
-    livemode, occurred_at, payload, request_id
+    livemode, occurred_at, payload, request_id, status, status_reason, attempts, finished_at
   )
   values (
     v_event.event_id, v_event.type, v_event.object_id, v_event.object_type,
     v_event.stripe_customer_id, v_event.connected_account_id, v_event.api_version,
-    v_event.livemode, v_event.occurred_at, v_event.payload, v_event.request_id
+    v_event.livemode, v_event.occurred_at, v_event.payload, v_event.request_id,
+    case when v_reason is null then 'applied' else 'ignored' end, v_reason, 1,
+    billing_private.now()
   )
-  on conflict (event_id) do nothing;
+  on conflict (event_id) do nothing
+  returning * into v_event;
 
   if not found then
     return (
       select row(event_id, status, true)::billing.ingest_result
       from billing_private.stripe_events
-      where event_id = v_event.event_id
+      where event_id = v_json ->> 'id'
     );
   end if;
 
-  return row(v_event.event_id, billing_private.apply_event(v_event.event_id), false);
+  if v_reason is null then
+    v_outcome := billing_private.try_event(v_event, v_json #> '{data,object}');
+    if (v_outcome.status, v_outcome.reason) is distinct from ('applied', null) then
+      perform billing_private.note_outcome(v_event.event_id, v_outcome, 0);
+    end if;
+  end if;
+  return row(v_event.event_id, coalesce(v_outcome.status, 'ignored'), false);
 end;
 $$;
 
@@ -3880,7 +4145,7 @@ stable
 set search_path = ''
 as $$
 begin
-  return billing_private.read_envelope(p_payload);
+  return billing_private.read_envelope(p_payload, billing_private.parse_event(p_payload));
 exception when sqlstate 'PT400' then
   return null;
 end;
@@ -4098,6 +4363,9 @@ begin
 
   -- What was bought is learned after the start: the items of a subscription come after its row, and
   -- the price of an item may come days later.
+  if not exists (select from subscriptions_before where price_id is null) then
+    return null;
+  end if;
   update billing.subscription_changes as start
   set to_price_id = after.price_id,
       to_quantity = after.quantity,
@@ -11360,6 +11628,7 @@ revoke all on function
   billing_private.undo_change,
   billing_private.newest_of_second,
   billing_private.accept_snapshot,
+  billing_private.first_snapshot,
   billing_private.is_catalog_object,
   billing_private.lock_catalog,
   billing_private.try_lock_catalog,
@@ -11383,6 +11652,7 @@ revoke all on function
   billing_private.change_waits,
   billing_private.past_due_since,
   billing_private.project_subscription,
+  billing_private.told_items,
   billing_private.project_subscription_items,
   billing_private.project_subscription_schedule,
   billing_private.phases_of,
@@ -11403,7 +11673,9 @@ revoke all on function
   billing_private.failed_attempts,
   billing_private.inferred_failure,
   billing_private.project_invoice,
+  billing_private.told_lines,
   billing_private.project_invoice_lines,
+  billing_private.remove_untold_lines,
   billing_private.project_payment_intent,
   billing_private.project_charge,
   billing_private.project_invoice_payment,
@@ -11433,7 +11705,11 @@ revoke all on function
   billing_private.follow_thin_event,
   billing_private.date_back,
   billing_private.project_event,
+  billing_private.call_projector,
+  billing_private.try_event,
+  billing_private.note_outcome,
   billing_private.apply_event,
+  billing_private.parse_event,
   billing_private.read_envelope,
   billing_private.ingest_stripe_event,
   billing.ingest_stripe_event,
