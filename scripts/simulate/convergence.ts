@@ -82,12 +82,19 @@ export async function checkCases(world: World, cases: Case[]): Promise<Failure[]
       ? []
       : [{ case: one.case, copy: telling.history.copy, disturbance, differences }];
   });
-  return Promise.all(
-    failures.map(async ({ copy, ...failure }) => ({
-      ...failure,
-      inbox: await inboxOf(world, objectsIn(failure.differences, copy)),
-    })),
-  );
+  return withInboxes(world, failures);
+}
+
+async function withInboxes(
+  world: World,
+  failures: (Omit<Failure, "inbox"> & { copy: string })[],
+): Promise<Failure[]> {
+  const told: Failure[] = [];
+  for (const { copy, ...failure } of failures) {
+    const inbox = await inboxOf(world, objectsIn(failure.differences, copy));
+    told.push({ ...failure, inbox });
+  }
+  return told;
 }
 
 function isOf({ history: { seed, copy } }: Telling, line: string): boolean {

@@ -77,11 +77,10 @@ async function deliverOne(
   switch (delivery.kind) {
     case "event":
       telling.now = Math.max(telling.now, delivery.place + 1);
-      if (delivery.isKilled)
-        await dieOver(traffic.world, deliverer, () => ingest(deliverer, delivery));
+      if (delivery.isKilled) await dieOver(deliverer, () => ingest(deliverer, delivery));
       return ingest(deliverer, delivery);
     case "question":
-      await traffic.world.owner.query(
+      await deliverer.keeper.query(
         `select billing_private.request_reread(object_type, object_id, 'simulated')
         from billing_private.stripe_objects where object_id = $1`,
         [delivery.objectId],
@@ -101,15 +100,12 @@ async function ingest({ client }: Deliverer, { body }: { body: string }): Promis
 }
 
 /** The backend dies in the middle of the work, or a moment before or after. */
-async function dieOver(
-  { owner }: World,
-  deliverer: Deliverer,
-  work: () => Promise<void>,
-): Promise<void> {
+async function dieOver(deliverer: Deliverer, work: () => Promise<void>): Promise<void> {
   const { rows } = await deliverer.client.query<{ pid: number }>("select pg_backend_pid() as pid");
-  const death = owner.query("select pg_terminate_backend($1) from pg_sleep(0.004 * random())", [
-    rows[0]!.pid,
-  ]);
+  const death = deliverer.keeper.query(
+    "select pg_terminate_backend($1) from pg_sleep(0.004 * random())",
+    [rows[0]!.pid],
+  );
   await work().catch(() => {});
   await death;
   await deliverer.renew();
@@ -123,7 +119,7 @@ async function call(
   number: number,
 ): Promise<void> {
   const { kind, answer } = history.calls[number]!;
-  await traffic.world.owner.query(
+  await deliverer.keeper.query(
     `insert into billing_private.commands
       (kind, account_id, method, path, params, target_object_id)
     values ($1, $2, 'POST', '/v1/subscriptions/' || $3, jsonb_build_object('call', $4::integer), $3)`,
@@ -150,7 +146,7 @@ async function carry(traffic: Traffic, deliverer: Deliverer): Promise<void> {
   if (answers.length === 0 || !random.chance(0.3)) return;
   const [answer] = answers.splice(random.whole(0, answers.length - 1), 1);
   if (!random.chance(0.03)) return complete(deliverer, answer!);
-  await dieOver(traffic.world, deliverer, () => complete(deliverer, answer!));
+  await dieOver(deliverer, () => complete(deliverer, answer!));
   await complete(deliverer, answer!).catch((error: Error) => {
     // It died after it had handed the answer in.
     if (!error.message.includes("no longer leased")) throw error;

@@ -7,10 +7,13 @@ import { isTheSameSet, type Disturbance } from "./disturbance.ts";
  * read before it came, the moment is that of the reading.
  */
 const moments: Record<string, readonly string[]> = {
+  access_restrictions: ["begins_at", "periods_before"],
   checkout_sessions: ["completed_at"],
   customers: ["deleted_at"],
+  discounts: ["removed_at"],
   payment_methods: ["detached_at"],
   subscriptions: ["past_due_since"],
+  tax_ids: ["deleted_at"],
 };
 
 /** What only events tell. */
@@ -37,7 +40,7 @@ export function settled(rows: StoredRow[], disturbance: Disturbance): StoredRow[
     .map(({ of, row }) => {
       const known = { ...row };
       // The age of the newest snapshot, whether an event or an answer brought it.
-      if (of === "subscriptions") delete known["updated_at"];
+      delete known["updated_at"];
       if (isTheSameSet(disturbance)) return { of, row: known };
       for (const column of moments[of] ?? []) known[column] = known[column] !== null;
       for (const column of told[of] ?? []) delete known[column];

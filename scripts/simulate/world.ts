@@ -11,6 +11,8 @@ export interface World {
 /** A connection of the webhook function's; after it was killed there is another one. */
 export interface Deliverer {
   client: Client;
+  /** Beside it, as the owner: writes commands, and kills. */
+  keeper: Client;
   renew(): Promise<void>;
 }
 
@@ -52,6 +54,7 @@ async function createDeliverer(database: TestDatabase): Promise<Deliverer> {
   };
   const deliverer: Deliverer = {
     client: await connect(),
+    keeper: await database.connect(),
     renew: async () => {
       deliverer.client = await connect();
     },

@@ -9,7 +9,14 @@ export function subscribe(stage: Stage, cast: Cast): void {
   const items = [itemOf(stage, random.pick([cast.prices[0]!, cast.prices[1]!]))];
   if (random.chance(0.3)) items.push(itemOf(stage, cast.prices[2]!));
   const agreement = subscription(stage.id("sub"), cast.reader.id, items, { metadata: cast.claim });
-  const bought: Bought = { agreement, items, paid: [] };
+  const bought: Bought = {
+    agreement,
+    items,
+    paid: [],
+    discount: null,
+    schedule: null,
+    nextPrice: null,
+  };
   cast.bought = bought;
 
   const beginning = random.pick(["paid", "paid", "trial", "trial", "never paid"]);

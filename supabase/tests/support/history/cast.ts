@@ -18,6 +18,10 @@ export interface Bought {
   items: StripeObject[];
   /** Charges that were paid and not yet given back. */
   paid: { intent: string; charge: StripeObject }[];
+  discount: StripeObject | null;
+  schedule: StripeObject | null;
+  /** What the schedule changes to. */
+  nextPrice: Cast["prices"][number] | null;
 }
 
 export interface Cast {

@@ -1,5 +1,13 @@
 /** What may happen in a life. */
 import { day, refund, type JsonObject } from "../stripe-objects.ts";
+import {
+  discountOrNot,
+  pauseCollection,
+  release,
+  scheduleChange,
+  setUpCard,
+  tellTaxId,
+} from "./agreements.ts";
 import { subscribe } from "./beginning.ts";
 import { attachMethod, itemOf, type Bought, type Cast } from "./cast.ts";
 import { inAllVersions, type Stage } from "./stage.ts";
@@ -20,6 +28,7 @@ import {
   setItems,
   transitions,
 } from "./steps.ts";
+import { credit, dispute, warnOfFraud } from "./trouble.ts";
 
 export type Scene = (stage: Stage, cast: Cast, bought: Bought) => void;
 
@@ -58,6 +67,15 @@ export function playScene(stage: Stage, cast: Cast): void {
                 burst,
                 burst,
                 giveBack,
+                dispute,
+                warnOfFraud,
+                credit,
+                discountOrNot,
+                scheduleChange,
+                scheduleChange,
+                pauseCollection,
+                tellTaxId,
+                setUpCard,
                 pause,
                 giveUp,
                 moveHouse,
@@ -92,9 +110,20 @@ const renew: Scene = (stage, cast, bought) => {
     giveUp(stage, cast, bought);
     return;
   }
+  if (bought.schedule !== null) follow(bought);
   stage.change(bought.agreement, { items: rolled(bought, end) }, "customer.subscription.updated");
+  if (bought.schedule !== null) release(stage, bought, bought.schedule);
   bill(stage, cast, bought, "subscription_cycle", 1000);
 };
+
+/** The schedule's next phase. */
+function follow(bought: Bought): void {
+  const { id, product } = bought.nextPrice!;
+  const [base] = bought.items;
+  bought.items = [
+    { ...base!, price: { ...(base!["price"] as JsonObject), id, product }, quantity: 1 },
+  ];
+}
 
 const failToRenew: Scene = (stage, cast, bought) => {
   const end = periodEnd(bought);

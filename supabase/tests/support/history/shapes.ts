@@ -20,6 +20,11 @@ export function asBeforeBasil(object: StripeObject): JsonObject {
     delete shown["parent"];
     for (const line of lines.data) lineBeforeBasil(line);
   }
+  if (object.object === "discount") {
+    const { coupon } = shown["source"] as { coupon: string };
+    shown["coupon"] = { id: coupon, object: "coupon" };
+    delete shown["source"];
+  }
   return shown;
 }
 
