@@ -145,12 +145,23 @@ async function carry(traffic: Traffic, deliverer: Deliverer): Promise<void> {
   if (random.chance(0.15)) await claim(traffic, deliverer);
   if (answers.length === 0 || !random.chance(0.3)) return;
   const [answer] = answers.splice(random.whole(0, answers.length - 1), 1);
+  if (random.chance(0.1)) return lose(deliverer, answer!);
   if (!random.chance(0.03)) return complete(deliverer, answer!);
   await dieOver(deliverer, () => complete(deliverer, answer!));
   await complete(deliverer, answer!).catch((error: Error) => {
     // It died after it had handed the answer in.
     if (!error.message.includes("no longer leased")) throw error;
   });
+}
+
+/** The worker is gone before it hands the answer in; its lease runs out, and another one calls again. */
+async function lose({ keeper }: Deliverer, { command }: Answer): Promise<void> {
+  await keeper.query(
+    `update billing_private.commands
+    set lease_expires_at = billing_private.now() - interval '1 second'
+    where id = $1`,
+    [command.id],
+  );
 }
 
 async function claim({ stripe, answers }: Traffic, { client }: Deliverer): Promise<void> {

@@ -13,6 +13,8 @@ export interface Telling {
   now: number;
   /** Our calls that have not reached Stripe yet, in order. */
   calls: Call[];
+  /** Those that have: Stripe answers them again as it did. */
+  made: Call[];
 }
 
 export interface ClaimedCommand {
@@ -43,7 +45,7 @@ export function createStripe(random: Random): Stripe {
   const tellings = new Map<string, Telling>();
 
   function live(history: History, calls: Call[] = []): Telling {
-    const telling = { history, now: 0, calls: [...calls] };
+    const telling = { history, now: 0, calls: [...calls], made: [] };
     tellings.set(`${history.seed}${copyMark}${history.copy}`, telling);
     return telling;
   }
@@ -51,6 +53,7 @@ export function createStripe(random: Random): Stripe {
   function answer(command: ClaimedCommand): Answer {
     const telling = tellings.get(lifeIn(command.path));
     if (telling === undefined) throw new Error(`No life knows ${command.path}.`);
+    const { history } = telling;
     const call = takeCall(telling, command);
     if (call !== undefined) {
       telling.now = Math.max(telling.now, call.since + 1);
@@ -58,10 +61,14 @@ export function createStripe(random: Random): Stripe {
     }
     const moment = aMomentFrom(telling);
     telling.now = moment;
+    const kept = telling.made.find(({ number }) => isFor(command, number));
+    if (kept !== undefined) {
+      return { command, status: 200, body: kept.answer, ...dated(aSecondAt(history, moment)) };
+    }
     return {
       command,
-      ...answerWith(lookUp(telling.history, idIn(command.path), moment)),
-      ...dated(aSecondAt(telling.history, moment)),
+      ...answerWith(lookUp(history, idIn(command.path), moment)),
+      ...dated(aSecondAt(history, moment)),
     };
   }
 
@@ -86,9 +93,15 @@ export function createStripe(random: Random): Stripe {
   return { live, answer };
 }
 
-function takeCall(telling: Telling, { method, params }: ClaimedCommand): Call | undefined {
-  if (method !== "POST" || telling.calls[0]?.number !== params.call) return undefined;
-  return telling.calls.shift();
+function takeCall({ calls, made }: Telling, command: ClaimedCommand): Call | undefined {
+  const [next] = calls;
+  if (next === undefined || !isFor(command, next.number)) return undefined;
+  made.push(next);
+  return calls.shift();
+}
+
+function isFor({ method, params }: ClaimedCommand, number: number): boolean {
+  return method === "POST" && params.call === number;
 }
 
 /** Which life an id or path is of: `seed~copy`. */
@@ -107,7 +120,8 @@ function lookUp({ states }: History, id: string, moment: number): StripeObject |
 }
 
 function answerWith(object: StripeObject | undefined): { status: number; body: unknown } {
-  if (object !== undefined) return { status: 200, body: object };
+  const isThere = object?.["deleted"] !== true || object.object === "customer";
+  if (object !== undefined && isThere) return { status: 200, body: object };
   const error = {
     code: "resource_missing",
     message: "No such object.",

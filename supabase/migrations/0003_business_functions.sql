@@ -1614,6 +1614,12 @@ begin
         is distinct from
         (base.price_id, base.quantity, base.current_period_start, base.current_period_end)
     );
+
+  -- What a schedule changes is told from the base item.
+  perform billing_private.follow_schedule(stripe_subscription_id)
+  from billing.subscriptions
+  where id = any (p_subscription_ids)
+    and stripe_schedule_id is not null;
 end;
 $$;
 
@@ -6181,11 +6187,16 @@ begin
         end,
         looking_up = coalesce(
           commands.looking_up, case when due.is_old and due.when_old like 'find%' then 'old' end),
-        target_event_id = (
-          select stripe_objects.event_id
-          from billing_private.stripe_objects
-          where stripe_objects.object_id = commands.target_object_id
-        ),
+        -- Stripe answers a repeated call with what it answered the first time.
+        target_event_id = case
+          when commands.attempts > 0 and commands.method <> 'GET'
+            and commands.looking_up is null and not due.is_old then commands.target_event_id
+          else (
+            select stripe_objects.event_id
+            from billing_private.stripe_objects
+            where stripe_objects.object_id = commands.target_object_id
+          )
+        end,
         sequence = nextval('billing_private.stripe_events_sequence_seq')
     from due
     where commands.id = due.id
@@ -6765,6 +6776,8 @@ declare
   v_event_id text := billing_private.answer_id(p_command, p_object);
   v_is_read boolean := p_command.kind in ('reread', 'sweep_page')
     or p_command.looking_up is not null;
+  -- What Stripe kept from an earlier attempt is as old as that one, whatever the answer's Date.
+  v_may_be_kept boolean := p_command.attempts > 1 and not v_is_read;
   v_customer_id text := case
     when p_object ->> 'object' = 'customer' then p_object ->> 'id'
     else billing_private.stripe_id(p_object -> 'customer')
@@ -6781,7 +6794,7 @@ declare
     )
   end;
   v_occurred_at timestamptz := greatest(
-    p_asked_at,
+    case when not v_may_be_kept then p_asked_at end,
     billing_private.stripe_time(p_object -> 'created'),
     (select occurred_at
     from billing_private.stripe_events
@@ -6810,6 +6823,9 @@ begin
     billing_private.request_id()
   from billing_private.settings;
   perform billing_private.apply_event(v_event_id);
+  if v_may_be_kept then
+    perform billing_private.request_reread(p_object ->> 'object', p_object ->> 'id', 'kept_answer');
+  end if;
 end;
 $$;
 

@@ -1,7 +1,7 @@
 -- billing_private.project_payment_method(): what Stripe shows of a card, and when it was taken off.
 begin;
 \ir ../helpers.psql
-select plan(14);
+select plan(15);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -72,6 +72,17 @@ select tests.method('detached', '2026-01-12', '{"customer": null}');
 select is(
   (select stripe_default_payment_method_id from billing.customers), null,
   'E10: a card that was taken off is nobody''s default'
+);
+rollback to s;
+
+select tests.method('attached', '2026-01-10', '{}');
+select tests.method('updated', '2026-01-12', '{"customer": null}');
+select results_eq(
+  $$
+    select stripe_customer_id, detached_at from billing.payment_methods
+  $$,
+  $$ values ('cus_ann', '2026-01-12 00:00+00'::timestamptz) $$,
+  'E10: a card that is found to be nobody''s any more was taken off, though its event was missed'
 );
 rollback to s;
 

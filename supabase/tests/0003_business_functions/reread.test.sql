@@ -2,7 +2,7 @@
 -- And the answers to commands, which tell of the same second as their events.
 begin;
 \ir ../helpers.psql
-select plan(47);
+select plan(54);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -321,6 +321,54 @@ select tests.ask_to_end();
 select tests.say(tests.sub('active', true), 'Thu, 15 Jan 2026 08:00:00 GMT', 20);
 select tests.hear('evt_other', '2026-01-15 07:59:50', tests.sub('past_due'));
 select is(tests.stored(), 'past_due', 'A7: what Stripe did while it was being asked is not lost');
+rollback to asked;
+
+-- The worker dies before it hands the answer in. Meanwhile somebody undoes it in the dashboard, and
+-- then the call is repeated: Stripe answers as it did.
+select tests.ask_to_end();
+select tests.hear('evt_end', '2026-01-12', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+select tests.hear('evt_undone', '2026-01-13', tests.sub('active'), '{"cancel_at_period_end": true}');
+update billing_private.commands
+set lease_expires_at = billing_private.now()
+where status = 'leased';
+select tests.claim();
+select tests.say(tests.sub('active', true), 'Wed, 14 Jan 2026 00:00:00 GMT');
+select is(tests.stored(), 'active', 'B10: an answer Stripe kept is as old as the first attempt');
+select is(
+  (select cause ->> 'reason' from tests.questions), 'kept_answer',
+  'B10: and because nobody knows how old that is, Stripe is asked'
+);
+rollback to asked;
+
+-- ---- the machine: what comes after the question and is older ----------------
+
+select tests.hear('evt_back', '2026-01-12', tests.sub('active'), '{"cancel_at_period_end": true}');
+select billing_private.request_reread('subscription', 'sub_ann', 'test');
+select tests.claim();
+select tests.say(tests.sub('active'), 'Mon, 12 Jan 2026 00:00:00 GMT', 0);
+select is(tests.stored(), 'active', 'a re-read that finds what is known changes nothing');
+select tests.hear('evt_forth', '2026-01-12', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+select matches(
+  tests.stored(), 'in doubt$',
+  'A8: an event that comes after the question, of a state that had been left before it, is doubted'
+);
+select tests.claim();
+select tests.say(tests.sub('active'), 'Mon, 12 Jan 2026 00:00:00 GMT', 0);
+select is(tests.stored(), 'active', 'A8: and the next answer settles it');
+rollback to asked;
+
+select tests.hear('evt_forth', '2026-01-12', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+select billing_private.request_reread('subscription', 'sub_ann', 'test');
+select tests.claim();
+select tests.say(tests.sub('active', true), 'Mon, 12 Jan 2026 00:00:00 GMT', 0);
+select tests.hear('evt_forth_again', '2026-01-12', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+select is(tests.stored(), 'active, ending', 'B2: what was known before the question, told again');
+select tests.hear('evt_back', '2026-01-12', tests.sub('active'), '{"cancel_at_period_end": true}');
+select matches(tests.stored(), 'in doubt$', 'A8: then which of the two was last nobody knows');
 rollback to asked;
 
 -- ---- the machine: Stripe's clock --------------------------------------------

@@ -82,7 +82,10 @@ interface Previous {
   acacia: JsonObject | undefined;
 }
 
-/** All that reading shows of a deleted customer. */
+/** What is not there any more when it is read. */
+const forgetting = ["customer.deleted", "customer.tax_id.deleted"];
+
+/** All that reading shows of a deleted customer; of others, there is nothing. */
 function gone({ id, object }: StripeObject): StripeObject {
   return { id, object, deleted: true };
 }
@@ -124,7 +127,7 @@ export function setStage(seed: number, copy: string): Stage {
   }
 
   function announce(type: string, object: StripeObject, previous?: Previous): void {
-    become(type === "customer.deleted" ? gone(object) : object);
+    become(forgetting.includes(type) ? gone(object) : object);
     // Ids of events say nothing about their order.
     const event = `evt_${seed}_${random.whole(1000, 9999)}${id("")}`;
     if (unheard.some((prefix) => type.startsWith(prefix))) return;
