@@ -2010,6 +2010,25 @@ export type Database = {
           },
         ];
       };
+      payment_history: {
+        Row: {
+          account_id: string | null;
+          amount_minor: number | null;
+          card_brand: string | null;
+          card_last4: string | null;
+          currency: string | null;
+          document_url: string | null;
+          invoice_number: string | null;
+          kind: string | null;
+          method: string | null;
+          occurred_at: string | null;
+          reason: string | null;
+          reference: string | null;
+          status: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       plan_offers: {
         Row: {
           billing_interval: string | null;
@@ -2550,6 +2569,41 @@ export type Database = {
           severity: string | null;
           status: string | null;
           title: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      money_invariants: {
+        Row: {
+          account_id: string | null;
+          expected: number | null;
+          found: number | null;
+          found_at: string | null;
+          object_id: string | null;
+          rule: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      overdue_invoices: {
+        Row: {
+          account_id: string | null;
+          amount_remaining_minor: number | null;
+          blocked_by: string | null;
+          case_id: string | null;
+          currency: string | null;
+          hosted_invoice_url: string | null;
+          invoice_number: string | null;
+          last_decline: string | null;
+          next_retry_at: string | null;
+          next_stage_at: string | null;
+          opened_at: string | null;
+          policy_key: string | null;
+          retries: number | null;
+          stage: string | null;
+          status: string | null;
+          stripe_invoice_id: string | null;
+          subscription_id: string | null;
         };
         ComputedFields: never;
         Relationships: [];

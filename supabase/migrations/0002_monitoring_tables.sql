@@ -39,6 +39,7 @@
 --   22  billing_private.drift_policies
 --   23  billing_private.drifts
 --   24  billing_private.reread_rules
+--   25  billing_private.money_violations
 -- =============================================================================
 
 
@@ -1206,3 +1207,35 @@ alter table billing_private.reread_rules enable row level security;
 create policy select_nobody on billing_private.reread_rules for select to public using (false);
 
 revoke all on billing_private.reread_rules from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 25  billing_private.money_violations
+-- -----------------------------------------------------------------------------
+
+create table billing_private.money_violations (
+  rule text not null,
+  object_id text not null,
+  account_id uuid references billing.accounts (id) on delete restrict,
+  expected bigint,
+  found bigint,
+  found_at timestamptz not null default billing_private.now(),
+
+  primary key (rule, object_id)
+);
+
+comment on table billing_private.money_violations is
+  'Amounts that do not add up, as check_money found them last. No rows is the normal state.';
+comment on column billing_private.money_violations.rule is
+  'lines_make_subtotal, due_is_paid_and_remaining, paid_leaves_nothing, paid_has_a_date, '
+  'refunds_within_payment, charged_once or period_billed_once.';
+comment on column billing_private.money_violations.object_id is
+  'The invoice, payment, or item and period it is about.';
+
+create index money_violations_account_id_idx on billing_private.money_violations (account_id);
+
+alter table billing_private.money_violations enable row level security;
+create policy select_nobody on billing_private.money_violations
+  for select to public using (false);
+
+revoke all on billing_private.money_violations from public, anon, authenticated, service_role;

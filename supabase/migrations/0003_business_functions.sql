@@ -56,7 +56,8 @@
 --   38  which invoices are overdue
 --   39  whether and when to collect again
 --   40  doing what dunning policies say
---   41  who may call what
+--   41  billing.payment_history
+--   42  who may call what
 -- =============================================================================
 
 
@@ -11628,7 +11629,78 @@ comment on function billing_private.note_refused_payment(billing_private.command
 
 
 -- -----------------------------------------------------------------------------
--- 41  who may call what
+-- 41  billing.payment_history
+-- -----------------------------------------------------------------------------
+
+create view billing.payment_history with (security_invoker = true) as
+select
+  invoices.account_id,
+  coalesce(invoices.issued_at, invoices.created_at) as occurred_at,
+  'invoice' as kind,
+  invoices.status,
+  invoices.total_minor as amount_minor,
+  invoices.currency,
+  invoices.number as invoice_number,
+  invoices.billing_reason as reason,
+  null::text as method,
+  null::text as card_brand,
+  null::text as card_last4,
+  coalesce(invoices.invoice_pdf_url, invoices.hosted_invoice_url) as document_url,
+  coalesce(invoices.stripe_invoice_id, invoices.id::text) as reference
+from billing.invoices
+where invoices.status <> 'draft'
+  and invoices.deleted_at is null
+union all
+select
+  payments.account_id, coalesce(payments.paid_at, payments.created_at), 'payment', payments.status,
+  payments.amount_minor, payments.currency, invoices.number,
+  -- Lost, stolen and fraud are told as a plain decline.
+  case when payments.failure_code is not null and payments.status <> 'succeeded'
+    then 'declined' end,
+  coalesce(payments.method, payment_methods.type), payment_methods.card_brand,
+  payment_methods.card_last4, null, coalesce(payments.stripe_payment_key, payments.reference)
+from billing.payments
+left join billing.invoices
+  on invoices.stripe_invoice_id = payments.stripe_invoice_id
+  or invoices.id = payments.invoice_id
+left join billing.payment_methods
+  on payment_methods.stripe_payment_method_id = payments.stripe_payment_method_id
+where payments.status is not null
+union all
+select
+  refunds.account_id, coalesce(refunds.refunded_at, refunds.created_at), 'refund', refunds.status,
+  -refunds.amount_minor, refunds.currency, null, refunds.reason, null, null, null, null,
+  refunds.stripe_refund_id
+from billing.refunds
+union all
+select
+  disputes.account_id, coalesce(disputes.disputed_at, disputes.created_at), 'dispute',
+  disputes.status, -disputes.amount_minor, disputes.currency, null, disputes.reason, null, null,
+  null, null, disputes.stripe_dispute_id
+from billing.disputes
+union all
+select
+  credit_notes.account_id, coalesce(credit_notes.issued_at, credit_notes.created_at),
+  'credit_note', credit_notes.status, -credit_notes.amount_minor, credit_notes.currency,
+  credit_notes.number, credit_notes.reason, null, null, null, credit_notes.pdf_url,
+  credit_notes.stripe_credit_note_id
+from billing.credit_notes
+order by occurred_at desc, reference;
+
+comment on view billing.payment_history is
+  'All that concerns money of an account, newest first: invoices, payments, refunds, disputes and '
+  'credit notes.';
+comment on column billing.payment_history.amount_minor is
+  'In the currency''s smallest unit; below zero where it goes to the customer. Of a dispute, see '
+  'status: it takes it while it is open and when it is lost.';
+comment on column billing.payment_history.reason is
+  'Why there is an invoice, a refund, a dispute or a credit note; declined for a payment that was.';
+comment on column billing.payment_history.document_url is
+  'Where the document can be seen or paid.';
+
+
+-- -----------------------------------------------------------------------------
+-- 42  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -11920,6 +11992,8 @@ revoke all on function
   billing_private.request_sweep
 from public, anon, authenticated, service_role;
 
+revoke all on billing.payment_history from public, anon, authenticated, service_role;
+grant select on billing.payment_history to authenticated, service_role;
 revoke all on billing.plan_offers from public, anon, authenticated, service_role;
 grant select on billing.plan_offers to anon, authenticated, service_role;
 grant execute on function billing.list_plans to anon, authenticated, service_role;

@@ -22,7 +22,8 @@
 --   6  billing.my_entitlements()
 --   7  billing.explain_entitlement() and has_entitlement_at()
 --   8  validate and correct
---   9  who may call what
+--   9  whether the money adds up
+--   10  who may call what
 -- =============================================================================
 
 
@@ -1361,7 +1362,156 @@ comment on function billing_private.refresh_elapsed(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 9  who may call what
+-- 9  whether the money adds up
+-- -----------------------------------------------------------------------------
+
+-- Its body is long because it is a list: one select for each rule.
+create function billing_private.money_violations_of(p_account_ids uuid[])
+returns setof billing_private.money_violations
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  with bills as materialized (
+    select
+      invoices.*,
+      coalesce(stripe_invoice_id, id::text) as object_id
+    from billing.invoices
+    where account_id = any (p_account_ids)
+      and deleted_at is null
+      and status in ('open', 'paid', 'uncollectible')
+  ),
+  broken (rule, object_id, account_id, expected, found) as (
+    select
+      'lines_make_subtotal', bills.object_id, bills.account_id, bills.subtotal_minor,
+      sum(invoice_lines.amount_minor)
+    from bills
+    join billing.invoice_lines on invoice_lines.invoice_id = bills.id
+    group by bills.object_id, bills.account_id, bills.subtotal_minor
+    having sum(invoice_lines.amount_minor) <> bills.subtotal_minor
+    union all
+    select
+      'due_is_paid_and_remaining', bills.object_id, bills.account_id, amount_due_minor,
+      amount_paid_minor + amount_remaining_minor
+    from bills
+    where status <> 'paid'
+      and amount_due_minor <> amount_paid_minor + amount_remaining_minor
+    union all
+    -- More may be paid than is due, outside Stripe or twice over: that becomes credit.
+    select 'paid_leaves_nothing', bills.object_id, bills.account_id, 0, amount_remaining_minor
+    from bills
+    where status = 'paid'
+      and amount_remaining_minor <> 0
+    union all
+    select 'paid_has_a_date', bills.object_id, bills.account_id, null, null
+    from bills
+    where status = 'paid'
+      and paid_at is null
+    union all
+    select
+      'refunds_within_payment', coalesce(payments.stripe_payment_key, payments.id::text),
+      payments.account_id, payments.amount_received_minor, refunded.amount_minor
+    from billing.payments
+    cross join lateral (
+      select greatest(
+        payments.amount_refunded_minor, coalesce(sum(refunds.amount_minor), 0)) as amount_minor
+      from billing.refunds
+      where refunds.stripe_payment_key = payments.stripe_payment_key
+        and refunds.status in ('succeeded', 'pending')
+    ) as refunded
+    where payments.account_id = any (p_account_ids)
+      and payments.status is not null
+      and refunded.amount_minor > payments.amount_received_minor
+    union all
+    select
+      'charged_once', bills.object_id, bills.account_id,
+      greatest(bills.amount_due_minor, bills.amount_paid_minor),
+      sum(payments.amount_received_minor)
+    from bills
+    join billing.payments
+      on payments.account_id = bills.account_id
+      and (payments.stripe_invoice_id = bills.stripe_invoice_id or payments.invoice_id = bills.id)
+      and payments.status = 'succeeded'
+    group by
+      bills.object_id, bills.account_id, bills.amount_due_minor, bills.amount_paid_minor
+    having sum(payments.amount_received_minor)
+      > greatest(bills.amount_due_minor, bills.amount_paid_minor)
+    union all
+    -- The bound Kill Bill keeps to
+    -- (https://docs.killbill.io/latest/invoice_subsystem, safety bounds): a period is billed once.
+    -- Tiers are several lines of one invoice; a threshold bills usage within the period.
+    select
+      'period_billed_once', format('%s %s', billed.item, invoice_lines.period_start),
+      bills.account_id, 1, count(distinct bills.id)
+    from bills
+    join billing.invoice_lines on invoice_lines.invoice_id = bills.id
+    cross join lateral coalesce(
+      invoice_lines.stripe_subscription_item_id, bills.subscription_id::text) as billed (item)
+    where bills.status = 'paid'
+      and bills.amount_paid_minor > 0
+      and bills.billing_reason is distinct from 'subscription_threshold'
+      and billed.item is not null
+      and not invoice_lines.is_proration
+      and invoice_lines.amount_minor > 0
+      and invoice_lines.period_start < invoice_lines.period_end
+    group by
+      bills.account_id, billed.item, invoice_lines.period_start, invoice_lines.period_end
+    having count(distinct bills.id) > 1
+  )
+  select
+    broken.rule, broken.object_id, broken.account_id, broken.expected, broken.found::bigint,
+    billing_private.now()
+  from broken;
+end;
+$$;
+
+comment on function billing_private.money_violations_of(uuid[]) is
+  'Where amounts stored of these accounts do not add up. No rows is the normal state.';
+
+
+create function billing_private.check_money(p_account_ids uuid[])
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_count bigint;
+begin
+  with found as materialized (
+    select * from billing_private.money_violations_of(p_account_ids)
+  ),
+  settled as (
+    delete from billing_private.money_violations
+    where account_id = any (p_account_ids)
+      and not exists (
+        select
+        from found
+        where (found.rule, found.object_id)
+          = (money_violations.rule, money_violations.object_id)
+      )
+  ),
+  noted as (
+    insert into billing_private.money_violations as stored
+    select * from found
+    on conflict (rule, object_id) do update
+    set expected = excluded.expected,
+        found = excluded.found
+  )
+  select count(*) into v_count from found;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.check_money(uuid[]) is
+  'Notes where amounts of these accounts do not add up, and forgets what does again. Returns how '
+  'many do not.';
+
+
+-- -----------------------------------------------------------------------------
+-- 10  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1390,7 +1540,9 @@ revoke all on function
   billing.has_entitlement_at,
   billing_private.validate_entitlements,
   billing_private.correct_entitlements,
-  billing_private.refresh_elapsed
+  billing_private.refresh_elapsed,
+  billing_private.money_violations_of,
+  billing_private.check_money
 from public, anon, authenticated, service_role;
 
 revoke all on billing.current_entitlements from public, anon, authenticated, service_role;

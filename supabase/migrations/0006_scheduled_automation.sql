@@ -21,12 +21,13 @@
 --   5  task: retry_events
 --   6  tasks: ring_dispatcher, give_up_commands
 --   7  task: run_dunning
---   8  task: check_health
---   9  task: clean_up
---   10  tasks: request_rereads, sweep_events, sweep_objects
---   11  the registry
---   12  the heartbeat in pg_cron
---   13  who may call what
+--   8  task: check_money
+--   9  task: check_health
+--   10  task: clean_up
+--   11  tasks: request_rereads, sweep_events, sweep_objects
+--   12  the registry
+--   13  the heartbeat in pg_cron
+--   14  who may call what
 -- =============================================================================
 
 
@@ -536,7 +537,47 @@ comment on function billing_private.task_run_dunning() is
 
 
 -- -----------------------------------------------------------------------------
--- 8  task: check_health
+-- 8  task: check_money
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_check_money()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_batch constant integer := 1000;
+  v_account_ids uuid[];
+begin
+  select array_agg(id order by id) into v_account_ids
+  from (
+    select id
+    from billing.accounts
+    where id > coalesce(
+      (select resume_after::uuid from billing_private.tasks where key = 'check_money'),
+      '00000000-0000-0000-0000-000000000000')
+    order by id
+    limit v_batch
+  ) as next;
+
+  -- The end of the list begins it again with the next run.
+  update billing_private.tasks
+  set resume_after = case
+    when cardinality(v_account_ids) = v_batch then v_account_ids[v_batch]::text
+  end
+  where key = 'check_money';
+
+  return billing_private.check_money(coalesce(v_account_ids, '{}'));
+end;
+$$;
+
+comment on function billing_private.task_check_money() is
+  'Looks whether the money of the next 1,000 accounts adds up.';
+
+
+-- -----------------------------------------------------------------------------
+-- 9  task: check_health
 -- -----------------------------------------------------------------------------
 
 create type billing_private.health_result as (
@@ -726,6 +767,9 @@ begin
     union all
     select checks from billing_private.reconciliation_health() as checks
     union all
+    select billing_private.graded('money', count(*), 1, 1, 'amounts that do not add up')
+    from billing_private.money_violations
+    union all
     select billing_private.graded(
       'other_livemode', count(*), 1, 1, 'events of the other Stripe mode in 24 hours')
     from billing_private.stripe_events
@@ -769,7 +813,7 @@ comment on function billing_private.task_check_health() is
 
 
 -- -----------------------------------------------------------------------------
--- 9  task: clean_up
+-- 10  task: clean_up
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_clean_up()
@@ -835,7 +879,7 @@ comment on function billing_private.task_clean_up() is
 
 
 -- -----------------------------------------------------------------------------
--- 10  tasks: request_rereads, sweep_events, sweep_objects
+-- 11  tasks: request_rereads, sweep_events, sweep_objects
 -- -----------------------------------------------------------------------------
 
 create function billing_private.uses_stripe()
@@ -940,7 +984,7 @@ comment on function billing_private.task_sweep_objects() is
 
 
 -- -----------------------------------------------------------------------------
--- 11  the registry
+-- 12  the registry
 -- -----------------------------------------------------------------------------
 
 insert into billing_private.tasks (key, description, function_name, run_every) values
@@ -954,6 +998,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_give_up_commands', '1 minute'),
   ('ring_dispatcher', 'have commands that are due carried to Stripe',
     'task_ring_dispatcher', '1 minute'),
+  ('check_money', 'see whether all amounts add up',
+    'task_check_money', '5 minutes'),
   ('run_dunning', 'do what is due about overdue invoices',
     'task_run_dunning', '1 minute'),
   ('check_health', 'judge the state of the system',
@@ -971,7 +1017,7 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
 
 
 -- -----------------------------------------------------------------------------
--- 12  the heartbeat in pg_cron
+-- 13  the heartbeat in pg_cron
 -- -----------------------------------------------------------------------------
 
 create function billing_private.schedule_heartbeat()
@@ -1001,7 +1047,7 @@ select billing_private.schedule_heartbeat();
 
 
 -- -----------------------------------------------------------------------------
--- 13  who may call what
+-- 14  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1020,6 +1066,7 @@ revoke all on function
   billing_private.ring_dispatcher,
   billing_private.task_give_up_commands,
   billing_private.task_ring_dispatcher,
+  billing_private.task_check_money,
   billing_private.task_run_dunning,
   billing_private.graded,
   billing_private.doorbell_health,

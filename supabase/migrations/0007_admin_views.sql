@@ -17,15 +17,16 @@
 --   2  critical_issues
 --   3  subscription_overview and expiring_soon
 --   4  problem_accounts
---   5  entitlement_drift
---   6  event_backlog and command_backlog
---   7  tasks and task_runs
---   8  administrators and settings
---   9  granting and revoking
---   10  correcting and replaying
---   11  drifts, sweeps and back-fill
---   12  the catalog at Stripe
---   13  who may call what
+--   5  overdue_invoices and money_invariants
+--   6  entitlement_drift
+--   7  event_backlog and command_backlog
+--   8  tasks and task_runs
+--   9  administrators and settings
+--   10  granting and revoking
+--   11  correcting and replaying
+--   12  drifts, sweeps and back-fill
+--   13  the catalog at Stripe
+--   14  who may call what
 -- =============================================================================
 
 
@@ -86,6 +87,57 @@ comment on view billing_admin.system_health is
 -- -----------------------------------------------------------------------------
 -- 2  critical_issues
 -- -----------------------------------------------------------------------------
+
+create function billing_private.paid_after_end()
+returns table (
+  severity text,
+  issue text,
+  subject text,
+  account_id uuid,
+  details jsonb,
+  since timestamptz
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    'warning', 'paid_after_end', invoices.stripe_invoice_id, dunning_cases.account_id,
+    jsonb_build_object(
+      'subscription', invoices.stripe_subscription_id, 'currency', invoices.currency,
+      'amount_paid_minor', invoices.amount_paid_minor,
+      'ended_at', subscriptions.ended_at),
+    dunning_cases.closed_at
+  from billing.dunning_cases
+  join billing.invoices on invoices.id = dunning_cases.invoice_id
+  join billing.subscriptions on subscriptions.id = dunning_cases.subscription_id
+  where dunning_cases.status = 'recovered'
+    and dunning_cases.closed_at > subscriptions.ended_at
+    and dunning_cases.closed_at > billing_private.now() - interval '90 days'
+    and exists (
+      select
+      from billing.invoice_lines
+      where invoice_lines.invoice_id = invoices.id
+        and invoice_lines.period_end > subscriptions.ended_at
+    )
+    and invoices.amount_paid_minor > (
+      select coalesce(sum(refunds.amount_minor), 0)
+      from billing.payments
+      join billing.refunds using (stripe_payment_key)
+      where payments.account_id = dunning_cases.account_id
+        and payments.stripe_invoice_id = invoices.stripe_invoice_id
+        and refunds.status in ('succeeded', 'pending')
+    );
+end;
+$$;
+
+comment on function billing_private.paid_after_end() is
+  'Invoices of the last 90 days that were paid when their subscription had ended before the period '
+  'they are for was over: money for nothing, unless it is given back or access is granted.';
+
+
 
 -- Its body is long because it is a list: one select for each kind of issue.
 create function billing_private.admin_critical_issues()
@@ -193,6 +245,16 @@ begin
     meter_error_reports.reported_at
   from billing_private.meter_error_reports
   where meter_error_reports.reported_at > billing_private.now() - interval '7 days'
+  union all
+  select
+    'critical', 'money_violation', money_violations.object_id, money_violations.account_id,
+    jsonb_build_object(
+      'rule', money_violations.rule, 'expected', money_violations.expected,
+      'found', money_violations.found),
+    money_violations.found_at
+  from billing_private.money_violations
+  union all
+  select * from billing_private.paid_after_end()
   union all
   select
     'warning', 'failing_task', tasks.key, null,
@@ -352,7 +414,91 @@ comment on view billing_admin.problem_accounts is
 
 
 -- -----------------------------------------------------------------------------
--- 5  entitlement_drift
+-- 5  overdue_invoices and money_invariants
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_overdue_invoices()
+returns table (
+  case_id uuid,
+  account_id uuid,
+  subscription_id uuid,
+  invoice_number text,
+  amount_remaining_minor bigint,
+  currency text,
+  status text,
+  opened_at timestamptz,
+  stage text,
+  next_stage_at timestamptz,
+  retries integer,
+  next_retry_at timestamptz,
+  blocked_by text,
+  last_decline text,
+  policy_key text,
+  hosted_invoice_url text,
+  stripe_invoice_id text
+)
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    dunning_cases.id, dunning_cases.account_id, dunning_cases.subscription_id, invoices.number,
+    invoices.amount_remaining_minor, invoices.currency, dunning_cases.status,
+    dunning_cases.opened_at, dunning_cases.stage, dunning_cases.next_stage_at,
+    dunning_cases.retries, dunning_cases.next_retry_at, dunning_cases.blocked_by,
+    (
+      select declines.decline_code
+      from billing_private.declines
+      where declines.stripe_customer_id = invoices.stripe_customer_id
+        and declines.declined_at >= dunning_cases.opened_at - interval '1 hour'
+      order by declines.declined_at desc
+      limit 1
+    ),
+    dunning_cases.policy_key, invoices.hosted_invoice_url, invoices.stripe_invoice_id
+  from billing.dunning_cases
+  join billing.invoices on invoices.id = dunning_cases.invoice_id
+  where dunning_cases.status in ('open', 'exhausted')
+  order by dunning_cases.opened_at;
+end;
+$$;
+
+create view billing_admin.overdue_invoices with (security_invoker = true) as
+select * from billing_private.admin_overdue_invoices();
+
+comment on view billing_admin.overdue_invoices is
+  'What is unpaid, longest first: what was done about it, what comes next, and why nothing does. '
+  'Amounts in the smallest unit. last_decline is not for the customer''s eyes.';
+
+
+create function billing_private.admin_money_invariants()
+returns setof billing_private.money_violations
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select *
+  from billing_private.money_violations_of(array(select id from billing.accounts));
+end;
+$$;
+
+create view billing_admin.money_invariants with (security_invoker = true) as
+select * from billing_private.admin_money_invariants();
+
+comment on view billing_admin.money_invariants is
+  'Where amounts do not add up, over all accounts, as of now: the rule, what it is about, what it '
+  'asks and what is stored. No rows is the normal state.';
+
+
+-- -----------------------------------------------------------------------------
+-- 6  entitlement_drift
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_entitlement_drift()
@@ -379,7 +525,7 @@ comment on view billing_admin.entitlement_drift is
 
 
 -- -----------------------------------------------------------------------------
--- 6  event_backlog and command_backlog
+-- 7  event_backlog and command_backlog
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_event_backlog()
@@ -462,7 +608,7 @@ comment on view billing_admin.command_backlog is
 
 
 -- -----------------------------------------------------------------------------
--- 7  tasks and task_runs
+-- 8  tasks and task_runs
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_tasks()
@@ -508,7 +654,7 @@ comment on view billing_admin.task_runs is
 
 
 -- -----------------------------------------------------------------------------
--- 8  administrators and settings
+-- 9  administrators and settings
 -- -----------------------------------------------------------------------------
 
 create function billing_private.begin_admin_action(
@@ -742,7 +888,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 9  granting and revoking
+-- 10  granting and revoking
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_account(p_account_id uuid)
@@ -1133,7 +1279,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 10  correcting and replaying
+-- 11  correcting and replaying
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_correct_entitlements(
@@ -1632,7 +1778,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 11  drifts, sweeps and back-fill
+-- 12  drifts, sweeps and back-fill
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_drifts()
@@ -1775,7 +1921,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 12  the catalog at Stripe
+-- 13  the catalog at Stripe
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_publish_catalog(p_reason text)
@@ -2008,7 +2154,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 13  who may call what
+-- 14  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -2024,6 +2170,9 @@ revoke all on function
   billing_private.admin_critical_issues,
   billing_private.admin_subscription_overview,
   billing_private.admin_problem_accounts,
+  billing_private.paid_after_end,
+  billing_private.admin_overdue_invoices,
+  billing_private.admin_money_invariants,
   billing_private.admin_entitlement_drift,
   billing_private.admin_event_backlog,
   billing_private.admin_command_backlog,
@@ -2081,6 +2230,8 @@ revoke all on
   billing_admin.subscription_overview,
   billing_admin.expiring_soon,
   billing_admin.problem_accounts,
+  billing_admin.overdue_invoices,
+  billing_admin.money_invariants,
   billing_admin.entitlement_drift,
   billing_admin.event_backlog,
   billing_admin.command_backlog,
@@ -2097,6 +2248,8 @@ grant select on
   billing_admin.subscription_overview,
   billing_admin.expiring_soon,
   billing_admin.problem_accounts,
+  billing_admin.overdue_invoices,
+  billing_admin.money_invariants,
   billing_admin.entitlement_drift,
   billing_admin.event_backlog,
   billing_admin.command_backlog,
@@ -2119,6 +2272,8 @@ grant execute on function
   billing_private.admin_critical_issues,
   billing_private.admin_subscription_overview,
   billing_private.admin_problem_accounts,
+  billing_private.admin_overdue_invoices,
+  billing_private.admin_money_invariants,
   billing_private.admin_entitlement_drift,
   billing_private.admin_event_backlog,
   billing_private.admin_command_backlog,

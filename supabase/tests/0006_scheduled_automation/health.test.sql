@@ -24,7 +24,7 @@ select results_eq(
       ('commands', 'healthy'), ('corrections', 'healthy'), ('dead_commands', 'healthy'),
       ('dead_events', 'healthy'), ('doorbell', 'healthy'), ('drift', 'healthy'),
       ('failed_events', 'healthy'), ('heartbeat', 'healthy'), ('meter_errors', 'healthy'),
-      ('other_livemode', 'healthy'),
+      ('money', 'healthy'), ('other_livemode', 'healthy'),
       ('reconciliation', 'healthy'), ('tasks', 'healthy')
   $$,
   'these checks are made, and a new system passes them'

@@ -9,6 +9,7 @@ select results_eq(
     values
       ('apply_scheduled_changes', '1 minute'::interval, true),
       ('check_health', '5 minutes', true),
+      ('check_money', '5 minutes', true),
       ('clean_up', '1 hour', true),
       ('expire_subscriptions', '1 minute', true),
       ('give_up_commands', '1 minute', true),

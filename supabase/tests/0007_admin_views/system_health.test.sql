@@ -25,7 +25,8 @@ select is(
   (select array_agg(check_key order by check_key) from billing_admin.system_health),
   array[
     'commands', 'corrections', 'dead_commands', 'dead_events', 'doorbell', 'drift',
-    'failed_events', 'heartbeat', 'other_livemode', 'overall', 'reconciliation', 'tasks'],
+    'failed_events', 'heartbeat', 'meter_errors', 'money', 'other_livemode', 'overall',
+    'reconciliation', 'tasks'],
   'every check is listed, and the verdict'
 );
 select is(
