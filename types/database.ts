@@ -2870,6 +2870,7 @@ export type Database = {
         Args: { class: string; reason: string; repairs: boolean };
         Returns: undefined;
       };
+      set_repeated_trial: { Args: { policy: string; reason: string }; Returns: undefined };
       set_stripe_livemode: { Args: { livemode: boolean; reason: string }; Returns: undefined };
       start_backfill: { Args: { reason: string }; Returns: number };
       void_invoice: {

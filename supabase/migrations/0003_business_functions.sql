@@ -4685,6 +4685,35 @@ comment on function billing_private.told_refusal(billing_private.commands) is
   'What a user is told of a command that Stripe refused for good; code is of the error catalog.';
 
 
+create function billing_private.unpaid_change(
+  p_subscription billing.subscriptions,
+  p_invoice_url text
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'code', 'PAYMENT_REQUIRED',
+    'command', 'change_plan',
+    'price_keys', (
+      select jsonb_agg(prices.key)
+      from jsonb_path_query(p_subscription.pending_update, '$.subscription_items[*]') as item
+      join billing.prices
+        on prices.stripe_price_id = billing_private.stripe_id(item -> 'price')
+    ),
+    'expires_at', billing_private.stripe_time(p_subscription.pending_update -> 'expires_at'),
+    'open_invoice_url', p_invoice_url);
+end;
+$$;
+
+comment on function billing_private.unpaid_change(billing.subscriptions, text) is
+  'What a user is told of a change that Stripe makes once its invoice is paid, and forgets when it '
+  'is not.';
+
+
 create function billing_private.summarize_subscription(p_subscription_id uuid)
 returns setof billing.subscription_summary
 language plpgsql
@@ -4717,7 +4746,12 @@ begin
       and (subscriptions.status = 'paused' or subscriptions.pause_collection is not null),
     billing_private.stripe_time(subscriptions.pause_collection -> 'resumes_at'),
     case when asked.status in ('pending', 'leased') then asked.kind end,
-    case when asked.status = 'dead' then billing_private.told_refusal(asked) end,
+    case
+      when asked.status = 'dead' then billing_private.told_refusal(asked)
+      when asked.kind = 'change_plan' and asked.status = 'succeeded'
+        and subscriptions.pending_update is not null
+        then billing_private.unpaid_change(subscriptions, invoices.hosted_invoice_url)
+    end,
     invoices.hosted_invoice_url
   from billing.subscriptions
   left join billing.prices on prices.id = subscriptions.price_id
@@ -11815,6 +11849,7 @@ revoke all on function
   billing_private.current_subscription,
   billing_private.last_wish,
   billing_private.told_refusal,
+  billing_private.unpaid_change,
   billing_private.summarize_subscription,
   billing_private.my_subscription,
   billing.my_subscription,

@@ -887,6 +887,50 @@ Errors
   NOT_AN_ADMIN       403  the caller is no administrator$$;
 
 
+create function billing_private.set_repeated_trial(
+  p_policy text,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- settings are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason, 'set_repeated_trial', p_policy);
+  if p_policy is null or p_policy not in ('flag', 'end_trial') then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'policy', 'problem', 'must be flag or end_trial'));
+  end if;
+  update billing_private.settings set repeated_trial = p_policy where only_row;
+end;
+$$;
+
+
+create function billing_admin.set_repeated_trial(
+  policy text,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.set_repeated_trial(policy, reason);
+end;
+
+comment on function billing_admin.set_repeated_trial(text, text) is
+$$What becomes of a trial that was begun with a card or an address that has had one: flag (as
+installed) lists it among the critical issues, end_trial begins to collect at once.
+
+Trials that run already are judged when Stripe next tells of them.
+
+Errors
+  VALIDATION_FAILED  400  no such policy, or no reason
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
 -- -----------------------------------------------------------------------------
 -- 10  granting and revoking
 -- -----------------------------------------------------------------------------
@@ -2185,6 +2229,8 @@ revoke all on function
   billing_admin.remove_administrator,
   billing_private.set_stripe_livemode,
   billing_admin.set_stripe_livemode,
+  billing_private.set_repeated_trial,
+  billing_admin.set_repeated_trial,
   billing_private.configure_doorbell,
   billing_admin.configure_doorbell,
   billing_private.require_account,
@@ -2296,6 +2342,8 @@ grant execute on function
   billing_admin.add_administrator,
   billing_admin.remove_administrator,
   billing_admin.set_stripe_livemode,
+  billing_private.set_repeated_trial,
+  billing_admin.set_repeated_trial,
   billing_admin.configure_doorbell,
   billing_admin.grant_entitlement,
   billing_admin.revoke_entitlement,

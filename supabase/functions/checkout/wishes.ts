@@ -28,13 +28,16 @@ export async function changeSubscription(
   if (asked.pending_command === null) return asked;
 
   const { id, account_id } = asked;
+  // The invoice of a change that could not be paid comes with an event of its own, a moment later.
+  let looksForInvoice = 8;
   return runUntil(
     id,
     async () => {
       const [summary] = await user.rpc<Summary>("my_subscription", { account_id });
       if (!summary || summary.pending_command !== null) return undefined;
-      if (isObject(summary.refusal)) throw refused(id, summary.refusal);
-      return summary;
+      if (!isObject(summary.refusal)) return summary;
+      if (summary.refusal["open_invoice_url"] === null && looksForInvoice-- > 0) return undefined;
+      throw refused(id, summary.refusal);
     },
     deps,
     { subscription_id: id, pending_command: asked.pending_command },

@@ -1,7 +1,7 @@
 -- billing.change_plan(): more at once and paid for, less at period end; asked twice, asked once.
 begin;
 \ir ../helpers.psql
-select plan(101);
+select plan(103);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -343,6 +343,27 @@ select is_empty(
   'it is of the last hour: nobody picks the day that is cheapest'
 );
 select tests.be_owner();
+rollback to s;
+
+-- ---- a member: what waits for its payment -------------------------------------
+
+select tests.change('plus_yearly');
+select tests.answer(tests.subscription('ann', 'active', '2026-01-10', p_extra => '{
+  "pending_update": {"expires_at": 1768550400, "subscription_items": [
+    {"id": "si_ann", "price": {"id": "price_plus_yearly"}, "quantity": 1}]}}'));
+select tests.sign_in('ann');
+select results_eq(
+  $$ select price_key, pending_command, refusal from billing.my_subscription() $$,
+  $$ values ('plus_monthly', null, '{"code": "PAYMENT_REQUIRED", "command": "change_plan",
+    "price_keys": ["plus_yearly"], "expires_at": "2026-01-16T08:00:00+00:00",
+    "open_invoice_url": null}'::jsonb) $$,
+  'a change whose payment failed is not made; the member learns what is to be paid, and until when'
+);
+select tests.be_owner();
+select tests.deliver('evt_paid', 'customer.subscription.pending_update_applied',
+  '2026-01-15 09:00', tests.subscription('ann', 'active', '2026-01-10', 'price_plus_yearly'));
+select is((select refusal from billing_private.summarize_subscription(
+    (select id from billing.subscriptions))), null, 'once it is paid it is made');
 rollback to s;
 
 -- ---- a member: what Stripe refuses ------------------------------------------

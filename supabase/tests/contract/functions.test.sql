@@ -129,6 +129,7 @@ select set_eq(
     'billing_admin.run_task(text,text)',
     'billing_admin.set_drift_policy(text,boolean,text)',
     'billing_admin.start_backfill(text)',
+    'billing_admin.set_repeated_trial(text,text)',
     'billing_admin.set_stripe_livemode(boolean,text)',
     'billing_admin.void_invoice(uuid,text)',
     'billing_admin.write_off_invoice(uuid,text)'
@@ -199,6 +200,7 @@ select set_eq(
     'billing_private.revoke_entitlement(uuid,text)',
     'billing_private.set_drift_policy(text,boolean,text)',
     'billing_private.start_backfill(text)',
+    'billing_private.set_repeated_trial(text,text)',
     'billing_private.set_stripe_livemode(boolean,text)',
     'billing_private.preview_change(text,boolean,uuid,bigint)',
     'billing_private.resume_subscription(uuid)',
@@ -337,6 +339,7 @@ select set_eq(
     'billing_private.revoke_entitlement(uuid,text)',
     'billing_private.set_drift_policy(text,boolean,text)',
     'billing_private.start_backfill(text)',
+    'billing_private.set_repeated_trial(text,text)',
     'billing_private.set_stripe_livemode(boolean,text)',
     'billing_private.preview_change(text,boolean,uuid,bigint)',
     'billing_private.resume_subscription(uuid)',

@@ -46,6 +46,7 @@ from (values
   ('price_key', 'basic_monthly'),
   ('proration_date', '2026-01-10'),
   ('behavior', 'void'),
+  ('policy', 'flag'),
   ('discount_code', 'SPRING'),
   ('flow', 'payment_method_update'),
   ('resumes_at', '2027-01-01'),

@@ -3,6 +3,7 @@
 import { FunctionsHttpError } from "@supabase/supabase-js";
 import Stripe from "stripe";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { withClient } from "../../../scripts/stack/database.ts";
 import type { Client } from "../../../scripts/story/reader.ts";
 import { startTestStack, subscribe, type TestStack } from "./stack.ts";
 
@@ -188,6 +189,44 @@ describe("another card", () => {
         : after.default_payment_method;
     expect(charged).not.toBe(before.default_payment_method);
     expect((await stripe.paymentMethods.retrieve(String(charged))).card?.last4).toBe("4444");
+  });
+});
+
+describe("an upgrade that is not paid", () => {
+  it("is not made, and the user is led to its invoice", async () => {
+    const { client } = await stack.user("broke");
+    await subscribe(stack, client, "privileged_monthly", "0341");
+    expect(
+      await refusalOf(client, "change-plan", { price_key: "privileged_plus_monthly" }),
+    ).toMatchObject({
+      status: 402,
+      code: "PAYMENT_REQUIRED",
+      details: {
+        price_keys: ["privileged_plus_monthly"],
+        open_invoice_url: expect.stringContaining("http") as string,
+      },
+    });
+    const { data } = await client.rpc("my_subscription", {}).single();
+    expect(data).toMatchObject({ plan_key: "privileged", status: "active" });
+  });
+});
+
+describe("one trial per person", () => {
+  it("G4: a second account of the same address begins without", async () => {
+    const first = await stack.user("eager");
+    await withClient(stack.database.url, (db) =>
+      db.query("update billing.prices set trial_days = 14 where key = 'member_monthly'"),
+    );
+    const eligible = await first.client.rpc("check_eligibility", { price_key: "member_monthly" });
+    expect(eligible.data).toMatchObject({ eligible: true, trial_days: 14 });
+    await subscribe(stack, first.client, "member_monthly");
+    const { data } = await first.client.rpc("my_subscription", {}).single();
+    expect(data?.status).toBe("trialing");
+
+    const again = await stack.user("eager+again");
+    await subscribe(stack, again.client, "member_monthly");
+    const second = await again.client.rpc("my_subscription", {}).single();
+    expect(second.data?.status).toBe("active");
   });
 });
 

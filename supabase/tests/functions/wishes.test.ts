@@ -191,6 +191,36 @@ describe("when Stripe does not make the change", () => {
     },
   );
 
+  it.each([
+    ["shortly after", 3, "https://stripe.test/invoice"],
+    ["not at all", 99, null],
+  ])(
+    "a change that waits for its invoice waits for it when it comes %s",
+    async (_when, at, url) => {
+      const unpaid = (open_invoice_url: string | null) => [
+        { ...running, refusal: { code: "PAYMENT_REQUIRED", open_invoice_url } },
+      ];
+      const clock = fakeClock();
+      const startedAt = clock.now();
+      const dataApi = fakeDataApi({
+        change_plan: [asked],
+        ...queue(updateSubscription),
+        complete_command: succeeded,
+        my_subscription: (_args: unknown, nth: number) =>
+          unpaid(nth >= at ? "https://stripe.test/invoice" : null),
+      });
+      const stripe = fakeStripe(Response.json({ id: "sub_1" }));
+      const { handler } = checkoutFunction({ dataApi, stripe, clock });
+      const answer = await read(await handler(post("/checkout/change-plan", {})));
+      expect(answer.status).toBe(402);
+      expect(answer.body.error).toMatchObject({
+        code: "PAYMENT_REQUIRED",
+        details: { subscription_id: "subscription-1", open_invoice_url: url },
+      });
+      expect(clock.now() - startedAt).toBeLessThanOrEqual(2_000);
+    },
+  );
+
   it("an old refusal is not taken for the answer to a wish that asked nothing", async () => {
     const refused = { ...running, refusal: { code: "PAYMENT_DECLINED" } };
     const dataApi = fakeDataApi({ undo_cancel: [refused] });
