@@ -118,6 +118,26 @@ const commands: Command[] = [
   },
   {
     method: "POST",
+    path: "/_control/invoices/fail",
+    about: "The next invoices cannot be finalized: ?times=1.",
+    run(simulator, values) {
+      const times = number(values, "times") ?? 1;
+      simulator.failNextFinalizations(times);
+      return { failing: times };
+    },
+  },
+  {
+    method: "POST",
+    path: "/_control/events/double",
+    about: "The next events are made twice, with two ids: ?times=1.",
+    run(simulator, values) {
+      const times = number(values, "times") ?? 1;
+      simulator.doubleNextEvents(times);
+      return { doubling: times };
+    },
+  },
+  {
+    method: "POST",
     path: "/_control/checkout/:id/pay",
     about: "Pays a checkout session: ?card=4242424242424242&promotionCode=SPRING.",
     run: (simulator, values, id) =>
@@ -162,7 +182,7 @@ const commands: Command[] = [
     method: "POST",
     path: "/_control/rules",
     about:
-      "Billing settings: ?afterLastRetry=cancel|unpaid|past_due&retryAfter=<seconds>,<seconds>&finalizeAfter=<seconds>.",
+      "Billing settings: ?afterLastRetry=cancel|unpaid|past_due|pause&retryAfter=<seconds>,<seconds>&finalizeAfter=<seconds>.",
     run(simulator, values) {
       const waits = text(values, "retryAfter");
       return simulator.setRules(
@@ -170,7 +190,7 @@ const commands: Command[] = [
           afterLastRetry:
             values["afterLastRetry"] === undefined
               ? undefined
-              : oneOf(values, "afterLastRetry", ["cancel", "past_due", "unpaid"]),
+              : oneOf(values, "afterLastRetry", ["cancel", "past_due", "pause", "unpaid"]),
           retryAfter:
             waits === undefined ? undefined : waits.split(",").filter(Boolean).map(Number),
           finalizeAfter: number(values, "finalizeAfter"),

@@ -119,6 +119,10 @@ export interface StripeSimulator {
   failRefund(refund: string): Promise<Stripe.Refund>;
   /** How the account's billing is set up from now on. */
   setRules(rules: Partial<BillingRules>): BillingRules;
+  /** The next invoices cannot be finalized; they stay drafts, and their subscription as it is. */
+  failNextFinalizations(count: number): void;
+  /** The next events are made twice, with two ids, as Stripe does now and then. */
+  doubleNextEvents(count: number): void;
   /** Adds a product or price under an id of the caller's choosing; one that is there already stays as it is. */
   addProduct(product: ProductEdit & { id: string; name: string }): Stripe.Product;
   addPrice(price: NewPrice & { id: string }): Stripe.Price;
@@ -165,12 +169,7 @@ export async function createStripeSimulator({
   /** A draft waits while no endpoint has accepted its `invoice.created`, but not longer than three days. */
   function mayFinalize(invoice: Stripe.Invoice): boolean {
     if (clock.now() >= invoice.created + days(3)) return true;
-    const created = simulation.store.events
-      .all()
-      .find(
-        ({ type, data }) =>
-          type === "invoice.created" && "id" in data.object && data.object.id === invoice.id,
-      );
+    const created = simulation.store.creationEvents.get(invoice.id);
     return created === undefined || !delivery.wasRefused(created);
   }
 
@@ -271,6 +270,12 @@ export async function createStripeSimulator({
         return refund;
       }),
     setRules: (changes) => Object.assign(simulation.rules, changes),
+    failNextFinalizations(count) {
+      simulation.failingFinalizations = count;
+    },
+    doubleNextEvents(count) {
+      simulation.doubledEvents = count;
+    },
     addProduct: (product) =>
       simulation.store.products.get(product.id) ?? createProduct(simulation, product),
     addPrice: (price) => simulation.store.prices.get(price.id) ?? createPrice(simulation, price),

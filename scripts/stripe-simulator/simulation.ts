@@ -16,7 +16,7 @@ export interface BillingRules {
   /** Waits between one failed automatic payment and the next; their number is the number of retries. */
   retryAfter: number[];
   /** What becomes of a subscription whose last retry failed. */
-  afterLastRetry: "cancel" | "past_due" | "unpaid";
+  afterLastRetry: "cancel" | "past_due" | "pause" | "unpaid";
   /** `invoice.upcoming` is sent this long before a renewal. */
   upcomingBefore: number;
   /** `customer.subscription.trial_will_end` is sent this long before a trial's end. */
@@ -42,6 +42,10 @@ export interface Simulation {
   cause: Cause;
   /** The next charges that are declined whatever the card. */
   forcedDeclines: string[];
+  /** How many of the next finalizations fail. */
+  failingFinalizations: number;
+  /** How many of the next events are made twice, each with an id of its own. */
+  doubledEvents: number;
   /** The API version of the webhook endpoint, in whose shape events are made. */
   endpointVersion: string;
   /** Walks the clock to a moment; resolves when everything due on the way has happened. */
@@ -73,6 +77,33 @@ export function createSimulation({
   walkTo,
 }: SimulationDeps): Simulation {
   const store = createStore();
+
+  function record(type: Stripe.Event.Type, object: object, previous?: object): void {
+    const event = {
+      id: newId("evt"),
+      object: "event",
+      api_version: apiVersion,
+      created: now(),
+      data: {
+        object: snapshot(object),
+        ...(previous === undefined ? {} : { previous_attributes: previous }),
+      },
+      livemode: false,
+      pending_webhooks: 1,
+      request: { ...simulation.cause },
+      type,
+    } as unknown as Stripe.Event;
+    const shown = eventAs(store, event, simulation.endpointVersion);
+    store.events.add(shown);
+    if (type === "invoice.created" && "id" in object) {
+      store.creationEvents.set(String(object.id), shown);
+    }
+    deliver(shown);
+    const thin = simulation.thinTypes.has("*") || simulation.thinTypes.has(type);
+    const twin = thin ? thinTwin(event) : undefined;
+    if (twin !== undefined) emitThin(simulation, twin);
+  }
+
   const simulation: Simulation = {
     store,
     rules,
@@ -81,33 +112,16 @@ export function createSimulation({
     baseUrl,
     cause: noCause,
     forcedDeclines: [],
+    failingFinalizations: 0,
+    doubledEvents: 0,
     endpointVersion: apiVersion,
     thinTypes: new Set(),
     walkTo,
     deliver,
     emit(type, object, previous) {
-      const event = {
-        id: newId("evt"),
-        object: "event",
-        api_version: apiVersion,
-        created: now(),
-        data: {
-          object: snapshot(object),
-          ...(previous === undefined ? {} : { previous_attributes: previous }),
-        },
-        livemode: false,
-        pending_webhooks: 1,
-        request: { ...simulation.cause },
-        type,
-      } as unknown as Stripe.Event;
-      const shown = eventAs(store, event, simulation.endpointVersion);
-      store.events.add(shown);
-      deliver(shown);
-      const twin =
-        simulation.thinTypes.has("*") || simulation.thinTypes.has(type)
-          ? thinTwin(event)
-          : undefined;
-      if (twin !== undefined) emitThin(simulation, twin);
+      const twice = simulation.doubledEvents > 0;
+      if (twice) simulation.doubledEvents -= 1;
+      for (let copy = 0; copy < (twice ? 2 : 1); copy += 1) record(type, object, previous);
     },
   };
   return simulation;

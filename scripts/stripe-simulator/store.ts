@@ -13,6 +13,7 @@ export interface Tombstone {
 /** Objects of one type by id, in the order they were made. */
 export class Collection<T extends { id: string; object: string }> {
   private readonly objects = new Map<string, T>();
+  private readonly open = new Set<T>();
   private readonly tombstones = new Map<string, Tombstone>();
 
   /** `name` is how Stripe's messages call an object of this type. */
@@ -20,6 +21,7 @@ export class Collection<T extends { id: string; object: string }> {
 
   add(object: T): T {
     this.objects.set(object.id, object);
+    this.open.add(object);
     return object;
   }
 
@@ -46,8 +48,19 @@ export class Collection<T extends { id: string; object: string }> {
   remove(object: T): Tombstone {
     const tombstone: Tombstone = { id: object.id, object: object.object, deleted: true };
     this.objects.delete(object.id);
+    this.open.delete(object);
     this.tombstones.set(object.id, tombstone);
     return tombstone;
+  }
+
+  /** Those that time may still change, oldest first; one that is final once is not looked at again. */
+  unsettled(isFinal: (object: T) => boolean): T[] {
+    const result: T[] = [];
+    for (const object of this.open) {
+      if (isFinal(object)) this.open.delete(object);
+      else result.push(object);
+    }
+    return result;
   }
 
   /** Oldest first. */
@@ -144,6 +157,10 @@ export function createStore() {
     meteredUses: new Array<MeteredUse>(),
     /** Tiers by price; Stripe shows them only when asked to expand them. */
     tiers: new Map<string, Stripe.Price.Tier[]>(),
+    /** What each finalized invoice is paid with. */
+    defaultPayments: new Map<string, Stripe.InvoicePayment>(),
+    /** The event that told of each invoice. */
+    creationEvents: new Map<string, Stripe.Event>(),
     /** Bank debits under way, and when the bank will answer. */
     debits: new Map<string, number>(),
     /** What an item's running period was billed at, discounts taken off: the basis of its credit. */

@@ -68,6 +68,7 @@ export function collect(
   request: PaymentRequest,
 ): Verdict | undefined {
   if (invoice.status === "draft") finalizeInvoice(simulation, invoice);
+  if (invoice.status === "draft") return undefined;
   if (invoice.amount_due === 0) {
     markPaid(simulation, invoice);
     return undefined;
@@ -353,6 +354,24 @@ function giveUp(
   if (subscription.status !== "past_due") return;
   if (simulation.rules.afterLastRetry === "cancel") {
     endSubscription(simulation, subscription, { reason: "payment_failed" });
+  }
+  if (simulation.rules.afterLastRetry === "pause") {
+    stopCollecting(simulation, invoice);
+    change(
+      simulation,
+      subscription,
+      () => {
+        subscription.status = "paused";
+        subscription.status_details = {
+          paused: {
+            type: "subscription",
+            transitioned_at: simulation.now(),
+            subscription: { type: "final_payment_failure" },
+          },
+        };
+      },
+      "customer.subscription.paused",
+    );
   }
   if (simulation.rules.afterLastRetry === "unpaid") {
     stopCollecting(simulation, invoice);

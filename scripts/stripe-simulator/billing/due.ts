@@ -1,7 +1,7 @@
 /** What time alone makes happen, and when. */
 import type Stripe from "stripe";
 import { advanceSchedule, startSchedule } from "../objects/subscription_schedules.ts";
-import { lapseDispute } from "../objects/disputes.ts";
+import { isClosed, lapseDispute } from "../objects/disputes.ts";
 import { defaultPayment, refundDue } from "../objects/payments.ts";
 import { taxIdDue } from "../objects/tax_ids.ts";
 import { expireSession } from "../objects/checkout_sessions.ts";
@@ -35,16 +35,28 @@ export function nextDue(
   mayFinalize: (invoice: Stripe.Invoice) => boolean,
 ): DueWork | undefined {
   const { store } = simulation;
+  const subscriptions = store.subscriptions.unsettled(hasEnded);
+  const schedules = store.schedules.unsettled(({ status }) =>
+    ["canceled", "completed", "released"].includes(status),
+  );
   const works = [
-    ...store.subscriptions.all().flatMap((subscription) => endings(simulation, subscription)),
-    ...store.schedules.all().flatMap((schedule) => phases(simulation, schedule)),
-    ...store.subscriptions.all().flatMap((subscription) => cycles(simulation, subscription)),
-    ...store.invoices.all().flatMap((invoice) => collections(simulation, invoice, mayFinalize)),
+    ...subscriptions.flatMap((subscription) => endings(simulation, subscription)),
+    ...schedules.flatMap((schedule) => phases(simulation, schedule)),
+    ...subscriptions.flatMap((subscription) => cycles(simulation, subscription)),
+    ...store.invoices
+      .unsettled(({ status }) => status === "paid" || status === "void")
+      .flatMap((invoice) => collections(simulation, invoice, mayFinalize)),
     ...debits(simulation),
-    ...store.refunds.all().flatMap((refund) => refundDue(simulation, refund) ?? []),
-    ...store.taxIds.all().flatMap((taxId) => taxIdDue(simulation, taxId) ?? []),
-    ...store.disputes.all().flatMap((dispute) => deadlines(simulation, dispute)),
-    ...store.sessions.all().flatMap((session) => expirations(simulation, session)),
+    ...store.refunds
+      .unsettled((refund) => refundDue(simulation, refund) === undefined)
+      .flatMap((refund) => refundDue(simulation, refund) ?? []),
+    ...store.taxIds
+      .unsettled(({ verification }) => verification?.status !== "pending")
+      .flatMap((taxId) => taxIdDue(simulation, taxId) ?? []),
+    ...store.disputes.unsettled(isClosed).flatMap((dispute) => deadlines(simulation, dispute)),
+    ...store.sessions
+      .unsettled(({ status }) => status !== "open")
+      .flatMap((session) => expirations(simulation, session)),
   ];
   let earliest: DueWork | undefined;
   for (const work of works) {

@@ -436,6 +436,11 @@ export function finalizeInvoice(simulation: Simulation, invoice: Stripe.Invoice)
       },
     );
   }
+  if (simulation.failingFinalizations > 0) {
+    simulation.failingFinalizations -= 1;
+    refuseFinalization(simulation, invoice);
+    return;
+  }
   const customer = store.customers.get(idOf(invoice.customer) ?? "");
   const balance = customer?.balance ?? 0;
   const sequence = customer?.next_invoice_sequence ?? 1;
@@ -452,6 +457,7 @@ export function finalizeInvoice(simulation: Simulation, invoice: Stripe.Invoice)
       invoice.amount_due = Math.max(0, invoice.total + balance);
       invoice.amount_remaining = invoice.amount_due;
       invoice.automatically_finalizes_at = null;
+      invoice.last_finalization_error = null;
       invoice.effective_at = now();
       invoice.status_transitions.finalized_at = now();
       invoice.hosted_invoice_url = `${baseUrl()}/i/${invoice.id}`;
@@ -467,6 +473,24 @@ export function finalizeInvoice(simulation: Simulation, invoice: Stripe.Invoice)
       customer.currency ??= invoice.currency;
     });
   }
+}
+
+/** As when the customer's address does not do for its taxes: the invoice stays a draft, and nobody collects it. */
+function refuseFinalization(simulation: Simulation, invoice: Stripe.Invoice): void {
+  change(
+    simulation,
+    invoice,
+    () => {
+      invoice.last_finalization_error = {
+        type: "invalid_request_error",
+        code: "customer_tax_location_invalid",
+        message: "The customer's location isn't recognized.",
+      };
+      invoice.automatically_finalizes_at = null;
+      invoice.next_payment_attempt = null;
+    },
+    "invoice.finalization_failed",
+  );
 }
 
 /** Stops automatic collection, as when the subscription ends or its retries are used up. */

@@ -91,7 +91,7 @@ export function createInvoicePayment(
     metadata: {},
     setupFutureUsage: "off_session",
   });
-  store.invoicePayments.add({
+  const payment: Stripe.InvoicePayment = {
     id: newId("inpay"),
     object: "invoice_payment",
     amount_paid: null,
@@ -104,7 +104,9 @@ export function createInvoicePayment(
     payment: { type: "payment_intent", payment_intent: intent.id },
     status: "open",
     status_transitions: { canceled_at: null, paid_at: null },
-  });
+  };
+  store.invoicePayments.add(payment);
+  store.defaultPayments.set(invoice.id, payment);
   simulation.emit("payment_intent.created", intent);
   return intent;
 }
@@ -113,9 +115,7 @@ export function defaultPayment(
   { store }: Simulation,
   invoice: Stripe.Invoice,
 ): { payment: Stripe.InvoicePayment; intent: Stripe.PaymentIntent } | undefined {
-  const payment = store.invoicePayments
-    .all()
-    .find((candidate) => candidate.invoice === invoice.id && candidate.is_default);
+  const payment = store.defaultPayments.get(invoice.id);
   const intent = store.paymentIntents.get(idOf(payment?.payment.payment_intent) ?? "");
   return payment && intent && { payment, intent };
 }

@@ -54,7 +54,7 @@ describe("delivery", () => {
     await delivery.resend(lost!.id);
     expect(namesReceived().slice(3)).toEqual(["found", "lost"]);
 
-    delivery.configure({ delayMs: 40 });
+    delivery.configure({ delayMs: 1_500 });
     await createProducts("late");
     delivery.configure({ delayMs: 0 });
     await createProducts("early");
@@ -65,6 +65,22 @@ describe("delivery", () => {
     await createProducts("never");
     await delivery.idle();
     expect(namesReceived()).not.toContain("never");
+  });
+
+  test("B2: one change may be told by two events of different ids", async () => {
+    harness = await useSimulator();
+    const { stripe, simulator, received } = harness;
+    simulator.doubleNextEvents(1);
+    const customer = await stripe.customers.create();
+    await stripe.customers.update(customer.id, { name: "Ada" });
+    await simulator.delivery.idle();
+    expect(received.map(({ type }) => type)).toEqual([
+      "customer.created",
+      "customer.created",
+      "customer.updated",
+    ]);
+    expect(new Set(received.map(({ id }) => id)).size).toBe(3);
+    expect(received[0]?.data).toEqual(received[1]?.data);
   });
 
   test("anything but a 2xx is tried again, and given up in the end", async () => {

@@ -84,6 +84,7 @@ describe("a failed renewal", () => {
     ["cancel", "canceled"],
     ["unpaid", "unpaid"],
     ["past_due", "past_due"],
+    ["pause", "paused"],
   ] as const)("after the last retry, the account's setting: %s", async (afterLastRetry, status) => {
     harness = await useSimulator({ startAt: start });
     const { id } = await harness.subscribe();
@@ -95,6 +96,26 @@ describe("a failed renewal", () => {
     expect(subscription).toMatchObject({
       status,
       latest_invoice: { status: "open", attempt_count: 2, next_payment_attempt: null },
+    });
+  });
+
+  test("may have an invoice that cannot even be finalized: nothing is charged, the status stays", async () => {
+    harness = await useSimulator({ startAt: start });
+    const { id } = await harness.subscribe();
+    const { stripe, simulator } = harness;
+    simulator.failNextFinalizations(1);
+    await simulator.clock.advanceTo(end + 2 * day);
+    const subscription = await stripe.subscriptions.retrieve(id, { expand: ["latest_invoice"] });
+    const invoice = subscription.latest_invoice as Stripe.Invoice;
+    expect(subscription.status).toBe("active");
+    expect(invoice).toMatchObject({
+      status: "draft",
+      last_finalization_error: { code: "customer_tax_location_invalid" },
+    });
+    expect(types()).toContain("invoice.finalization_failed");
+    expect(await stripe.invoices.pay(invoice.id)).toMatchObject({
+      status: "paid",
+      last_finalization_error: null,
     });
   });
 
