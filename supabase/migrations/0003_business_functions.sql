@@ -2792,29 +2792,41 @@ as $$
 begin
   perform billing_private.lock_payment(p_stripe_payment_key);
 
-  update billing.refunds
-  set account_id = payments.account_id
-  from billing.payments
-  where payments.stripe_payment_key = p_stripe_payment_key
-    and refunds.stripe_payment_key = p_stripe_payment_key
-    and refunds.account_id is null
-    and payments.account_id is not null;
+  -- Nearly always nothing waits for it, and a statement has its triggers run all the same.
+  if exists (
+      select from billing.refunds
+      where stripe_payment_key = p_stripe_payment_key and account_id is null)
+    or exists (
+      select from billing.disputes
+      where stripe_payment_key = p_stripe_payment_key and account_id is null)
+    or exists (
+      select from billing_private.early_fraud_warnings
+      where stripe_payment_key = p_stripe_payment_key and account_id is null)
+  then
+    update billing.refunds
+    set account_id = payments.account_id
+    from billing.payments
+    where payments.stripe_payment_key = p_stripe_payment_key
+      and refunds.stripe_payment_key = p_stripe_payment_key
+      and refunds.account_id is null
+      and payments.account_id is not null;
 
-  update billing.disputes
-  set account_id = payments.account_id
-  from billing.payments
-  where payments.stripe_payment_key = p_stripe_payment_key
-    and disputes.stripe_payment_key = p_stripe_payment_key
-    and disputes.account_id is null
-    and payments.account_id is not null;
+    update billing.disputes
+    set account_id = payments.account_id
+    from billing.payments
+    where payments.stripe_payment_key = p_stripe_payment_key
+      and disputes.stripe_payment_key = p_stripe_payment_key
+      and disputes.account_id is null
+      and payments.account_id is not null;
 
-  update billing_private.early_fraud_warnings
-  set account_id = payments.account_id
-  from billing.payments
-  where payments.stripe_payment_key = p_stripe_payment_key
-    and early_fraud_warnings.stripe_payment_key = p_stripe_payment_key
-    and early_fraud_warnings.account_id is null
-    and payments.account_id is not null;
+    update billing_private.early_fraud_warnings
+    set account_id = payments.account_id
+    from billing.payments
+    where payments.stripe_payment_key = p_stripe_payment_key
+      and early_fraud_warnings.stripe_payment_key = p_stripe_payment_key
+      and early_fraud_warnings.account_id is null
+      and payments.account_id is not null;
+  end if;
 
   perform billing_private.restrict_access(array[p_stripe_payment_key]);
 end;
@@ -4208,6 +4220,34 @@ comment on function billing_private.apply_events(text[]) is
   'Applies stored events one after the other, each for itself: one that fails stops no other.';
 
 
+-- Gives way as apply_events() does. Each row says already what most events become.
+create function billing_private.try_events(p_events billing_private.stripe_events[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+set lock_timeout = '200ms'
+as $$
+declare
+  v_event billing_private.stripe_events;
+  v_outcome billing_private.event_outcome;
+begin
+  foreach v_event in array p_events loop
+    v_outcome := billing_private.try_event(
+      v_event, billing_private.parse_json(v_event.payload) #> '{data,object}');
+    if (v_outcome.status, v_outcome.reason) is distinct from ('applied', null) then
+      perform billing_private.note_outcome(v_event.event_id, v_outcome, 0);
+    end if;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.try_events(billing_private.stripe_events[]) is
+  'Tries events that were just stored as applied, one after the other, each for itself, and notes '
+  'what came otherwise.';
+
+
+-- Long because it is one call: read, store, lock, try, and tell of each.
 create function billing_private.ingest_stripe_events(p_payloads text[])
 returns setof billing.ingest_result
 language plpgsql
@@ -4218,6 +4258,7 @@ as $$
 declare
   v_limit constant integer := 1000;
   v_events billing_private.stripe_events[];
+  v_new billing_private.stripe_events[];
   v_new_ids text[];
 begin
   if cardinality(p_payloads) > v_limit then
@@ -4233,31 +4274,35 @@ begin
   with stored as (
     insert into billing_private.stripe_events (
       event_id, type, object_id, object_type, stripe_customer_id, connected_account_id, api_version,
-      livemode, occurred_at, payload, request_id
+      livemode, occurred_at, payload, request_id, status, status_reason, attempts, finished_at
     )
     select
-      event_id, type, object_id, object_type, stripe_customer_id, connected_account_id, api_version,
-      livemode, occurred_at, payload, request_id
-    from unnest(v_events)
-    where event_id is not null
-    order by event_id
+      given.event_id, given.type, given.object_id, given.object_type, given.stripe_customer_id,
+      given.connected_account_id, given.api_version, given.livemode, given.occurred_at,
+      given.payload, given.request_id,
+      case when refusal.reason is null then 'applied' else 'ignored' end, refusal.reason, 1,
+      billing_private.now()
+    from unnest(v_events) as given
+    cross join lateral (select billing_private.refusal_of(given) as reason offset 0) as refusal
+    where given.event_id is not null
+    order by given.event_id
     on conflict (event_id) do nothing
-    returning event_id
+    returning stripe_events as event
   )
-  select array_agg(event_id) into v_new_ids from stored;
+  select array_agg(event), array_agg((event).event_id) into v_new, v_new_ids from stored;
 
-  perform billing_private.lock_for_events(array(
-    select event
-    from unnest(v_events) as event
-    where event.event_id = any (v_new_ids)
-  ));
+  perform billing_private.lock_for_events(v_new);
   -- As they happened, so that the history tells it so; the final state needs no order.
-  perform billing_private.apply_events(array(
-    select event_id
-    from unnest(v_events) with ordinality as given
-    where event_id = any (v_new_ids)
-    group by event_id
-    order by min(occurred_at), min(given.ordinality)
+  perform billing_private.try_events(array(
+    select event
+    from unnest(v_new) as event
+    join (
+      select event_id, min(given.ordinality) as position
+      from unnest(v_events) with ordinality as given
+      group by event_id
+    ) as delivered using (event_id)
+    where event.status = 'applied'
+    order by event.occurred_at, delivered.position
   ));
 
   return query
@@ -11838,6 +11883,7 @@ revoke all on function
   billing_private.envelope_or_null,
   billing_private.lock_for_events,
   billing_private.apply_events,
+  billing_private.try_events,
   billing_private.ingest_stripe_events,
   billing.ingest_stripe_events,
   billing_private.report_rejected_webhook,

@@ -178,8 +178,8 @@ set search_path = ''
 as $$
 declare
   v_key constant text[] := tg_argv;
-  v_table_name constant text := tg_table_schema || '.' || tg_table_name;
-  v_operation constant text := lower(tg_op);
+  v_table_name text;
+  v_operation text;
   v_before jsonb[];
   v_after jsonb[];
   v_now timestamptz;
@@ -212,6 +212,8 @@ begin
     from billing_private.audited_changes(v_before, v_after, v_key) as changes;
   end if;
 
+  v_table_name := tg_table_schema || '.' || tg_table_name;
+  v_operation := lower(tg_op);
   v_now := billing_private.now();
   v_actor_id := auth.uid();
   v_actor_role := billing_private.caller_role();
