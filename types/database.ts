@@ -2373,6 +2373,14 @@ export type Database = {
         period_end: string | null;
         is_proration: boolean | null;
       };
+      rebuilt_object: {
+        object_type: string | null;
+        object_id: string | null;
+        class: string | null;
+        differences: Json | null;
+        problem: string | null;
+        is_repaired: boolean | null;
+      };
       stripe_request: {
         subject_id: string | null;
       };
@@ -2814,6 +2822,26 @@ export type Database = {
       note_incident: { Args: { incident_id: string; note: string }; Returns: undefined };
       publish_catalog: { Args: { reason: string }; Returns: number };
       publish_plan: { Args: { plan_key: string; reason: string }; Returns: number };
+      rebuild_all: {
+        Args: { after?: string; at_most?: number; reason: string; repair?: boolean };
+        Returns: Database["billing_admin"]["CompositeTypes"]["rebuild_batch"];
+        SetofOptions: {
+          from: "*";
+          to: "rebuild_batch";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      rebuild_subscription: {
+        Args: { reason: string; repair?: boolean; subscription_id: string };
+        Returns: Database["billing"]["CompositeTypes"]["rebuilt_object"][];
+        SetofOptions: {
+          from: "*";
+          to: "rebuilt_object";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       record_payment: {
         Args: {
           amount_minor: number;
@@ -2906,6 +2934,11 @@ export type Database = {
         status_before: string | null;
         status: string | null;
         error: string | null;
+      };
+      rebuild_batch: {
+        rebuilt: number | null;
+        resume_after: string | null;
+        found: Database["billing"]["CompositeTypes"]["rebuilt_object"][] | null;
       };
     };
   };

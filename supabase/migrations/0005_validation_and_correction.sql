@@ -4,7 +4,7 @@
 -- Decides access, explains it, and repairs what disagrees with its sources.
 -- Who pays for what is decided in 0003, not here.
 --
--- Reads      0001 tables, 0002 corrections and tasks, 0003 helpers
+-- Reads      0001 tables, 0002 corrections, inbox and tasks, 0003 helpers and projectors
 -- Read by    0006 automation, 0007 admin
 --
 -- Invariants
@@ -23,7 +23,8 @@
 --   7  billing.explain_entitlement() and has_entitlement_at()
 --   8  validate and correct
 --   9  whether the money adds up
---   10  who may call what
+--   10  rebuild from the inbox
+--   11  who may call what
 -- =============================================================================
 
 
@@ -1511,7 +1512,234 @@ comment on function billing_private.check_money(uuid[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 10  who may call what
+-- 10  rebuild from the inbox
+-- -----------------------------------------------------------------------------
+
+-- The shadow into which an object is rebuilt is a subtransaction that is rolled back: it has every
+-- trigger and rule of the real thing, and leaves nothing, not even a lock.
+
+create type billing.rebuilt_object as (
+  object_type text,
+  object_id text,
+  class text,
+  differences jsonb,
+  problem text,
+  is_repaired boolean
+);
+
+comment on type billing.rebuilt_object is
+  'An object of Stripe that is stored otherwise than the inbox tells: class and differences as in '
+  'billing_admin.drifts, or the problem that kept it from being rebuilt.';
+
+
+create function billing_private.newest_of_all(p_object_id text)
+returns billing_private.stripe_objects
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_newest billing_private.stripe_objects;
+begin
+  select
+    p_object_id, stripe_events.object_type, stripe_events.event_id, stripe_events.occurred_at,
+    read.is_final
+  into
+    v_newest.object_id, v_newest.object_type, v_newest.event_id, v_newest.occurred_at,
+    v_newest.is_final
+  from billing_private.stripe_events
+  cross join lateral (
+    select billing_private.parse_json(stripe_events.payload) #> '{data,object}' as object
+  ) as parsed
+  cross join lateral (
+    select billing_private.is_final_snapshot(stripe_events.type, parsed.object) as is_final
+  ) as read
+  where stripe_events.object_id = p_object_id
+    and coalesce(stripe_events.status_reason, 'superseded') = 'superseded'
+    and parsed.object is not null
+  order by read.is_final desc, stripe_events.occurred_at desc
+  limit 1;
+
+  v_newest.is_ambiguous := false;
+  if v_newest.event_id is not null then
+    select newest.event_id, newest.is_ambiguous into v_newest.event_id, v_newest.is_ambiguous
+    from billing_private.newest_of_second(p_object_id, v_newest.occurred_at) as newest;
+  end if;
+  return v_newest;
+end;
+$$;
+
+comment on function billing_private.newest_of_all(text) is
+  'The snapshot that counts among all the inbox holds of an object, found without what is noted in '
+  'billing_private.stripe_objects.';
+
+
+create function billing_private.project_again(p_newest billing_private.stripe_objects)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_event billing_private.stripe_events;
+begin
+  select * into strict v_event
+  from billing_private.stripe_events
+  where event_id = p_newest.event_id;
+
+  update billing_private.stripe_objects
+  set event_id = p_newest.event_id,
+      occurred_at = p_newest.occurred_at,
+      is_final = p_newest.is_final,
+      is_ambiguous = p_newest.is_ambiguous
+  where object_id = p_newest.object_id;
+
+  execute format(
+    'select billing_private.%I($1, $2)',
+    (select projector from billing_private.event_handlers where event_type = v_event.type)
+  )
+  using billing_private.parse_json(v_event.payload) #> '{data,object}', v_event;
+
+  -- What older snapshots add to it.
+  perform billing_private.date_back(stripe_events)
+  from billing_private.stripe_events
+  where stripe_events.object_id = p_newest.object_id
+    and stripe_events.event_id <> p_newest.event_id
+    and coalesce(stripe_events.status_reason, 'superseded') = 'superseded';
+end;
+$$;
+
+comment on function billing_private.project_again(billing_private.stripe_objects) is
+  'Writes the rows of an object anew from the snapshot that counts.';
+
+
+create function billing_private.rebuild_object(
+  p_object_id text,
+  p_repairs boolean
+)
+returns billing.rebuilt_object
+language plpgsql
+volatile
+set search_path = ''
+set lock_timeout = '200ms'
+as $$
+declare
+  v_newest billing_private.stripe_objects := billing_private.newest_of_all(p_object_id);
+  v_event billing_private.stripe_events;
+  v_object jsonb;
+  v_before billing_private.mirrored_row[];
+  v_result billing.rebuilt_object;
+  v_is_undone boolean := false;
+begin
+  if v_newest.event_id is null then
+    return null;
+  end if;
+  select * into v_event from billing_private.stripe_events where event_id = v_newest.event_id;
+  v_object := billing_private.parse_json(v_event.payload) #> '{data,object}';
+  v_result.object_type := v_newest.object_type;
+  v_result.object_id := p_object_id;
+  v_result.is_repaired := false;
+
+  begin
+    -- In here: taken back with the rest, so whoever rebuilds many holds up nobody.
+    if not billing_private.try_lock_catalog(v_event.object_type)
+      or not pg_try_advisory_xact_lock(hashtextextended(
+        'billing.customer:' || coalesce(v_event.stripe_customer_id, p_object_id), 0))
+    then
+      v_result.problem := 'somebody is at work on it';
+      return v_result;
+    end if;
+    v_before := array(select rows from billing_private.mirrored_rows(v_object) as rows);
+    perform billing_private.project_again(v_newest);
+    v_result.differences := billing_private.row_differences(
+      v_before, array(select rows from billing_private.mirrored_rows(v_object) as rows));
+    v_result.class := billing_private.class_of_differences(v_result.differences);
+    v_result.is_repaired := v_result.class is not null and coalesce(
+      p_repairs,
+      (select repairs from billing_private.drift_policies where class = v_result.class));
+    if not v_result.is_repaired then
+      v_is_undone := true;
+      perform billing_private.fail('INTERNAL_ERROR');
+    end if;
+  exception when others then
+    if not v_is_undone then
+      v_result.problem := sqlerrm;
+      v_result.is_repaired := false;
+    end if;
+  end;
+  return v_result;
+end;
+$$;
+
+comment on function billing_private.rebuild_object(text, boolean) is
+$$How an object's rows differ from what the inbox tells: class null when they do not.
+
+p_repairs: true leaves the rebuilt rows, false never, null as the policy of the class says.$$;
+
+
+create function billing_private.class_of_differences(p_differences jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return case
+    when p_differences = '[]' then null
+    when not jsonb_path_exists(p_differences, '$[*] ? (@.before != null)') then 'missing'
+    when not jsonb_path_exists(p_differences, '$[*] ? (@.after != null)') then 'surplus'
+    else 'different'
+  end;
+end;
+$$;
+
+comment on function billing_private.class_of_differences(jsonb) is
+  'The class of drift that stored rows which disagree with their snapshot are of; null for none.';
+
+
+create function billing_private.rebuild(
+  p_object_ids text[],
+  p_repairs boolean
+)
+returns setof billing.rebuilt_object
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_object_id text;
+  v_rebuilt billing.rebuilt_object;
+  v_drift billing_private.drifts;
+begin
+  foreach v_object_id in array coalesce(
+    p_object_ids, array(select object_id from billing_private.stripe_objects order by object_id))
+  loop
+    v_rebuilt := billing_private.rebuild_object(v_object_id, p_repairs);
+    continue when v_rebuilt.class is null and v_rebuilt.problem is null;
+    return next v_rebuilt;
+
+    if v_rebuilt.is_repaired or p_repairs is null and v_rebuilt.problem is null then
+      v_drift.object_type := v_rebuilt.object_type;
+      v_drift.object_id := v_rebuilt.object_id;
+      v_drift.class := v_rebuilt.class;
+      v_drift.differences := v_rebuilt.differences;
+      v_drift.found_by := 'rebuild';
+      v_drift.repaired_at := case when v_rebuilt.is_repaired then billing_private.now() end;
+      perform billing_private.note_drift(v_drift);
+    end if;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.rebuild(text[], boolean) is
+$$Rebuilds objects of Stripe from the inbox and returns those that are stored otherwise.
+
+p_object_ids: null for all. p_repairs: as in rebuild_object(); where it is not false, what was found
+is recorded as drift.$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 11  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1542,7 +1770,12 @@ revoke all on function
   billing_private.correct_entitlements,
   billing_private.refresh_elapsed,
   billing_private.money_violations_of,
-  billing_private.check_money
+  billing_private.check_money,
+  billing_private.newest_of_all,
+  billing_private.project_again,
+  billing_private.rebuild_object,
+  billing_private.class_of_differences,
+  billing_private.rebuild
 from public, anon, authenticated, service_role;
 
 revoke all on billing.current_entitlements from public, anon, authenticated, service_role;

@@ -24,7 +24,7 @@
 --   8  task: check_money
 --   9  task: check_health
 --   10  task: clean_up
---   11  tasks: request_rereads, sweep_events, sweep_objects
+--   11  tasks: request_rereads, sweep_events, sweep_objects, rebuild
 --   12  the registry
 --   13  the heartbeat in pg_cron
 --   14  who may call what
@@ -879,7 +879,7 @@ comment on function billing_private.task_clean_up() is
 
 
 -- -----------------------------------------------------------------------------
--- 11  tasks: request_rereads, sweep_events, sweep_objects
+-- 11  tasks: request_rereads, sweep_events, sweep_objects, rebuild
 -- -----------------------------------------------------------------------------
 
 create function billing_private.uses_stripe()
@@ -983,6 +983,46 @@ comment on function billing_private.task_sweep_objects() is
   'is no drift.';
 
 
+create function billing_private.task_rebuild()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_batch constant integer := 500;
+  v_object_ids text[];
+begin
+  select array_agg(object_id order by object_id) into v_object_ids
+  from (
+    select object_id
+    from billing_private.stripe_objects
+    where object_id > coalesce(
+      (select resume_after from billing_private.tasks where key = 'rebuild'), '')
+    order by object_id
+    limit v_batch
+  ) as next;
+
+  -- The end of the list begins it again with the next run.
+  update billing_private.tasks
+  set resume_after = case
+    when cardinality(v_object_ids) = v_batch then v_object_ids[v_batch]
+  end
+  where key = 'rebuild';
+
+  return (
+    select count(*)
+    from billing_private.rebuild(coalesce(v_object_ids, '{}'), null)
+    where class is not null
+  );
+end;
+$$;
+
+comment on function billing_private.task_rebuild() is
+  'Rebuilds the next 500 objects from the inbox, compares them with what is stored, and repairs '
+  'what differs as the policies say.';
+
+
 -- -----------------------------------------------------------------------------
 -- 12  the registry
 -- -----------------------------------------------------------------------------
@@ -1012,6 +1052,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_sweep_events', '1 hour'),
   ('sweep_objects', 'compare all that is stored with Stripe',
     'task_sweep_objects', '7 days'),
+  ('rebuild', 'compare what is stored with what the inbox tells',
+    'task_rebuild', '10 minutes'),
   ('clean_up', 'remove old run logs and abandoned portal requests',
     'task_clean_up', '1 hour');
 
@@ -1078,5 +1120,6 @@ revoke all on function
   billing_private.task_request_rereads,
   billing_private.task_sweep_events,
   billing_private.task_sweep_objects,
+  billing_private.task_rebuild,
   billing_private.schedule_heartbeat
 from public, anon, authenticated, service_role;

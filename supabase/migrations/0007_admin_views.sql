@@ -24,7 +24,7 @@
 --   9  administrators and settings
 --   10  granting and revoking
 --   11  correcting and replaying
---   12  drifts, sweeps and back-fill
+--   12  drifts, sweeps, back-fill and rebuild
 --   13  the catalog at Stripe
 --   14  who may call what
 -- =============================================================================
@@ -1822,7 +1822,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 12  drifts, sweeps and back-fill
+-- 12  drifts, sweeps, back-fill and rebuild
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_drifts()
@@ -2197,6 +2197,148 @@ Errors
   NOT_AN_ADMIN       403  the caller is no administrator$$;
 
 
+create function billing_private.rebuild_subscription(
+  p_subscription_id uuid,
+  p_reason text,
+  p_repair boolean
+)
+returns setof billing.rebuilt_object
+language plpgsql
+volatile
+security definer -- reads the inbox and writes what it tells, after checking the caller
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions;
+begin
+  perform billing_private.begin_admin_action(
+    p_reason, 'rebuild_subscription', p_subscription_id::text);
+  select * into v_subscription from billing.subscriptions where id = p_subscription_id;
+  if v_subscription.stripe_subscription_id is null then
+    perform billing_private.fail('SUBSCRIPTION_NOT_FOUND', jsonb_build_object(
+      'subscription_id', p_subscription_id));
+  end if;
+
+  -- What others hang on comes first.
+  return query
+  select *
+  from billing_private.rebuild(
+    array[v_subscription.stripe_customer_id, v_subscription.stripe_subscription_id]
+      || array(
+        select stripe_invoice_id
+        from billing.invoices
+        where stripe_subscription_id = v_subscription.stripe_subscription_id
+        order by stripe_invoice_id
+      ),
+    coalesce(p_repair, false));
+end;
+$$;
+
+
+create function billing_admin.rebuild_subscription(
+  subscription_id uuid,
+  reason text,
+  repair boolean default false
+)
+returns setof billing.rebuilt_object
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.rebuild_subscription(subscription_id, reason, repair);
+end;
+
+comment on function billing_admin.rebuild_subscription(uuid, text, boolean) is
+$$Rebuilds a Stripe subscription, its customer and its invoices from the stored events and answers,
+and returns what is stored otherwise: nothing where all is as it should be.
+
+repair: keeps what was rebuilt, and records the drift; else nothing changes.
+
+Errors
+  VALIDATION_FAILED       400  no reason
+  NOT_AN_ADMIN            403  the caller is no administrator
+  SUBSCRIPTION_NOT_FOUND  404  there is no such subscription, or it is not Stripe's$$;
+
+
+create type billing_admin.rebuild_batch as (
+  rebuilt integer,
+  resume_after text,
+  found billing.rebuilt_object[]
+);
+
+comment on type billing_admin.rebuild_batch is
+  'How many objects a batch rebuilt, which are stored otherwise, and after which object the '
+  'next batch begins; null after the last.';
+
+
+create function billing_private.rebuild_all(
+  p_reason text,
+  p_after text,
+  p_at_most integer,
+  p_repair boolean
+)
+returns billing_admin.rebuild_batch
+language plpgsql
+volatile
+security definer -- reads the inbox and writes what it tells, after checking the caller
+set search_path = ''
+as $$
+declare
+  v_object_ids text[];
+  v_batch billing_admin.rebuild_batch;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'rebuild_all', p_after);
+  if p_at_most not between 1 and 5000 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'at_most', 'problem', 'must be from 1 to 5000'));
+  end if;
+
+  v_object_ids := array(
+    select object_id
+    from billing_private.stripe_objects
+    where object_id > coalesce(p_after, '')
+    order by object_id
+    limit coalesce(p_at_most, 1000)
+  );
+  v_batch.rebuilt := cardinality(v_object_ids);
+  v_batch.resume_after := case
+    when v_batch.rebuilt = coalesce(p_at_most, 1000) then v_object_ids[v_batch.rebuilt]
+  end;
+  v_batch.found := array(
+    select objects
+    from billing_private.rebuild(v_object_ids, coalesce(p_repair, false)) as objects
+  );
+  return v_batch;
+end;
+$$;
+
+
+create function billing_admin.rebuild_all(
+  reason text,
+  after text default null,
+  at_most integer default 1000,
+  repair boolean default false
+)
+returns billing_admin.rebuild_batch
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.rebuild_all(reason, after, at_most, repair);
+end;
+
+comment on function billing_admin.rebuild_all(text, text, integer, boolean) is
+$$Rebuilds all that is mirrored from Stripe from the stored events and answers, batch by batch, and
+returns what is stored otherwise.
+
+after: resume_after of the batch before; null for the first. at_most: up to 5000 objects a batch.
+repair: keeps what was rebuilt, and records the drift; else nothing changes.
+
+Errors
+  VALIDATION_FAILED  400  no reason, or at_most out of bounds
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
 -- -----------------------------------------------------------------------------
 -- 14  who may call what
 -- -----------------------------------------------------------------------------
@@ -2267,7 +2409,11 @@ revoke all on function
   billing_private.start_backfill,
   billing_admin.start_backfill,
   billing_private.set_drift_policy,
-  billing_admin.set_drift_policy
+  billing_admin.set_drift_policy,
+  billing_private.rebuild_subscription,
+  billing_admin.rebuild_subscription,
+  billing_private.rebuild_all,
+  billing_admin.rebuild_all
 from public, anon, authenticated, service_role;
 
 revoke all on
@@ -2365,5 +2511,9 @@ grant execute on function
   billing_private.start_backfill,
   billing_admin.start_backfill,
   billing_private.set_drift_policy,
-  billing_admin.set_drift_policy
+  billing_admin.set_drift_policy,
+  billing_private.rebuild_subscription,
+  billing_admin.rebuild_subscription,
+  billing_private.rebuild_all,
+  billing_admin.rebuild_all
 to authenticated, service_role;

@@ -118,6 +118,8 @@ select set_eq(
       'timestamp with time zone,integer)',
     'billing_admin.note_incident(uuid,text)',
     'billing_admin.record_payment(uuid,bigint,text,text,text,timestamp with time zone)',
+    'billing_admin.rebuild_all(text,text,integer,boolean)',
+    'billing_admin.rebuild_subscription(uuid,text,boolean)',
     'billing_admin.remove_administrator(uuid,text)',
     'billing_admin.replay_event(text,text)',
     'billing_admin.replay_events(text,text,text,'
@@ -191,6 +193,8 @@ select set_eq(
     'billing_private.prepare_checkout(text,text,text,bigint,uuid,text)',
     'billing_private.prepare_payment_method(text,text,uuid)',
     'billing_private.prepare_portal(text,uuid,text)',
+    'billing_private.rebuild_all(text,text,integer,boolean)',
+    'billing_private.rebuild_subscription(uuid,text,boolean)',
     'billing_private.remove_administrator(uuid,text)',
     'billing_private.replay_event(text,text)',
     'billing_private.replay_events(text,text,text,'
@@ -328,6 +332,8 @@ select set_eq(
     'billing_private.refresh_after_restrictions()',
     'billing_private.refresh_after_subscriptions()',
     'billing_private.refresh_entitlements(uuid[])',
+    'billing_private.rebuild_all(text,text,integer,boolean)',
+    'billing_private.rebuild_subscription(uuid,text,boolean)',
     'billing_private.remove_administrator(uuid,text)',
     'billing_private.replay_event(text,text)',
     'billing_private.replay_events(text,text,text,'

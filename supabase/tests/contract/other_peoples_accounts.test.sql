@@ -11,6 +11,7 @@ select *
 from (values
   ('account_id', md5('ann')),
   ('action', 'void_invoice'),
+  ('after', ''),
   ('alert_id', (select id::text from billing_private.alerts limit 1)),
   ('amount_off_minor', '100'),
   ('assigned_to', md5('eve')),
@@ -53,6 +54,7 @@ from (values
   ('quantity', '1'),
   ('reason', 'because'),
   ('reference', '1'),
+  ('repair', 'false'),
   ('repairs', 'true'),
   ('resolution', 'because'),
   ('return_url', 'https://app.example/'),
@@ -60,6 +62,7 @@ from (values
   ('starts_at', '2026-01-10'),
   ('status', 'dead'),
   ('store', 'night-owl'),
+  ('subscription_id', (select id::text from billing.subscriptions limit 1)),
   ('success_url', 'https://app.example/yes'),
   ('task', 'check_health'),
   ('task_key', 'check_health'),

@@ -191,7 +191,7 @@ describe("the events of sixty customers on eight connections", () => {
 });
 
 describe("batches of events on eight connections, beside single deliveries", () => {
-  it("A13, B1: end as in-order delivery does, and nobody waits in a circle", async () => {
+  it("A13, B1, D5: end as in-order delivery does, and nobody waits in a circle", async () => {
     const orderly = await addReader(owner, "batch_orderly");
     for (const event of lifeOf("batch_orderly")) await ingest(services[0]!, event);
     const expected = await stateOf("batch_orderly", orderly);

@@ -85,6 +85,8 @@ describe("a back-fill", () => {
       await rows(`is_active from billing.prices where stripe_price_id = '${archived.id}'`),
     ).toEqual([{ is_active: false }]);
     expect(await failures()).toEqual([]);
+    // P2: the inbox holds all that is needed to store it once more.
+    expect(await rows("* from billing_private.rebuild(null, false)")).toEqual([]);
   });
 
   it("H5: finds no drift: what was there before the database was never told", async () => {
