@@ -4,7 +4,7 @@
  */
 import { copyMark, type Call, type History } from "../../supabase/tests/support/history/index.ts";
 import type { Random } from "../../supabase/tests/support/random.ts";
-import type { StripeObject } from "../../supabase/tests/support/stripe-objects.ts";
+import { second, type StripeObject } from "../../supabase/tests/support/stripe-objects.ts";
 
 /** A life that is being told. */
 export interface Telling {
@@ -52,7 +52,10 @@ export function createStripe(random: Random): Stripe {
 
   function answer(command: ClaimedCommand): Answer {
     const telling = tellings.get(lifeIn(command.path));
-    if (telling === undefined) throw new Error(`No life knows ${command.path}.`);
+    if (telling === undefined) {
+      const nothing = { object: "list", data: [], has_more: false };
+      return { command, status: 200, body: nothing, ...dated(second("2026-03-15")) };
+    }
     const { history } = telling;
     const call = takeCall(telling, command);
     if (call !== undefined) {
@@ -84,9 +87,9 @@ export function createStripe(random: Random): Stripe {
   }
 
   /** The answer is dated when it is ready, after that second, and takes its time. */
-  function dated(second: number) {
+  function dated(at: number) {
     const elapsedSeconds = random.pick([0.1, 0.4, 1.5, 4]);
-    const ready = second + random.whole(0, Math.floor(elapsedSeconds));
+    const ready = at + random.whole(0, Math.floor(elapsedSeconds));
     return { date: new Date(ready * 1000).toUTCString(), elapsedSeconds };
   }
 

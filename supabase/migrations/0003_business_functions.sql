@@ -929,16 +929,8 @@ declare
   v_id text := p_object ->> 'id';
   v_is_deleted boolean := p_event.type = 'customer.deleted'
     or coalesce(p_object -> 'deleted' = 'true', false);
-  v_method_id text := coalesce(
-    billing_private.stripe_id(p_object #> '{invoice_settings,default_payment_method}'),
-    billing_private.stripe_id(p_object -> 'default_source'));
 begin
   perform billing_private.note_customer(v_id, p_object -> 'metadata');
-  perform billing_private.lock_account(billing_private.account_of_customer(v_id))
-  where v_is_deleted;
-  -- The event that detaches it need not name the customer, whose lock would keep the two apart.
-  perform billing_private.lock_payment(v_method_id);
-
   if p_object ? 'discount' then
     perform billing_private.list_discounts(
       p_object, billing_private.account_of_customer(v_id));
@@ -949,7 +941,8 @@ begin
       name = p_object ->> 'name',
       currency = p_object ->> 'currency',
       is_delinquent = coalesce(p_object -> 'delinquent' = 'true', false),
-      stripe_default_payment_method_id = billing_private.attached_payment_method(v_method_id),
+      stripe_default_payment_method_id = billing_private.attached_payment_method(
+        billing_private.default_method_of(p_object)),
       is_primary = is_primary and not v_is_deleted,
       deleted_at = case when v_is_deleted then p_event.occurred_at end
   where stripe_customer_id = v_id;
@@ -965,6 +958,23 @@ $$;
 
 comment on function billing_private.project_customer(jsonb, billing_private.stripe_events) is
   'Mirrors a Stripe customer. Its deletion ends its subscriptions, as it does at Stripe.';
+
+
+create function billing_private.default_method_of(p_customer jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    billing_private.stripe_id(p_customer #> '{invoice_settings,default_payment_method}'),
+    billing_private.stripe_id(p_customer -> 'default_source'));
+end;
+$$;
+
+comment on function billing_private.default_method_of(jsonb) is
+  'What a Stripe customer pays with: a payment method, or a source as they were before.';
 
 
 create function billing_private.attached_payment_method(p_stripe_payment_method_id text)
@@ -2917,8 +2927,6 @@ declare
   -- Reading it shows nobody's method as well, when the event was missed.
   v_is_detached boolean := billing_private.stripe_id(p_object -> 'customer') is null;
 begin
-  perform billing_private.lock_payment(p_object ->> 'id');
-
   -- Before its own row, as whoever binds a customer's rows does.
   update billing.customers
   set stripe_default_payment_method_id = null
@@ -3810,6 +3818,11 @@ declare
 begin
   perform billing_private.lock_catalog(p_event.object_type);
   perform billing_private.lock_customer(coalesce(p_event.stripe_customer_id, p_event.object_id));
+  -- A method that is detached need not name the customer, whose lock would keep the two apart.
+  perform billing_private.lock_payment(case p_event.object_type
+    when 'payment_method' then p_event.object_id
+    when 'customer' then billing_private.default_method_of(p_object)
+  end);
   if p_event.source <> 'webhook' then
     perform billing_private.set_cause(
       'command', replace(p_event.event_id, 'command:', ''), p_event.type);
@@ -11808,6 +11821,7 @@ revoke all on function
   billing_private.bind_customer_rows,
   billing_private.note_customer,
   billing_private.project_customer,
+  billing_private.default_method_of,
   billing_private.attached_payment_method,
   billing_private.end_with_customer,
   billing_private.project_product,

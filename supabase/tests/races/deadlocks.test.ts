@@ -1,0 +1,160 @@
+// C4: whoever works on the same customers at the same time waits in line, never in a circle.
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Client } from "pg";
+import { deliver, settle, type Traffic } from "../../../scripts/simulate/delivery.ts";
+import { createStripe } from "../../../scripts/simulate/stripe.ts";
+import {
+  catalog,
+  openWorld,
+  prepare,
+  troubles,
+  type World,
+} from "../../../scripts/simulate/world.ts";
+import { createTestDatabase, type TestDatabase } from "../support/database.ts";
+import { tellHistory } from "../support/history/index.ts";
+import { pidOf, waitsOrEnds } from "../support/overlapping.ts";
+import { createRandom } from "../support/random.ts";
+import { driftOf, idOf, ingest } from "../support/readers.ts";
+import {
+  customer,
+  invoice,
+  paymentMethod,
+  second,
+  type EventFields,
+  type StripeObject,
+} from "../support/stripe-objects.ts";
+
+const start = second("2026-01-10");
+const administrator = idOf("an administrator");
+
+let database: TestDatabase;
+let world: World;
+
+beforeAll(async () => {
+  database = await createTestDatabase();
+  world = await openWorld(database, 8);
+  await world.owner.query(
+    "insert into billing_private.administrators (user_id, reason) values ($1, 'a test')",
+    [administrator],
+  );
+});
+
+afterAll(() => database?.drop());
+
+describe("a card that is taken off by an event that names no customer", () => {
+  it("does not wait in a circle with whoever binds that customer", async () => {
+    const [keeper, binder, taker] = await Promise.all([
+      database.connect(),
+      database.connect("service_role"),
+      database.connect("service_role"),
+    ]);
+    const pids = { binder: await pidOf(binder), taker: await pidOf(taker) };
+    await world.owner.query("insert into billing.accounts (id) values ($1)", [idOf("ann")]);
+    await ingest(binder, told("customer.updated", reader("pm_ann"), 1));
+    await ingest(binder, told("payment_method.attached", paymentMethod("pm_ann", "cus_ann"), 2));
+    await ingest(binder, told("invoice.created", invoice("in_ann", "cus_ann", null), 3));
+
+    // The binding has the customer's row and waits for an invoice; then it wants the card's.
+    await keeper.query("begin");
+    await keeper.query(
+      "select from billing.invoices where stripe_invoice_id = 'in_ann' for update",
+    );
+    const claim = { ...reader("pm_ann"), metadata: { account_id: idOf("ann") } };
+    const binding = ingest(binder, told("customer.updated", claim, 4));
+    expect(await waitsOrEnds(world.owner, pids.binder, binding)).toBe("waits");
+    const taking = ingest(taker, told("payment_method.detached", paymentMethod("pm_ann", null), 5));
+    expect(await waitsOrEnds(world.owner, pids.taker, taking)).toBe("waits");
+    await keeper.query("commit");
+
+    expect((await binding).status).toBe("applied");
+    expect((await taking).status).toBe("applied");
+    const { rows } = await world.owner.query(
+      `select customers.account_id, stripe_default_payment_method_id, detached_at is null as is_on
+      from billing.customers
+      join billing.payment_methods using (stripe_customer_id)
+      where stripe_customer_id = 'cus_ann'`,
+    );
+    expect(rows).toEqual([
+      { account_id: idOf("ann"), stripe_default_payment_method_id: null, is_on: false },
+    ]);
+  });
+});
+
+describe("eight connections, our commands, the heartbeat and administrators", () => {
+  it("work on the same few customers without a deadlock", async () => {
+    const random = createRandom(7);
+    const stripe = createStripe(random);
+    const tellings = Array.from({ length: 6 }, (_, place) =>
+      stripe.live(tellHistory(900 + place, "A", catalog)),
+    );
+    await prepare(world, tellings);
+    const traffic: Traffic = { world, stripe, random, isDispatching: true, answers: [] };
+    const others = await Promise.all([
+      database.connect(),
+      database.connect("authenticated", { sub: administrator }),
+    ]);
+
+    let isOver = false;
+    const failures: unknown[] = [];
+    const unrest = others.map(async (client, place) => {
+      while (!isOver) {
+        const work = place === 0 ? beat(client) : administer(client, random.pick(deeds));
+        await work.catch((error: { code?: string; message: string }) => {
+          // A refusal is an answer; anything else is none.
+          if (!error.code?.startsWith("PT")) failures.push([error.code, error.message]);
+        });
+      }
+    });
+    await deliver(
+      traffic,
+      tellings.map((telling) => {
+        const events = telling.history.happenings.map(
+          ({ body }, place) => ({ kind: "event", place, body, isKilled: false }) as const,
+        );
+        return [random.shuffled(events).map((event) => ({ telling, deliveries: [event] }))];
+      }),
+    );
+    isOver = true;
+    await Promise.all(unrest);
+    await settle(traffic);
+
+    expect(failures).toEqual([]);
+    expect(await troubles(world)).toEqual([]);
+    expect(await failedTasks()).toEqual([]);
+    expect(await driftOf(world.owner)).toEqual([]);
+  }, 120_000);
+});
+
+const deeds = [
+  `select billing_admin.correct_entitlements('a test')`,
+  `select billing_admin.grant_entitlement(
+    (select id from billing.accounts order by random() limit 1), 'writing', 'a test')`,
+  `select billing_admin.replay_events('a test', status => 'dead')`,
+  `select billing_admin.run_task('validate_entitlements', 'a test')`,
+] as const;
+
+async function administer(client: Client, deed: string): Promise<void> {
+  await client.query(deed);
+}
+
+async function beat(client: Client): Promise<void> {
+  await client.query(`
+    update billing_private.tasks set next_run_at = null
+    where key in (select key from billing_private.tasks for update skip locked)`);
+  await client.query("select billing_private.run_due_tasks()");
+}
+
+async function failedTasks(): Promise<unknown[]> {
+  const { rows } = await world.owner.query(
+    "select task_key, error from billing_private.task_runs where outcome = 'failed'",
+  );
+  return rows;
+}
+
+function reader(method: string): StripeObject {
+  return customer("cus_ann", { invoice_settings: { default_payment_method: method } });
+}
+
+function told(type: string, object: StripeObject, place: number): EventFields {
+  return { id: `evt_ann_${place}`, type, created: start + place, object };
+}
