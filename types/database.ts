@@ -1771,6 +1771,7 @@ export type Database = {
           cancel_at: string | null;
           cancel_at_period_end: boolean;
           canceled_at: string | null;
+          cancellation_feedback: Json | null;
           cancellation_reason: string | null;
           collection_method: string | null;
           created_at: string;
@@ -1812,6 +1813,7 @@ export type Database = {
           cancel_at?: string | null;
           cancel_at_period_end?: boolean;
           canceled_at?: string | null;
+          cancellation_feedback?: Json | null;
           cancellation_reason?: string | null;
           collection_method?: string | null;
           created_at?: string;
@@ -1852,6 +1854,7 @@ export type Database = {
           cancel_at?: string | null;
           cancel_at_period_end?: boolean;
           canceled_at?: string | null;
+          cancellation_feedback?: Json | null;
           cancellation_reason?: string | null;
           collection_method?: string | null;
           created_at?: string;

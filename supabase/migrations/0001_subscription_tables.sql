@@ -1176,6 +1176,7 @@ create table billing.subscriptions (
   cancel_at_period_end boolean not null default false,
   canceled_at timestamptz,
   cancellation_reason text,
+  cancellation_feedback jsonb,
   ended_at timestamptz,
   collection_method text,
   pause_collection jsonb,
@@ -1248,6 +1249,8 @@ comment on column billing.subscriptions.canceled_at is
   'When cancellation was asked for; the end is ended_at.';
 comment on column billing.subscriptions.pending_update is
   'A change that waits for its invoice to be paid, as Stripe shows it; dropped at its expires_at.';
+comment on column billing.subscriptions.cancellation_feedback is
+  'What the customer said about it: feedback (one of Stripe''s words) and comment.';
 comment on column billing.subscriptions.pending_price_id is
   'The price that takes over at pending_change_at; the running one where only the seats change.';
 comment on column billing.subscriptions.pending_quantity is

@@ -1695,6 +1695,23 @@ comment on function billing_private.past_due_since(text, timestamptz) is
   'When the series of past_due snapshots that a subscription is in began.';
 
 
+create function billing_private.feedback_of(p_object jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return nullif(jsonb_strip_nulls(jsonb_build_object(
+    'feedback', p_object #> '{cancellation_details,feedback}',
+    'comment', p_object #> '{cancellation_details,comment}')), '{}');
+end;
+$$;
+
+comment on function billing_private.feedback_of(jsonb) is
+  'What a customer who canceled said about it; null where nothing was said.';
+
+
 -- Its body is long because it is one row, column by column.
 create function billing_private.project_subscription(
   p_object jsonb,
@@ -1753,10 +1770,11 @@ begin
 
   insert into billing.subscriptions as stored (
     account_id, provider, status, currency, started_at, billing_anchor, trial_start, trial_end,
-    past_due_since, cancel_at, cancel_at_period_end, canceled_at, cancellation_reason, ended_at,
-    collection_method, pause_collection, pending_update, pending_price_id, pending_quantity,
-    pending_change_at, stripe_subscription_id, stripe_customer_id, stripe_latest_invoice_id,
-    stripe_default_payment_method_id, stripe_schedule_id, metadata, updated_at
+    past_due_since, cancel_at, cancel_at_period_end, canceled_at, cancellation_reason,
+    cancellation_feedback, ended_at, collection_method, pause_collection, pending_update,
+    pending_price_id, pending_quantity, pending_change_at, stripe_subscription_id,
+    stripe_customer_id, stripe_latest_invoice_id, stripe_default_payment_method_id,
+    stripe_schedule_id, metadata, updated_at
   )
   values (
     v_account_id, 'stripe', v_status, p_object ->> 'currency',
@@ -1770,6 +1788,7 @@ begin
     coalesce(p_object -> 'cancel_at_period_end' = 'true', false),
     coalesce(billing_private.stripe_time(p_object -> 'canceled_at'), v_orphaned_at),
     p_object #>> '{cancellation_details,reason}',
+    billing_private.feedback_of(p_object),
     coalesce(v_orphaned_at, billing_private.stripe_time(p_object -> 'ended_at')),
     p_object ->> 'collection_method',
     nullif(p_object -> 'pause_collection', 'null'),
@@ -1786,8 +1805,9 @@ begin
   set (
     account_id, status, price_id, quantity, current_period_start, current_period_end, currency,
     started_at, billing_anchor, trial_start, trial_end, past_due_since, cancel_at,
-    cancel_at_period_end, canceled_at, cancellation_reason, ended_at, collection_method,
-    pause_collection, pending_update, pending_price_id, pending_quantity, pending_change_at,
+    cancel_at_period_end, canceled_at, cancellation_reason, cancellation_feedback, ended_at,
+    collection_method, pause_collection, pending_update, pending_price_id, pending_quantity,
+    pending_change_at,
     stripe_customer_id, stripe_latest_invoice_id, stripe_default_payment_method_id,
     stripe_schedule_id, metadata, updated_at
   ) = row(
@@ -1795,7 +1815,8 @@ begin
     v_base.quantity, v_base.current_period_start, v_base.current_period_end, excluded.currency,
     excluded.started_at, excluded.billing_anchor, excluded.trial_start, excluded.trial_end,
     excluded.past_due_since, excluded.cancel_at, excluded.cancel_at_period_end,
-    excluded.canceled_at, excluded.cancellation_reason, excluded.ended_at,
+    excluded.canceled_at, excluded.cancellation_reason, excluded.cancellation_feedback,
+    excluded.ended_at,
     excluded.collection_method, excluded.pause_collection, excluded.pending_update,
     excluded.pending_price_id, excluded.pending_quantity, excluded.pending_change_at,
     excluded.stripe_customer_id, excluded.stripe_latest_invoice_id,
@@ -7224,7 +7245,7 @@ begin
   perform billing_private.set_cause('user', auth.uid()::text, p_reason);
 
   if v_subscription.provider = 'stripe' then
-    perform billing_private.cancel_stripe_subscription(v_subscription, v_at_period_end);
+    perform billing_private.cancel_stripe_subscription(v_subscription, v_at_period_end, p_reason);
   elsif v_at_period_end then
     update billing.subscriptions
     set cancel_at_period_end = true,
@@ -7256,7 +7277,8 @@ $$;
 
 create function billing_private.cancel_stripe_subscription(
   p_subscription billing.subscriptions,
-  p_at_period_end boolean
+  p_at_period_end boolean,
+  p_reason text default null
 )
 returns void
 language plpgsql
@@ -7265,6 +7287,12 @@ set search_path = ''
 as $$
 declare
   v_path text := format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id);
+  v_details jsonb := case
+    when p_reason ~ '\S'
+      then jsonb_build_object('cancellation_details', jsonb_build_object(
+        'comment', left(p_reason, 500)))
+    else '{}'
+  end;
 begin
   if p_at_period_end and billing_private.is_to_end(p_subscription)
     or (billing_private.last_asked(p_subscription.id, '{cancel_subscription}')).id is not null
@@ -7281,17 +7309,20 @@ begin
   if p_at_period_end then
     perform billing_private.enqueue_command(
       'update_subscription', p_subscription.account_id, v_path,
-      '{"cancel_at_period_end": true}', 'POST', null, p_subscription);
+      '{"cancel_at_period_end": true}' || v_details, 'POST', null, p_subscription);
   else
     perform billing_private.enqueue_command(
       'cancel_subscription', p_subscription.account_id, v_path,
-      '{}', 'DELETE', null, p_subscription);
+      v_details, 'DELETE', null, p_subscription);
   end if;
 end;
 $$;
 
-comment on function billing_private.cancel_stripe_subscription(billing.subscriptions, boolean) is
-  'Asks Stripe to end a subscription, unless it is ending or is being asked that already.';
+comment on function billing_private.cancel_stripe_subscription(
+  billing.subscriptions, boolean, text
+) is
+  'Asks Stripe to end a subscription, unless it is ending or is being asked that already. The '
+  'reason goes along as the customer''s comment.';
 
 
 create function billing.cancel_subscription(
@@ -11832,6 +11863,7 @@ revoke all on function
   billing_private.follow_base_item,
   billing_private.change_waits,
   billing_private.past_due_since,
+  billing_private.feedback_of,
   billing_private.project_subscription,
   billing_private.told_items,
   billing_private.project_subscription_items,

@@ -1,7 +1,7 @@
 -- billing.cancel_subscription(): the end, with the period or at once; asked twice it is asked once.
 begin;
 \ir ../helpers.psql
-select plan(51);
+select plan(53);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -134,6 +134,23 @@ select is(
 );
 select tests.be_owner();
 select is_empty($$ select * from tests.asked $$, 'and Stripe is asked nothing');
+rollback to s;
+
+select tests.sign_in('ann');
+select billing.cancel_subscription(reason => 'too dear');
+select tests.be_owner();
+select is(
+  (select params from tests.asked),
+  '{"cancel_at_period_end": true, "cancellation_details": {"comment": "too dear"}}',
+  'what the member says about it goes along'
+);
+select tests.sign_in('ann');
+select billing.cancel_subscription(false, ' ');
+select tests.be_owner();
+select is(
+  (select array_agg(params) from tests.asked where method = 'DELETE'), array['{}'::jsonb],
+  'nothing is nothing'
+);
 rollback to s;
 
 select tests.sub('active', '{"cancel_at": 1770681600}');

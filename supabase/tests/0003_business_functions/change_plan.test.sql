@@ -1,7 +1,7 @@
 -- billing.change_plan(): more at once and paid for, less at period end; asked twice, asked once.
 begin;
 \ir ../helpers.psql
-select plan(103);
+select plan(104);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -526,6 +526,11 @@ select results_eq(
   'a click after that is told what waits, and asks nothing'
 );
 select tests.be_owner();
+select set_eq(
+  $$ select feature_key from billing.entitlements where account_id = md5('ann')::uuid $$,
+  array['clubs', 'premium'],
+  'access follows what runs, not what waits'
+);
 savepoint waiting;
 
 select tests.change('plus_monthly');

@@ -1,7 +1,7 @@
 -- The history of subscriptions: what happened, from what to what, for how much, who and why.
 begin;
 \ir ../helpers.psql
-select plan(34);
+select plan(35);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -179,6 +179,8 @@ select is(tests.new_kinds(), '{cancel_scheduled}', 'a scheduled end is one entry
 select tests.sub('2026-01-12', 'active',
   '{"cancel_at_period_end": true, "cancellation_details": {"feedback": "too_expensive"}}');
 select is(tests.new_kinds(), '{}', 'G8: the customer''s feedback on it is not another');
+select is((select cancellation_feedback from billing.subscriptions), '{"feedback": "too_expensive"}',
+  'G8: but it is kept');
 select tests.sub('2026-01-13', 'active', '{"cancel_at_period_end": false}');
 select is(tests.new_kinds(), '{cancel_undone}', 'taking it back is one entry');
 rollback to started;

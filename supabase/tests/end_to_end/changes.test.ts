@@ -119,9 +119,11 @@ describe("cancelling", () => {
   it("and thinking again are answered when Stripe has done them", async () => {
     const { client } = await stack.user("wavering");
     await subscribe(stack, client, "privileged_monthly");
-    const ending = await ask(client, "cancel");
+    const ending = await ask(client, "cancel", { reason: "too little time" });
     expect(ending["ends_at"]).toBe(ending["current_period_end"]);
-    expect((await subscriptionOf(client)).cancel_at_period_end).toBe(true);
+    const { cancel_at_period_end, cancellation_details } = await subscriptionOf(client);
+    expect(cancel_at_period_end).toBe(true);
+    expect(cancellation_details?.comment).toBe("too little time");
 
     expect(await ask(client, "undo-cancel")).toMatchObject({ ends_at: null });
     expect((await subscriptionOf(client)).cancel_at_period_end).toBe(false);
