@@ -433,7 +433,7 @@ rollback to pay;
 
 select tests.claimed();
 select is(
-  tests.answer(402, tests.error('card_declined')), 'dead',
+  tests.answer(402, tests.error('card_declined')), 'declined',
   'a declined card is a clear answer: nothing is looked up'
 );
 rollback to pay;
