@@ -15,11 +15,7 @@ import { createDelivery, type Delivery, type WebhookEndpoint } from "./delivery.
 import { createApi, type ApiControl } from "./http/api.ts";
 import { startServer } from "./http/server.ts";
 import { createIds } from "./ids.ts";
-import {
-  enterPromotionCode,
-  payCheckout,
-  type CheckoutOutcome,
-} from "./objects/checkout_sessions.ts";
+import { enterPromotionCode, payCheckout, type CheckoutOutcome } from "./billing/checkout.ts";
 import { createPrice, type NewPrice } from "./objects/prices.ts";
 import { createProduct, type ProductEdit } from "./objects/products.ts";
 import {
@@ -29,7 +25,7 @@ import {
   type DisputeKind,
   type DisputeOutcome,
 } from "./objects/disputes.ts";
-import { failRefund } from "./objects/payments.ts";
+import { failRefund } from "./objects/refunds.ts";
 import { refreshEntitlements } from "./objects/entitlements.ts";
 import { findTestCard } from "./objects/test_cards.ts";
 import { createPages } from "./pages.ts";
@@ -40,7 +36,7 @@ import { createSimulation, type BillingRules } from "./simulation.ts";
 export type { Attempt, Delivery, DeliverySettings, WebhookEndpoint } from "./delivery.ts";
 export type { ApiControl, Fault } from "./http/api.ts";
 export type { BillingRules } from "./simulation.ts";
-export type { CheckoutOutcome } from "./objects/checkout_sessions.ts";
+export type { CheckoutOutcome } from "./billing/checkout.ts";
 export { apiVersion, oldApiVersion } from "./versions.ts";
 export { testCards } from "./objects/test_cards.ts";
 

@@ -7,7 +7,7 @@ import { StripeApiError } from "./errors.ts";
 import { matchPath } from "./http/routes.ts";
 import type { HttpAnswer, Section } from "./http/server.ts";
 import { lineItemsOf, productName } from "./objects/checkout_line_items.ts";
-import { enterPromotionCode, payCheckout } from "./objects/checkout_sessions.ts";
+import { enterPromotionCode, payCheckout } from "./billing/checkout.ts";
 import { payInvoice } from "./objects/invoices.ts";
 import { declineDetails } from "./objects/declines.ts";
 import {

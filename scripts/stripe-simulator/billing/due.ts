@@ -2,9 +2,9 @@
 import type Stripe from "stripe";
 import { advanceSchedule, startSchedule } from "../objects/subscription_schedules.ts";
 import { isClosed, lapseDispute } from "../objects/disputes.ts";
-import { defaultPayment, refundDue } from "../objects/payments.ts";
+import { defaultPayment } from "../objects/payments.ts";
+import { refundDue } from "../objects/refunds.ts";
 import { taxIdDue } from "../objects/tax_ids.ts";
-import { expireSession } from "../objects/checkout_sessions.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
 import {
   collect,
@@ -13,6 +13,7 @@ import {
   expirePendingResume,
   settleDebit,
 } from "./collection.ts";
+import { expireSession } from "./checkout.ts";
 import { discountsOf, removeDiscounts } from "./discounts.ts";
 import { endSubscription, hasEnded } from "./ending.ts";
 import { buildInvoice, itemLine, subscriptionOf } from "./invoicing.ts";

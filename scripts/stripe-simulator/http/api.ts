@@ -14,6 +14,7 @@ import { oneOffInvoiceRoutes } from "../objects/one_off_invoices.ts";
 import { paymentMethodRoutes, setupIntentRoutes } from "../objects/payment_methods.ts";
 import { paymentRoutes } from "../objects/payments.ts";
 import { portalRoutes } from "../objects/portal_sessions.ts";
+import { refundRoutes } from "../objects/refunds.ts";
 import { priceRoutes } from "../objects/prices.ts";
 import { productRoutes } from "../objects/products.ts";
 import { scheduleRoutes } from "../objects/subscription_schedules.ts";
@@ -41,6 +42,7 @@ const routes: Route[] = [
   ...invoiceRoutes,
   ...oneOffInvoiceRoutes,
   ...paymentRoutes,
+  ...refundRoutes,
   ...disputeRoutes,
   ...creditNoteRoutes,
   ...meterRoutes,

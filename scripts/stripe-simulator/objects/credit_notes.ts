@@ -15,7 +15,8 @@ import {
 } from "../http/params.ts";
 import { changedMetadata, page, pagination, route } from "../http/routes.ts";
 import { change, idOf, type Simulation } from "../simulation.ts";
-import { createRefund, defaultPayment } from "./payments.ts";
+import { defaultPayment } from "./payments.ts";
+import { createRefund } from "./refunds.ts";
 
 const newCreditNote = {
   invoice: required(text),
