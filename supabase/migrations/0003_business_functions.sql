@@ -1883,7 +1883,8 @@ begin
     offset 0
   ) as read
   left join billing.prices on prices.stripe_price_id = read.price_id
-  where item ->> 'id' is not null;
+  where item ->> 'id' is not null
+  order by 1;
 end;
 $$;
 
@@ -1904,52 +1905,44 @@ declare
   v_told billing_private.told_item[] := array(
     select told from billing_private.told_items(p_object) as told
   );
-  v_shows_all boolean;
-begin
-  -- Most snapshots change none of them, and a statement has its triggers run all the same.
-  if exists (
-    select
-    from unnest(v_told) as told
-    left join billing.subscription_items as stored using (stripe_subscription_item_id)
-    where stored.subscription_id is null
-      or (stored.price_id, stored.quantity, stored.current_period_start,
-          stored.current_period_end, stored.stripe_price_id, stored.stripe_product_id)
-        is distinct from
-        (told.price_id, told.quantity, told.current_period_start, told.current_period_end,
-          told.stripe_price_id, told.stripe_product_id)
-  ) then
-    insert into billing.subscription_items (
-      subscription_id, price_id, quantity, current_period_start, current_period_end,
-      stripe_subscription_item_id, stripe_price_id, stripe_product_id
-    )
-    select
-      p_subscription_id, price_id, quantity, current_period_start, current_period_end,
-      stripe_subscription_item_id, stripe_price_id, stripe_product_id
-    from unnest(v_told)
-    on conflict (stripe_subscription_item_id) do update
-    set price_id = excluded.price_id,
-        quantity = excluded.quantity,
-        current_period_start = excluded.current_period_start,
-        current_period_end = excluded.current_period_end,
-        stripe_price_id = excluded.stripe_price_id,
-        stripe_product_id = excluded.stripe_product_id;
-  end if;
-
-  -- A list that is cut short says nothing about what it does not show.
-  v_shows_all := jsonb_typeof(p_object #> '{items,data}') = 'array'
-    and coalesce(p_object #> '{items,has_more}' <> 'true', true);
-  if v_shows_all and exists (
-    select
+  v_stored billing_private.told_item[] := array(
+    select row(
+      stripe_subscription_item_id, price_id, quantity, current_period_start, current_period_end,
+      stripe_price_id, stripe_product_id
+    )::billing_private.told_item
     from billing.subscription_items
     where subscription_id = p_subscription_id
-      and not stripe_subscription_item_id = any (
-        array(select stripe_subscription_item_id from unnest(v_told)))
-  ) then
-    delete from billing.subscription_items
-    where subscription_id = p_subscription_id
-      and not stripe_subscription_item_id = any (
-        array(select stripe_subscription_item_id from unnest(v_told)));
+    order by stripe_subscription_item_id
+  );
+begin
+  -- Most snapshots change none of them, and a statement has its triggers run all the same.
+  if v_told = v_stored then
+    return;
   end if;
+
+  insert into billing.subscription_items (
+    subscription_id, price_id, quantity, current_period_start, current_period_end,
+    stripe_subscription_item_id, stripe_price_id, stripe_product_id
+  )
+  select
+    p_subscription_id, price_id, quantity, current_period_start, current_period_end,
+    stripe_subscription_item_id, stripe_price_id, stripe_product_id
+  from unnest(v_told)
+  on conflict (stripe_subscription_item_id) do update
+  set price_id = excluded.price_id,
+      quantity = excluded.quantity,
+      current_period_start = excluded.current_period_start,
+      current_period_end = excluded.current_period_end,
+      stripe_price_id = excluded.stripe_price_id,
+      stripe_product_id = excluded.stripe_product_id;
+
+  -- A list that is cut short says nothing about what it does not show.
+  delete from billing.subscription_items
+  where subscription_id = p_subscription_id
+    and jsonb_typeof(p_object #> '{items,data}') = 'array'
+    and coalesce(p_object #> '{items,has_more}' <> 'true', true)
+    and not stripe_subscription_item_id = any (
+      array(select stripe_subscription_item_id from unnest(v_told)));
 end;
 $$;
 
@@ -2482,7 +2475,8 @@ begin
       nullif(line #> '{parent,subscription_item_details,subscription_item}', 'null'),
       line -> 'subscription_item'))
   from jsonb_path_query(p_object, '$.lines.data[*]') as line
-  where line ->> 'id' is not null;
+  where line ->> 'id' is not null
+  order by 1;
 end;
 $$;
 
@@ -2503,82 +2497,51 @@ declare
   v_told billing_private.told_line[] := array(
     select told from billing_private.told_lines(p_object) as told
   );
+  v_stored billing_private.told_line[] := array(
+    select row(
+      stripe_line_id, description, amount_minor, currency, quantity, period_start, period_end,
+      is_proration, stripe_price_id, stripe_subscription_item_id
+    )::billing_private.told_line
+    from billing.invoice_lines
+    where invoice_id = v_invoice_id
+    order by stripe_line_id
+  );
 begin
   -- Most snapshots change none of them, and a statement has its triggers run all the same.
-  if exists (
-    select
-    from unnest(v_told) as told
-    left join billing.invoice_lines as stored
-      on stored.invoice_id = v_invoice_id
-      and stored.stripe_line_id = told.stripe_line_id
-    where stored.invoice_id is null
-      or (stored.description, stored.amount_minor, stored.currency, stored.quantity,
-          stored.period_start, stored.period_end, stored.is_proration, stored.stripe_price_id,
-          stored.stripe_subscription_item_id)
-        is distinct from
-        (told.description, told.amount_minor, told.currency, told.quantity,
-          told.period_start, told.period_end, told.is_proration, told.stripe_price_id,
-          told.stripe_subscription_item_id)
-  ) then
-    insert into billing.invoice_lines (
-      invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
-      is_proration, stripe_line_id, stripe_price_id, stripe_subscription_item_id
-    )
-    select
-      v_invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
-      is_proration, stripe_line_id, stripe_price_id, stripe_subscription_item_id
-    from unnest(v_told)
-    on conflict (invoice_id, stripe_line_id) do update
-    set description = excluded.description,
-        amount_minor = excluded.amount_minor,
-        currency = excluded.currency,
-        quantity = excluded.quantity,
-        period_start = excluded.period_start,
-        period_end = excluded.period_end,
-        is_proration = excluded.is_proration,
-        stripe_price_id = excluded.stripe_price_id,
-        stripe_subscription_item_id = excluded.stripe_subscription_item_id;
+  if v_told = v_stored then
+    return;
   end if;
 
+  insert into billing.invoice_lines (
+    invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
+    is_proration, stripe_line_id, stripe_price_id, stripe_subscription_item_id
+  )
+  select
+    v_invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
+    is_proration, stripe_line_id, stripe_price_id, stripe_subscription_item_id
+  from unnest(v_told)
+  on conflict (invoice_id, stripe_line_id) do update
+  set description = excluded.description,
+      amount_minor = excluded.amount_minor,
+      currency = excluded.currency,
+      quantity = excluded.quantity,
+      period_start = excluded.period_start,
+      period_end = excluded.period_end,
+      is_proration = excluded.is_proration,
+      stripe_price_id = excluded.stripe_price_id,
+      stripe_subscription_item_id = excluded.stripe_subscription_item_id;
+
   -- Events show the first ten lines; a list that is cut short removes nothing.
-  if jsonb_typeof(p_object #> '{lines,data}') = 'array'
+  delete from billing.invoice_lines
+  where invoice_id = v_invoice_id
+    and jsonb_typeof(p_object #> '{lines,data}') = 'array'
     and coalesce(p_object #> '{lines,has_more}' <> 'true', true)
-  then
-    perform billing_private.remove_untold_lines(
-      v_invoice_id, array(select stripe_line_id from unnest(v_told)));
-  end if;
+    and not stripe_line_id = any (array(select stripe_line_id from unnest(v_told)));
 end;
 $$;
 
 comment on function billing_private.project_invoice_lines(jsonb) is
   'Mirrors the lines of an invoice''s newest snapshot.';
-
-
-create function billing_private.remove_untold_lines(
-  p_invoice_id uuid,
-  p_stripe_line_ids text[]
-)
-returns void
-language plpgsql
-volatile
-set search_path = ''
-as $$
-begin
-  if exists (
-    select
-    from billing.invoice_lines
-    where invoice_id = p_invoice_id
-      and not stripe_line_id = any (p_stripe_line_ids)
-  ) then
-    delete from billing.invoice_lines
-    where invoice_id = p_invoice_id
-      and not stripe_line_id = any (p_stripe_line_ids);
-  end if;
-end;
-$$;
-
-comment on function billing_private.remove_untold_lines(uuid, text[]) is
-  'Removes the lines an invoice has no longer.';
 
 
 -- -----------------------------------------------------------------------------
@@ -11888,7 +11851,6 @@ revoke all on function
   billing_private.project_invoice,
   billing_private.told_lines,
   billing_private.project_invoice_lines,
-  billing_private.remove_untold_lines,
   billing_private.project_payment_intent,
   billing_private.project_charge,
   billing_private.project_invoice_payment,
