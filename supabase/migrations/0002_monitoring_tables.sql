@@ -1089,8 +1089,8 @@ create index sweeps_list_key_idx on billing_private.sweeps (list_key, position);
 -- One page at a time, whatever is asked for: well inside Stripe's rate limits.
 create unique index sweeps_one_runs_idx on billing_private.sweeps (status)
   where status = 'running';
-create unique index sweeps_one_waits_idx on billing_private.sweeps (list_key)
-  where status = 'waiting';
+create unique index sweeps_one_per_list_idx on billing_private.sweeps (list_key)
+  where status in ('waiting', 'running');
 
 alter table billing_private.sweeps enable row level security;
 create policy select_nobody on billing_private.sweeps for select to public using (false);
