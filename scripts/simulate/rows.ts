@@ -11,6 +11,7 @@ const moments: Record<string, readonly string[]> = {
   checkout_sessions: ["completed_at"],
   customers: ["deleted_at"],
   discounts: ["removed_at"],
+  dunning_cases: ["closed_at", "next_retry_at", "next_stage_at", "opened_at", "runs_from"],
   payment_methods: ["detached_at"],
   subscriptions: ["past_due_since"],
   tax_ids: ["deleted_at"],
@@ -34,7 +35,12 @@ const forgotten: Record<string, { since: string; columns: readonly string[] }> =
 export function settled(rows: StoredRow[], disturbance: Disturbance): StoredRow[] {
   // Grace is counted from the moment at which the payment is known to have failed.
   const isInGrace = !isTheSameSet(disturbance) && rows.some(({ row }) => row["past_due_since"]);
-  const left = ["newest snapshots", ...(isInGrace ? ["entitlements", "profiles"] : [])];
+  const left = [
+    "newest snapshots",
+    ...(isInGrace ? ["entitlements", "profiles"] : []),
+    // A case opens when a payment is known to have failed.
+    ...(disturbance.lost > 0 ? ["dunning_cases"] : []),
+  ];
   return rows
     .filter(({ of }) => !left.includes(of))
     .map(({ of, row }) => {

@@ -5273,12 +5273,21 @@ begin
     return;
   end if;
 
-  -- The earliest trial has the claim, in whatever order they become known.
+  -- The earliest trial has the claim, in whatever order they become known. Only what changes, and
+  -- in one order: several accounts may share several identities.
   insert into billing_private.trial_claims as stored (
     kind, identity_hash, account_id, started_at
   )
-  select kind, identity_hash, p_account_id, v_started_at
-  from billing_private.identities_of(p_account_id, null)
+  select identities.kind, identities.identity_hash, p_account_id, v_started_at
+  from billing_private.identities_of(p_account_id, null) as identities
+  where not exists (
+    select
+    from billing_private.trial_claims as held
+    where held.kind = identities.kind
+      and held.identity_hash = identities.identity_hash
+      and (held.started_at, held.account_id) <= (v_started_at, p_account_id)
+  )
+  order by identities.kind, identities.identity_hash
   on conflict (kind, identity_hash) do update
   set account_id = excluded.account_id,
       started_at = excluded.started_at

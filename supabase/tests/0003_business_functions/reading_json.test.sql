@@ -90,7 +90,7 @@ select is(
 );
 select is(
   billing_private.stripe_time('1768003200000'), null,
-  'milliseconds taken for seconds are no time'
+  'G19: milliseconds taken for seconds are no time'
 );
 select is(billing_private.stripe_time('-1'), null, 'a negative time is no time');
 select is(

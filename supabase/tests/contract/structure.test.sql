@@ -1,7 +1,7 @@
 -- Rules that tables, columns, policies, views and triggers keep.
 -- Without helpers.psql, so that nothing but the shipped schema is looked at.
 begin;
-select plan(34);
+select plan(35);
 
 create temporary view relations as
 select
@@ -391,6 +391,18 @@ select set_eq(
 
 -- Lint 0020 estimates bloat, which a schema made a moment ago cannot have; lint 0025 is about
 -- storage buckets, and there are none.
+
+select is_empty(
+  $$
+    select conname
+    from pg_constraint
+    where contype = 'f'
+      and connamespace in ('billing'::regnamespace, 'billing_private'::regnamespace)
+      and confrelid in (select oid from pg_class where relnamespace = 'auth'::regnamespace)
+  $$,
+  'C7: no row hangs on a user of the application: whoever deletes one keeps the history, and events '
+  'go on being stored'
+);
 
 select * from finish();
 rollback;

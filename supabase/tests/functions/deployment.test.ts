@@ -83,3 +83,19 @@ describe("the runtime", () => {
     expect(devDependencies["deno"]).toBe("2.1.4");
   });
 });
+
+describe("what is asked of Stripe", () => {
+  // B11: it lags behind, up to an hour: what was created a moment ago would be created again.
+  it("B11: is never its search, which does not show what was just created", () => {
+    const folders = [
+      "migrations",
+      "functions/_shared",
+      ...names.map((name) => `functions/${name}`),
+    ];
+    const searching = folders
+      .flatMap((folder) => readdirSync(join(supabase, folder)).map((file) => join(folder, file)))
+      .filter((file) => /\.(sql|ts)$/.test(file))
+      .filter((file) => /\/search\b|\.search\(/.test(readFileSync(join(supabase, file), "utf8")));
+    expect(searching).toEqual([]);
+  });
+});

@@ -97,6 +97,14 @@ describe("an event signed by Stripe", () => {
     expect(call?.headers.get("authorization")).toBeNull();
   });
 
+  // Stripe does not follow redirects: one would be a failed delivery.
+  it.each(["", "/", "?source=stripe"])("F14: is answered 200 at once, also at …%s", async (end) => {
+    const { deliver } = webhook();
+    const { url, headers } = signed(event);
+    const request = new Request(url + end, { method: "POST", headers, body: event });
+    expect((await deliver(request)).status).toBe(200);
+  });
+
   it("is accepted when it is a thin event", async () => {
     const { deliver, dataApi } = webhook();
     expect((await deliver(signed(thinEvent))).status).toBe(200);
