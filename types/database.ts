@@ -926,6 +926,7 @@ export type Database = {
           account_id: string | null;
           action_required_at: string | null;
           amount_due_minor: number;
+          amount_overpaid_minor: number;
           amount_paid_minor: number;
           amount_remaining_minor: number;
           attempt_count: number;
@@ -934,7 +935,9 @@ export type Database = {
           created_at: string;
           currency: string;
           deleted_at: string | null;
+          discount_minor: number;
           due_at: string | null;
+          finalization_error: Json | null;
           finalized_at: string | null;
           hosted_invoice_url: string | null;
           id: string;
@@ -951,7 +954,9 @@ export type Database = {
           stripe_subscription_id: string | null;
           subscription_id: string | null;
           subtotal_minor: number;
+          tax_minor: number;
           total_minor: number;
+          uncollectible_reason: string | null;
           voided_at: string | null;
         };
         ComputedFields: never;
@@ -959,6 +964,7 @@ export type Database = {
           account_id?: string | null;
           action_required_at?: string | null;
           amount_due_minor: number;
+          amount_overpaid_minor?: number;
           amount_paid_minor: number;
           amount_remaining_minor: number;
           attempt_count?: number;
@@ -967,7 +973,9 @@ export type Database = {
           created_at?: string;
           currency: string;
           deleted_at?: string | null;
+          discount_minor?: number;
           due_at?: string | null;
+          finalization_error?: Json | null;
           finalized_at?: string | null;
           hosted_invoice_url?: string | null;
           id?: string;
@@ -984,13 +992,16 @@ export type Database = {
           stripe_subscription_id?: string | null;
           subscription_id?: string | null;
           subtotal_minor: number;
+          tax_minor?: number;
           total_minor: number;
+          uncollectible_reason?: string | null;
           voided_at?: string | null;
         };
         Update: {
           account_id?: string | null;
           action_required_at?: string | null;
           amount_due_minor?: number;
+          amount_overpaid_minor?: number;
           amount_paid_minor?: number;
           amount_remaining_minor?: number;
           attempt_count?: number;
@@ -999,7 +1010,9 @@ export type Database = {
           created_at?: string;
           currency?: string;
           deleted_at?: string | null;
+          discount_minor?: number;
           due_at?: string | null;
+          finalization_error?: Json | null;
           finalized_at?: string | null;
           hosted_invoice_url?: string | null;
           id?: string;
@@ -1016,7 +1029,9 @@ export type Database = {
           stripe_subscription_id?: string | null;
           subscription_id?: string | null;
           subtotal_minor?: number;
+          tax_minor?: number;
           total_minor?: number;
+          uncollectible_reason?: string | null;
           voided_at?: string | null;
         };
         Relationships: [
@@ -1542,6 +1557,45 @@ export type Database = {
           name?: string;
         };
         Relationships: [];
+      };
+      stripe_entitlements: {
+        Row: {
+          account_id: string | null;
+          created_at: string;
+          id: string;
+          lookup_key: string | null;
+          stripe_customer_id: string | null;
+          stripe_entitlement_id: string;
+          stripe_feature_id: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id?: string | null;
+          created_at?: string;
+          id?: string;
+          lookup_key?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_entitlement_id: string;
+          stripe_feature_id?: string | null;
+        };
+        Update: {
+          account_id?: string | null;
+          created_at?: string;
+          id?: string;
+          lookup_key?: string | null;
+          stripe_customer_id?: string | null;
+          stripe_entitlement_id?: string;
+          stripe_feature_id?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "stripe_entitlements_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
       };
       subscription_changes: {
         Row: {

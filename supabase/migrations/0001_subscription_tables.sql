@@ -54,14 +54,15 @@
 --   36  billing.setup_intents
 --   37  billing.tax_ids
 --   38  billing_private.declines
---   39  billing.checkout_sessions
---   40  billing_private.trial_claims
---   41  billing.entitlement_grants
---   42  billing.entitlements
---   43  billing_private.entitlement_history
---   44  billing.access_restrictions
---   45  billing.dunning_cases
---   46  billing.dunning_events
+--   39  billing.stripe_entitlements
+--   40  billing.checkout_sessions
+--   41  billing_private.trial_claims
+--   42  billing.entitlement_grants
+--   43  billing.entitlements
+--   44  billing_private.entitlement_history
+--   45  billing.access_restrictions
+--   46  billing.dunning_cases
+--   47  billing.dunning_events
 -- =============================================================================
 
 
@@ -1676,6 +1677,9 @@ create table billing.invoices (
   amount_due_minor bigint not null,
   amount_paid_minor bigint not null,
   amount_remaining_minor bigint not null,
+  amount_overpaid_minor bigint not null default 0,
+  tax_minor bigint not null default 0,
+  discount_minor bigint not null default 0,
   collection_method text,
   attempt_count integer not null default 0,
   next_payment_attempt_at timestamptz,
@@ -1687,6 +1691,8 @@ create table billing.invoices (
   paid_at timestamptz,
   voided_at timestamptz,
   marked_uncollectible_at timestamptz,
+  uncollectible_reason text,
+  finalization_error jsonb,
   deleted_at timestamptz,
   hosted_invoice_url text,
   invoice_pdf_url text,
@@ -1710,6 +1716,17 @@ comment on column billing.invoices.subscription_id is
 comment on column billing.invoices.status is
   'draft, open, paid, void or uncollectible; open vocabulary. paid says nothing about money: '
   'compare amount_paid_minor.';
+comment on column billing.invoices.amount_overpaid_minor is
+  'Paid beyond what was due; it is credit for later invoices.';
+comment on column billing.invoices.tax_minor is
+  'Of the total, whether on top of the prices or within them.';
+comment on column billing.invoices.discount_minor is
+  'What discounts took off.';
+comment on column billing.invoices.uncollectible_reason is
+  'Why it was given up (max_payment_attempts, subscription_canceled, …); open vocabulary.';
+comment on column billing.invoices.finalization_error is
+  'Why Stripe could not finalize it, as {"code", "message"}: nothing is collected until that is '
+  'put right.';
 comment on column billing.invoices.next_payment_attempt_at is
   'When Stripe tries again by itself; null on an open invoice means nobody will.';
 comment on column billing.invoices.collection_method is
@@ -2211,7 +2228,45 @@ revoke all on billing_private.declines from public, anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 39  billing.checkout_sessions
+-- 39  billing.stripe_entitlements
+-- -----------------------------------------------------------------------------
+
+create table billing.stripe_entitlements (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid references billing.accounts (id) on delete restrict,
+  lookup_key text,
+  stripe_entitlement_id text not null,
+  stripe_feature_id text,
+  stripe_customer_id text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (stripe_entitlement_id)
+);
+
+comment on table billing.stripe_entitlements is
+  'What Stripe Entitlements says each customer has. A mirror for comparison: access is what '
+  'billing.entitlements says.';
+comment on column billing.stripe_entitlements.lookup_key is
+  'Name of the feature at Stripe; several features may have had one name.';
+
+create index stripe_entitlements_account_id_idx on billing.stripe_entitlements (account_id);
+create index stripe_entitlements_stripe_customer_id_idx
+  on billing.stripe_entitlements (stripe_customer_id);
+
+alter table billing.stripe_entitlements enable row level security;
+
+create policy select_member on billing.stripe_entitlements
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.stripe_entitlements from public, anon, authenticated, service_role;
+grant select on billing.stripe_entitlements to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 40  billing.checkout_sessions
 -- -----------------------------------------------------------------------------
 
 create table billing.checkout_sessions (
@@ -2269,7 +2324,7 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 40  billing_private.trial_claims
+-- 41  billing_private.trial_claims
 -- -----------------------------------------------------------------------------
 
 create table billing_private.trial_claims (
@@ -2300,7 +2355,7 @@ revoke all on billing_private.trial_claims from public, anon, authenticated, ser
 
 
 -- -----------------------------------------------------------------------------
--- 41  billing.entitlement_grants
+-- 42  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -2341,7 +2396,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 42  billing.entitlements
+-- 43  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -2392,7 +2447,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 43  billing_private.entitlement_history
+-- 44  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (
@@ -2429,7 +2484,7 @@ revoke all on billing_private.entitlement_history from public, anon, authenticat
 
 
 -- -----------------------------------------------------------------------------
--- 44  billing.access_restrictions
+-- 45  billing.access_restrictions
 -- -----------------------------------------------------------------------------
 
 create table billing.access_restrictions (
@@ -2480,7 +2535,7 @@ grant select on billing.access_restrictions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 45  billing.dunning_cases
+-- 46  billing.dunning_cases
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_cases (
@@ -2549,7 +2604,7 @@ grant select on billing.dunning_cases to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 46  billing.dunning_events
+-- 47  billing.dunning_events
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_events (

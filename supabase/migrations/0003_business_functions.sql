@@ -27,37 +27,39 @@
 --   9  projector: invoice
 --   10  projectors: payment intent, charge, refund, payment method
 --   11  projectors: dispute, early fraud warning, credit note
---   12  projectors: setup intent, tax id, test clock, meter
---   13  what refunds and disputes leave
---   14  projector: checkout session
---   15  applying an event
---   16  billing.ingest_stripe_event() and ingest_stripe_events()
---   17  billing.report_rejected_webhook()
---   18  history of subscriptions
---   19  billing.plan_offers and list_plans()
---   20  billing.my_subscription()
---   21  commands
---   22  one trial per person
---   23  billing.prepare_checkout()
---   24  billing.prepare_portal()
---   25  billing.claim_commands() and complete_command()
---   26  rules of the lifecycle
---   27  billing.cancel_subscription() and undo_cancel()
---   28  billing.change_plan()
---   29  billing.preview_change()
---   30  billing.pause_subscription() and resume_subscription()
---   31  billing.prepare_payment_method()
---   32  manual subscriptions
---   33  invoices of manual subscriptions
---   34  proration
---   35  reconciliation with Stripe
---   36  publishing the catalog
---   37  reporting usage to Stripe's meters
---   38  which invoices are overdue
---   39  whether and when to collect again
---   40  doing what dunning policies say
---   41  billing.payment_history
---   42  who may call what
+--   12  projector: entitlement summary
+--   13  lists beyond what a snapshot shows
+--   14  projectors: setup intent, tax id, test clock, meter
+--   15  what refunds and disputes leave
+--   16  projector: checkout session
+--   17  applying an event
+--   18  billing.ingest_stripe_event() and ingest_stripe_events()
+--   19  billing.report_rejected_webhook()
+--   20  history of subscriptions
+--   21  billing.plan_offers and list_plans()
+--   22  billing.my_subscription()
+--   23  commands
+--   24  one trial per person
+--   25  billing.prepare_checkout()
+--   26  billing.prepare_portal()
+--   27  billing.claim_commands() and complete_command()
+--   28  rules of the lifecycle
+--   29  billing.cancel_subscription() and undo_cancel()
+--   30  billing.change_plan()
+--   31  billing.preview_change()
+--   32  billing.pause_subscription() and resume_subscription()
+--   33  billing.prepare_payment_method()
+--   34  manual subscriptions
+--   35  invoices of manual subscriptions
+--   36  proration
+--   37  reconciliation with Stripe
+--   38  publishing the catalog
+--   39  reporting usage to Stripe's meters
+--   40  which invoices are overdue
+--   41  whether and when to collect again
+--   42  doing what dunning policies say
+--   43  billing.payment_history
+--   44  who may call what
 -- =============================================================================
 
 
@@ -194,6 +196,146 @@ $$;
 
 comment on function billing_private.price_of(jsonb) is
   'The price of an item of a subscription, of a phase, or of an invoice, from any API version.';
+
+
+create function billing_private.sum_of(
+  p_object jsonb,
+  p_path jsonpath
+)
+returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (
+      select sum(billing_private.stripe_integer(amount))::bigint
+      from jsonb_path_query(p_object, p_path) as amount
+    ),
+    0);
+end;
+$$;
+
+comment on function billing_private.sum_of(jsonb, jsonpath) is
+  'The whole numbers a path leads to, added up; 0 when it leads nowhere.';
+
+
+create function billing_private.tax_of(p_invoice jsonb)
+returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- A list of amounts since basil (2025-03-31), one number before.
+  return coalesce(
+    billing_private.stripe_integer(p_invoice -> 'tax'),
+    billing_private.sum_of(p_invoice, '$.total_taxes[*].amount'));
+end;
+$$;
+
+comment on function billing_private.tax_of(jsonb) is
+  'The tax on an invoice, from any API version.';
+
+
+create function billing_private.subscription_of(p_invoice jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- Since basil under parent, which one-off invoices do not have; before at the top.
+  return coalesce(
+    billing_private.stripe_id(p_invoice #> '{parent,subscription_details,subscription}'),
+    billing_private.stripe_id(p_invoice -> 'subscription'));
+end;
+$$;
+
+comment on function billing_private.subscription_of(jsonb) is
+  'The subscription an invoice is for, from any API version; null for a one-off invoice.';
+
+
+create function billing_private.subscription_metadata_of(p_invoice jsonb)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- Under parent since basil.
+  return coalesce(
+    nullif(p_invoice #> '{parent,subscription_details,metadata}', 'null'),
+    nullif(p_invoice #> '{subscription_details,metadata}', 'null'));
+end;
+$$;
+
+comment on function billing_private.subscription_metadata_of(jsonb) is
+  'The metadata of its subscription that an invoice repeats, from any API version.';
+
+
+create function billing_private.item_of(p_line jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- Under parent since basil.
+  return coalesce(
+    billing_private.stripe_id(p_line #> '{parent,subscription_item_details,subscription_item}'),
+    billing_private.stripe_id(p_line -> 'subscription_item'));
+end;
+$$;
+
+comment on function billing_private.item_of(jsonb) is
+  'The subscription item a line of an invoice is for, from any API version.';
+
+
+create function billing_private.is_proration(p_line jsonb)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- Under parent since basil.
+  return coalesce(p_line #> '{parent,subscription_item_details,proration}' = 'true', false)
+    or coalesce(p_line #> '{parent,invoice_item_details,proration}' = 'true', false)
+    or coalesce(p_line -> 'proration' = 'true', false);
+end;
+$$;
+
+comment on function billing_private.is_proration(jsonb) is
+  'Whether a line of an invoice settles a change within a period, from any API version.';
+
+
+create function billing_private.period_of(
+  p_item jsonb,
+  p_subscription jsonb,
+  out period_start timestamptz,
+  out period_end timestamptz
+)
+returns record
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- Up to acacia the period is the subscription's, since basil (2025-03-31) each item's.
+  period_start := coalesce(
+    billing_private.stripe_time(p_item -> 'current_period_start'),
+    billing_private.stripe_time(p_subscription -> 'current_period_start'));
+  period_end := coalesce(
+    billing_private.stripe_time(p_item -> 'current_period_end'),
+    billing_private.stripe_time(p_subscription -> 'current_period_end'));
+end;
+$$;
+
+comment on function billing_private.period_of(jsonb, jsonb) is
+  'The period an item of a subscription is in, end exclusive, from any API version; nulls where '
+  'nobody says.';
 
 
 create function billing_private.uuid_or_null(p_text text)
@@ -805,6 +947,7 @@ comment on function billing_private.elect_primary_customer(uuid) is
   'Gives an account without primary customer the oldest of those it has left.';
 
 
+-- Its body is long because it is a list: one update for each table.
 create function billing_private.bind_customer_rows(
   p_stripe_customer_id text,
   p_account_id uuid
@@ -830,6 +973,10 @@ begin
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
 
   update billing.setup_intents
+  set account_id = p_account_id
+  where stripe_customer_id = p_stripe_customer_id and account_id is null;
+
+  update billing.stripe_entitlements
   set account_id = p_account_id
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
 
@@ -1828,6 +1975,9 @@ begin
   if p_object ?| '{discounts,discount}' then
     perform billing_private.list_discounts(p_object, v_account_id);
   end if;
+  if p_object #> '{items,has_more}' = 'true' then
+    perform billing_private.request_list('list_subscription_items', v_id, p_event.event_id);
+  end if;
   if v_stored_id is null then
     perform billing_private.project_subscription_items(v_written_id, p_object);
     perform billing_private.follow_base_item(array[v_written_id]);
@@ -1863,25 +2013,22 @@ stable
 set search_path = ''
 as $$
 begin
-  -- Up to acacia the period is the subscription's, since basil (2025-03-31) each item's.
   return query
   select
     item ->> 'id',
     prices.id,
     billing_private.stripe_integer(item -> 'quantity'),
-    billing_private.stripe_time(
-      coalesce(item -> 'current_period_start', p_object -> 'current_period_start')),
-    billing_private.stripe_time(
-      coalesce(item -> 'current_period_end', p_object -> 'current_period_end')),
+    period.period_start,
+    period.period_end,
     read.price_id,
     billing_private.stripe_id(coalesce(
       nullif(item #> '{price,product}', 'null'), item #> '{plan,product}'))
   from jsonb_path_query(p_object, '$.items.data[*]') as item
   cross join lateral (
-    select billing_private.stripe_id(
-      coalesce(nullif(item -> 'price', 'null'), item -> 'plan')) as price_id
+    select billing_private.price_of(item) as price_id
     offset 0
   ) as read
+  cross join lateral billing_private.period_of(item, p_object) as period
   left join billing.prices on prices.stripe_price_id = read.price_id
   where item ->> 'id' is not null
   order by 1;
@@ -2366,19 +2513,19 @@ set search_path = ''
 as $$
 declare
   v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
-  -- Invoices repeat the metadata of their subscription: under parent since basil.
-  v_account_id uuid := billing_private.note_customer(v_customer_id, coalesce(
-    nullif(p_object #> '{parent,subscription_details,metadata}', 'null'),
-    p_object #> '{subscription_details,metadata}'));
+  v_account_id uuid := billing_private.note_customer(
+    v_customer_id, billing_private.subscription_metadata_of(p_object));
   v_payment_keys text[] := billing_private.lock_payments_of(
     p_object ->> 'id', v_customer_id);
   v_failure record := billing_private.failed_attempts(p_object ->> 'id');
 begin
   insert into billing.invoices as stored (
     account_id, number, status, billing_reason, currency, subtotal_minor, total_minor,
-    amount_due_minor, amount_paid_minor, amount_remaining_minor, collection_method, attempt_count,
-    next_payment_attempt_at, payment_failed_at, action_required_at, issued_at, due_at, finalized_at,
-    paid_at, voided_at, marked_uncollectible_at, deleted_at, hosted_invoice_url, invoice_pdf_url,
+    amount_due_minor, amount_paid_minor, amount_remaining_minor, amount_overpaid_minor, tax_minor,
+    discount_minor, collection_method, attempt_count, next_payment_attempt_at, payment_failed_at,
+    action_required_at, issued_at, due_at, finalized_at, paid_at, voided_at,
+    marked_uncollectible_at, uncollectible_reason, finalization_error, deleted_at,
+    hosted_invoice_url, invoice_pdf_url,
     stripe_invoice_id, stripe_customer_id, stripe_subscription_id
   )
   values (
@@ -2389,6 +2536,9 @@ begin
     coalesce(billing_private.stripe_integer(p_object -> 'amount_due'), 0),
     coalesce(billing_private.stripe_integer(p_object -> 'amount_paid'), 0),
     coalesce(billing_private.stripe_integer(p_object -> 'amount_remaining'), 0),
+    coalesce(billing_private.stripe_integer(p_object -> 'amount_overpaid'), 0),
+    billing_private.tax_of(p_object),
+    billing_private.sum_of(p_object, '$.total_discount_amounts[*].amount'),
     p_object ->> 'collection_method',
     coalesce(billing_private.stripe_integer(p_object -> 'attempt_count'), 0),
     billing_private.stripe_time(p_object -> 'next_payment_attempt'),
@@ -2400,33 +2550,43 @@ begin
     billing_private.stripe_time(p_object #> '{status_transitions,paid_at}'),
     billing_private.stripe_time(p_object #> '{status_transitions,voided_at}'),
     billing_private.stripe_time(p_object #> '{status_transitions,marked_uncollectible_at}'),
+    p_object #>> '{status_details,uncollectible,reason}',
+    case
+      when jsonb_typeof(p_object -> 'last_finalization_error') = 'object' then jsonb_build_object(
+        'code', p_object #> '{last_finalization_error,code}',
+        'message', p_object #> '{last_finalization_error,message}')
+    end,
     case when p_event.type = 'invoice.deleted' then p_event.occurred_at end,
     p_object ->> 'hosted_invoice_url', p_object ->> 'invoice_pdf', p_object ->> 'id',
-    v_customer_id,
-    -- Since basil under parent, which one-off invoices do not have; before at the top.
-    coalesce(
-      billing_private.stripe_id(p_object #> '{parent,subscription_details,subscription}'),
-      billing_private.stripe_id(p_object -> 'subscription'))
+    v_customer_id, billing_private.subscription_of(p_object)
   )
   on conflict (stripe_invoice_id) do update
   set (
     account_id, number, status, billing_reason, currency, subtotal_minor, total_minor,
-    amount_due_minor, amount_paid_minor, amount_remaining_minor, collection_method, attempt_count,
-    next_payment_attempt_at, payment_failed_at, action_required_at, issued_at, due_at, finalized_at,
-    paid_at, voided_at, marked_uncollectible_at, deleted_at, hosted_invoice_url, invoice_pdf_url,
+    amount_due_minor, amount_paid_minor, amount_remaining_minor, amount_overpaid_minor, tax_minor,
+    discount_minor, collection_method, attempt_count, next_payment_attempt_at, payment_failed_at,
+    action_required_at, issued_at, due_at, finalized_at, paid_at, voided_at,
+    marked_uncollectible_at, uncollectible_reason, finalization_error, deleted_at,
+    hosted_invoice_url, invoice_pdf_url,
     stripe_customer_id, stripe_subscription_id
   ) = row(
     coalesce(stored.account_id, excluded.account_id), excluded.number, excluded.status,
     excluded.billing_reason, excluded.currency, excluded.subtotal_minor, excluded.total_minor,
     excluded.amount_due_minor, excluded.amount_paid_minor, excluded.amount_remaining_minor,
+    excluded.amount_overpaid_minor, excluded.tax_minor, excluded.discount_minor,
     excluded.collection_method, excluded.attempt_count, excluded.next_payment_attempt_at,
     excluded.payment_failed_at, excluded.action_required_at, excluded.issued_at, excluded.due_at,
     excluded.finalized_at, excluded.paid_at, excluded.voided_at, excluded.marked_uncollectible_at,
-    excluded.deleted_at, excluded.hosted_invoice_url, excluded.invoice_pdf_url,
+    excluded.uncollectible_reason, excluded.finalization_error, excluded.deleted_at,
+    excluded.hosted_invoice_url, excluded.invoice_pdf_url,
     excluded.stripe_customer_id, excluded.stripe_subscription_id
   );
 
   perform billing_private.project_invoice_lines(p_object);
+  if p_object #> '{lines,has_more}' = 'true' then
+    perform billing_private.request_list(
+      'list_invoice_lines', p_object ->> 'id', p_event.event_id);
+  end if;
   perform billing_private.restrict_access(v_payment_keys);
 end;
 $$;
@@ -2465,15 +2625,9 @@ begin
     billing_private.stripe_integer(line -> 'quantity'),
     billing_private.stripe_time(line #> '{period,start}'),
     billing_private.stripe_time(line #> '{period,end}'),
-    coalesce(
-      line #> '{parent,subscription_item_details,proration}' = 'true'
-        or line #> '{parent,invoice_item_details,proration}' = 'true'
-        or line -> 'proration' = 'true',
-      false),
+    billing_private.is_proration(line),
     billing_private.price_of(line),
-    billing_private.stripe_id(coalesce(
-      nullif(line #> '{parent,subscription_item_details,subscription_item}', 'null'),
-      line -> 'subscription_item'))
+    billing_private.item_of(line)
   from jsonb_path_query(p_object, '$.lines.data[*]') as line
   where line ->> 'id' is not null
   order by 1;
@@ -3161,7 +3315,271 @@ comment on function billing_private.refunds_of_credit_note(jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 12  projectors: setup intent, tax id, test clock, meter
+-- 12  projector: entitlement summary
+-- -----------------------------------------------------------------------------
+
+create function billing_private.project_entitlement_summary(
+  p_object jsonb,
+  p_event billing_private.stripe_events
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
+begin
+  perform billing_private.note_customer(v_customer_id, null);
+  perform billing_private.project_entitlements(v_customer_id, p_object -> 'entitlements');
+
+  -- Events show the first ten; a list that is cut short removes nothing.
+  if p_object #> '{entitlements,has_more}' = 'true' then
+    perform billing_private.request_list(
+      'list_entitlements', p_event.object_id, p_event.event_id);
+  else
+    perform billing_private.keep_entitlements(v_customer_id, array(
+      select jsonb_path_query(p_object, '$.entitlements.data[*].id') #>> '{}'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.project_entitlement_summary(
+  jsonb, billing_private.stripe_events
+) is
+  'Mirrors what Stripe says a customer is entitled to. The summary has no id: it is told apart by '
+  'its customer.';
+
+
+create function billing_private.project_entitlements(
+  p_stripe_customer_id text,
+  p_list jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing.stripe_entitlements (
+    account_id, lookup_key, stripe_entitlement_id, stripe_feature_id, stripe_customer_id
+  )
+  select
+    billing_private.account_of_customer(p_stripe_customer_id),
+    entitlement ->> 'lookup_key', entitlement ->> 'id',
+    billing_private.stripe_id(entitlement -> 'feature'),
+    p_stripe_customer_id
+  from jsonb_path_query(p_list, '$.data[*] ? (@.id != null)') as entitlement
+  on conflict (stripe_entitlement_id) do update
+  set lookup_key = excluded.lookup_key,
+      stripe_feature_id = excluded.stripe_feature_id;
+end;
+$$;
+
+comment on function billing_private.project_entitlements(text, jsonb) is
+  'Mirrors entitlements of a customer, given as one of Stripe''s lists.';
+
+
+create function billing_private.keep_entitlements(
+  p_stripe_customer_id text,
+  p_ids text[]
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  delete from billing.stripe_entitlements
+  where stripe_customer_id = p_stripe_customer_id
+    and stripe_entitlement_id <> all (p_ids);
+end;
+$$;
+
+comment on function billing_private.keep_entitlements(text, text[]) is
+  'Removes all entitlements of a customer but these.';
+
+
+-- -----------------------------------------------------------------------------
+-- 13  lists beyond what a snapshot shows
+-- -----------------------------------------------------------------------------
+
+create function billing_private.request_list(
+  p_kind text,
+  p_object_id text,
+  p_event_id text,
+  p_after text default null,
+  p_seen text[] default '{}'
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- One that has not begun will read for the newer snapshot, too.
+  if p_after is null then
+    update billing_private.commands
+    set wish = jsonb_build_object('event_id', p_event_id)
+    where target_object_id = p_object_id
+      and kind = p_kind
+      and status = 'pending'
+      and not params ? 'starting_after';
+    if found then
+      return;
+    end if;
+  end if;
+
+  insert into billing_private.commands (
+    kind, method, path, params, target_object_id, wish, cause, request_id
+  )
+  select
+    p_kind, 'GET', list.path,
+    list.params || jsonb_strip_nulls(jsonb_build_object('limit', 100, 'starting_after', p_after)),
+    p_object_id, jsonb_build_object('event_id', p_event_id, 'seen', p_seen),
+    billing_private.cause(), billing_private.request_id()
+  from (values
+    ('list_invoice_lines', format('/v1/invoices/%s/lines', p_object_id), '{}'::jsonb),
+    ('list_subscription_items', '/v1/subscription_items',
+      jsonb_build_object('subscription', p_object_id)),
+    ('list_entitlements', '/v1/entitlements/active_entitlements',
+      jsonb_build_object('customer', replace(p_object_id, 'entitlements:', '')))
+  ) as list (kind, path, params)
+  where list.kind = p_kind;
+end;
+$$;
+
+comment on function billing_private.request_list(text, text, text, text, text[]) is
+  'Asks Stripe for a page of a list that a snapshot, given by its event, shows only the beginning '
+  'of.';
+
+
+create function billing_private.apply_list_page(
+  p_command billing_private.commands,
+  p_response jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_object_id text := p_command.target_object_id;
+  v_event billing_private.stripe_events;
+  v_page text[] := array(select jsonb_path_query(p_response, '$.data[*].id') #>> '{}');
+  v_seen text[] := array(select jsonb_array_elements_text(p_command.wish -> 'seen')) || v_page;
+begin
+  select * into strict v_event
+  from billing_private.stripe_events
+  where event_id = p_command.wish ->> 'event_id';
+  perform billing_private.lock_catalog(v_event.object_type);
+  perform billing_private.lock_customer(coalesce(v_event.stripe_customer_id, v_object_id));
+
+  -- A newer snapshot has its own list, which is being read for it if it is a long one.
+  if not exists (
+    select
+    from billing_private.stripe_objects
+    where object_id = v_object_id
+      and event_id = v_event.event_id
+  ) then
+    return;
+  end if;
+
+  perform billing_private.add_listed(p_command.kind, v_object_id, p_response);
+  if p_response -> 'has_more' = 'true' and v_page <> '{}' then
+    perform billing_private.request_list(
+      p_command.kind, v_object_id, v_event.event_id, v_page[cardinality(v_page)], v_seen);
+  else
+    perform billing_private.keep_listed(p_command.kind, v_object_id, v_seen);
+  end if;
+end;
+$$;
+
+comment on function billing_private.apply_list_page(billing_private.commands, jsonb) is
+  'Applies a page of a long list to the snapshot it was asked for, and asks for the next one. What '
+  'the list does not name goes when it has come to its end.';
+
+
+create function billing_private.add_listed(
+  p_kind text,
+  p_object_id text,
+  p_page jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_list jsonb := p_page || '{"has_more": true}';
+begin
+  case p_kind
+    when 'list_invoice_lines' then
+      perform billing_private.project_invoice_lines(
+        jsonb_build_object('id', p_object_id, 'lines', v_list));
+    when 'list_subscription_items' then
+      perform billing_private.project_subscription_items(
+        subscriptions.id, jsonb_build_object('items', v_list))
+      from billing.subscriptions
+      where stripe_subscription_id = p_object_id;
+    when 'list_entitlements' then
+      perform billing_private.project_entitlements(
+        replace(p_object_id, 'entitlements:', ''), v_list);
+  end case;
+end;
+$$;
+
+comment on function billing_private.add_listed(text, text, jsonb) is
+  'Mirrors a page of a long list.';
+
+
+create function billing_private.keep_listed(
+  p_kind text,
+  p_object_id text,
+  p_ids text[]
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_subscription_id uuid;
+begin
+  case p_kind
+    when 'list_invoice_lines' then
+      delete from billing.invoice_lines
+      using billing.invoices
+      where invoices.stripe_invoice_id = p_object_id
+        and invoice_lines.invoice_id = invoices.id
+        and invoice_lines.stripe_line_id <> all (p_ids);
+    when 'list_subscription_items' then
+      select id into strict v_subscription_id
+      from billing.subscriptions
+      where stripe_subscription_id = p_object_id;
+      delete from billing.subscription_items
+      where subscription_id = v_subscription_id
+        and stripe_subscription_item_id <> all (p_ids);
+      perform billing_private.follow_base_item(array[v_subscription_id]);
+      perform billing_private.follow_schedule(p_object_id);
+    when 'list_entitlements' then
+      perform billing_private.keep_entitlements(
+        replace(p_object_id, 'entitlements:', ''), p_ids);
+      -- Which of two summaries of one second was the last is settled now.
+      update billing_private.stripe_objects
+      set is_ambiguous = false
+      where object_id = p_object_id
+        and is_ambiguous;
+  end case;
+end;
+$$;
+
+comment on function billing_private.keep_listed(text, text, text[]) is
+  'Removes what a long list, read to its end, does not name.';
+
+
+-- -----------------------------------------------------------------------------
+-- 14  projectors: setup intent, tax id, test clock, meter
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_setup_intent(
@@ -3379,7 +3797,7 @@ comment on function billing_private.fill_meter_error_report(jsonb) is
 
 
 -- -----------------------------------------------------------------------------
--- 13  what refunds and disputes leave
+-- 15  what refunds and disputes leave
 -- -----------------------------------------------------------------------------
 
 create function billing_private.lock_payments_of(
@@ -3564,7 +3982,7 @@ comment on function billing_private.restrict_access(text[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 14  projector: checkout session
+-- 16  projector: checkout session
 -- -----------------------------------------------------------------------------
 
 create function billing_private.project_checkout_session(
@@ -3637,7 +4055,7 @@ comment on function billing_private.project_checkout_session(
 
 
 -- -----------------------------------------------------------------------------
--- 15  applying an event
+-- 17  applying an event
 -- -----------------------------------------------------------------------------
 
 create function billing_private.refusal_of(p_event billing_private.stripe_events)
@@ -3999,7 +4417,7 @@ comment on function billing_private.apply_event(text) is
 
 
 -- -----------------------------------------------------------------------------
--- 16  billing.ingest_stripe_event() and ingest_stripe_events()
+-- 18  billing.ingest_stripe_event() and ingest_stripe_events()
 -- -----------------------------------------------------------------------------
 
 create type billing.ingest_result as (
@@ -4047,9 +4465,12 @@ begin
   v_event.event_id := nullif(p_event ->> 'id', '');
   v_event.source := 'webhook';
   v_event.type := nullif(p_event ->> 'type', '');
-  -- Thin events (v2.core.event) only name their object.
+  -- Thin events (v2.core.event) only name their object; an entitlement summary is a customer's.
   v_event.object_id := coalesce(
-    nullif(v_object ->> 'id', ''), p_event #>> '{related_object,id}');
+    nullif(v_object ->> 'id', ''),
+    p_event #>> '{related_object,id}',
+    case when v_object ->> 'object' = 'entitlements.active_entitlement_summary'
+      then 'entitlements:' || billing_private.stripe_id(v_object -> 'customer') end);
   v_event.object_type := coalesce(v_object ->> 'object', p_event #>> '{related_object,type}');
   v_event.stripe_customer_id := case
     when v_object ->> 'object' = 'customer' then v_object ->> 'id'
@@ -4339,7 +4760,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 17  billing.report_rejected_webhook()
+-- 19  billing.report_rejected_webhook()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.report_rejected_webhook(p_reason text)
@@ -4379,7 +4800,7 @@ reason: the error code the request was answered with.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 18  history of subscriptions
+-- 20  history of subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.record_subscription_changes()
@@ -4522,7 +4943,7 @@ create trigger t050_history_of_inserts
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing.plan_offers and list_plans()
+-- 21  billing.plan_offers and list_plans()
 -- -----------------------------------------------------------------------------
 
 create view billing.plan_offers with (security_invoker = true) as
@@ -4594,7 +5015,7 @@ store: only this store's plans; currency: only prices in it (ISO 4217).$$;
 
 
 -- -----------------------------------------------------------------------------
--- 20  billing.my_subscription()
+-- 22  billing.my_subscription()
 -- -----------------------------------------------------------------------------
 
 create type billing.subscription_summary as (
@@ -4859,7 +5280,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 21  commands
+-- 23  commands
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_command(
@@ -4912,6 +5333,13 @@ volatile
 set search_path = ''
 as $$
 begin
+  if p_object_type = 'entitlements.active_entitlement_summary' then
+    perform billing_private.request_list('list_entitlements', p_object_id, event_id)
+    from billing_private.stripe_objects
+    where object_id = p_object_id;
+    return;
+  end if;
+
   -- One that waits will answer this question too; one that is under way may be too early for it.
   insert into billing_private.commands (
     kind, method, path, params, target_object_id, cause, request_id
@@ -5093,7 +5521,7 @@ comment on function billing_private.retire_checkouts(uuid, uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 22  one trial per person
+-- 24  one trial per person
 -- -----------------------------------------------------------------------------
 
 create function billing_private.normal_email(p_email text)
@@ -5369,7 +5797,7 @@ comment on function billing_private.end_trial(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing.prepare_checkout()
+-- 25  billing.prepare_checkout()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_url(
@@ -5923,7 +6351,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 24  billing.prepare_portal()
+-- 26  billing.prepare_portal()
 -- -----------------------------------------------------------------------------
 
 create type billing.stripe_request as (
@@ -6088,7 +6516,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing.claim_commands() and complete_command()
+-- 27  billing.claim_commands() and complete_command()
 -- -----------------------------------------------------------------------------
 
 create type billing.claimed_command as (
@@ -6757,6 +7185,8 @@ begin
       perform billing_private.apply_reread(p_command, p_response, p_asked_at);
     when 'sweep_page' then
       perform billing_private.apply_sweep_page(p_command, p_response, p_asked_at);
+    when 'list_invoice_lines', 'list_subscription_items', 'list_entitlements' then
+      perform billing_private.apply_list_page(p_command, p_response);
     when 'read_event' then
       perform billing_private.fill_meter_error_report(p_response);
     when 'create_schedule' then
@@ -7012,7 +7442,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 26  rules of the lifecycle
+-- 28  rules of the lifecycle
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_transition(
@@ -7191,7 +7621,7 @@ comment on function billing_private.is_to_end(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.cancel_subscription() and undo_cancel()
+-- 29  billing.cancel_subscription() and undo_cancel()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.cancel_subscription(
@@ -7418,7 +7848,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.change_plan()
+-- 30  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
 create type billing_private.terms as (
@@ -8156,7 +8586,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing.preview_change()
+-- 31  billing.preview_change()
 -- -----------------------------------------------------------------------------
 
 create type billing.preview_line as (
@@ -8354,7 +8784,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.pause_subscription() and resume_subscription()
+-- 32  billing.pause_subscription() and resume_subscription()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.pause_terms(
@@ -8675,7 +9105,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 31  billing.prepare_payment_method()
+-- 33  billing.prepare_payment_method()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prepare_payment_method(
@@ -8831,7 +9261,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 32  manual subscriptions
+-- 34  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -9154,7 +9584,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 33  invoices of manual subscriptions
+-- 35  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -9494,7 +9924,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 34  proration
+-- 36  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -9613,7 +10043,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 35  reconciliation with Stripe
+-- 37  reconciliation with Stripe
 -- -----------------------------------------------------------------------------
 
 -- What Stripe shows is read like an event and compared with what is stored. A list says nothing
@@ -10384,7 +10814,7 @@ comment on function billing_private.request_sweep(text, boolean, timestamptz) is
 
 
 -- -----------------------------------------------------------------------------
--- 36  publishing the catalog
+-- 38  publishing the catalog
 -- -----------------------------------------------------------------------------
 
 -- What differs from Stripe's newest snapshot is told to Stripe, one call at a time for each plan
@@ -10743,7 +11173,7 @@ comment on function billing_private.replace_price(billing.prices, bigint) is
 
 
 -- -----------------------------------------------------------------------------
--- 37  reporting usage to Stripe's meters
+-- 39  reporting usage to Stripe's meters
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_meter_event(
@@ -10813,7 +11243,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 38  which invoices are overdue
+-- 40  which invoices are overdue
 -- -----------------------------------------------------------------------------
 
 create function billing_private.dunning_state(
@@ -11102,7 +11532,7 @@ create trigger t060_dunning_of_updates
 
 
 -- -----------------------------------------------------------------------------
--- 39  whether and when to collect again
+-- 41  whether and when to collect again
 -- -----------------------------------------------------------------------------
 
 create function billing_private.is_hard_decline(p_decline billing_private.declines)
@@ -11441,7 +11871,7 @@ comment on function billing_private.plan_dunning(uuid[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 40  doing what dunning policies say
+-- 42  doing what dunning policies say
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_invoice_command(
@@ -11724,7 +12154,7 @@ comment on function billing_private.note_refused_payment(billing_private.command
 
 
 -- -----------------------------------------------------------------------------
--- 41  billing.payment_history
+-- 43  billing.payment_history
 -- -----------------------------------------------------------------------------
 
 create view billing.payment_history with (security_invoker = true) as
@@ -11795,7 +12225,7 @@ comment on column billing.payment_history.document_url is
 
 
 -- -----------------------------------------------------------------------------
--- 42  who may call what
+-- 44  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -11805,6 +12235,13 @@ revoke all on function
   billing_private.stripe_integer,
   billing_private.stripe_decimal,
   billing_private.price_of,
+  billing_private.sum_of,
+  billing_private.tax_of,
+  billing_private.subscription_of,
+  billing_private.subscription_metadata_of,
+  billing_private.item_of,
+  billing_private.is_proration,
+  billing_private.period_of,
   billing_private.uuid_or_null,
   billing_private.is_final_snapshot,
   billing_private.status_rank,
@@ -11876,6 +12313,13 @@ revoke all on function
   billing_private.project_early_fraud_warning,
   billing_private.project_credit_note,
   billing_private.refunds_of_credit_note,
+  billing_private.project_entitlement_summary,
+  billing_private.project_entitlements,
+  billing_private.keep_entitlements,
+  billing_private.request_list,
+  billing_private.apply_list_page,
+  billing_private.add_listed,
+  billing_private.keep_listed,
   billing_private.project_setup_intent,
   billing_private.project_tax_id,
   billing_private.project_test_clock,

@@ -238,6 +238,13 @@ begin
   where drifts.repaired_at is null
   union all
   select
+    'warning', 'finalization_failed', invoices.stripe_invoice_id, invoices.account_id,
+    invoices.finalization_error, coalesce(invoices.issued_at, invoices.created_at)
+  from billing.invoices
+  where invoices.finalization_error is not null
+    and invoices.status = 'draft'
+  union all
+  select
     'warning', 'meter_errors', meter_error_reports.stripe_meter_id, null,
     jsonb_build_object(
       'event', meter_error_reports.event_id, 'errors', meter_error_reports.error_count,
@@ -271,8 +278,8 @@ select * from billing_private.admin_critical_issues();
 comment on view billing_admin.critical_issues is
   'What needs somebody: dead events and commands, customers nobody claimed, two subscriptions of '
   'one account, trials that are somebody''s second, prices and statuses '
-  'nobody knows, contradictions, drift that is not repaired, usage Stripe could not count, failing '
-  'tasks. No rows is the normal state.';
+  'nobody knows, contradictions, drift that is not repaired, invoices that cannot be finalized, '
+  'usage Stripe could not count, failing tasks. No rows is the normal state.';
 
 
 -- -----------------------------------------------------------------------------

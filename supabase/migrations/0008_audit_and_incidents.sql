@@ -288,6 +288,7 @@ begin
       ('billing.payment_methods', '{id}'),
       ('billing.subscription_schedules', '{id}'),
       ('billing.setup_intents', '{id}'),
+      ('billing.stripe_entitlements', '{id}'),
       ('billing.tax_ids', '{id}'),
       ('billing.checkout_sessions', '{id}'),
       ('billing.entitlement_grants', '{id}'),

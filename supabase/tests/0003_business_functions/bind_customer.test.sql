@@ -39,6 +39,9 @@ select tests.deliver('evt_di', 'customer.discount.created', '2026-01-11', '{
   "id": "di_new", "object": "discount", "customer": "cus_new", "subscription": "sub_new"}');
 select tests.deliver('evt_sched', 'subscription_schedule.created', '2026-01-11', '{
   "id": "sub_sched_new", "object": "subscription_schedule", "customer": "cus_new"}');
+select tests.deliver('evt_ent', 'entitlements.active_entitlement_summary.updated', '2026-01-11', '{
+  "object": "entitlements.active_entitlement_summary", "customer": "cus_new",
+  "entitlements": {"data": [{"id": "ent_new", "lookup_key": "premium"}]}}');
 select tests.deliver('evt_seti', 'setup_intent.succeeded', '2026-01-11', '{
   "id": "seti_new", "object": "setup_intent", "customer": "cus_new", "status": "succeeded"}');
 select tests.deliver('evt_txi', 'customer.tax_id.created', '2026-01-11', '{
@@ -55,6 +58,7 @@ union all select 'disputes' from billing.disputes where account_id is null
 union all select 'warnings' from billing_private.early_fraud_warnings where account_id is null
 union all select 'discounts' from billing.discounts where account_id is null
 union all select 'schedules' from billing.subscription_schedules where account_id is null
+union all select 'entitlements' from billing.stripe_entitlements where account_id is null
 union all select 'setup_intents' from billing.setup_intents where account_id is null
 union all select 'tax_ids' from billing.tax_ids where account_id is null
 union all select 'credit_notes' from billing.credit_notes where account_id is null
@@ -71,6 +75,7 @@ union all select 'disputes', account_id from billing.disputes
 union all select 'warnings', account_id from billing_private.early_fraud_warnings
 union all select 'discounts', account_id from billing.discounts
 union all select 'schedules', account_id from billing.subscription_schedules
+union all select 'entitlements', account_id from billing.stripe_entitlements
 union all select 'setup_intents', account_id from billing.setup_intents
 union all select 'tax_ids', account_id from billing.tax_ids
 union all select 'credit_notes', account_id from billing.credit_notes
@@ -82,7 +87,7 @@ union all select 'customers', account_id from billing.customers;
 select set_eq(
   $$ select name from tests.unowned $$,
   array['invoices', 'payments', 'refunds', 'disputes', 'warnings', 'discounts', 'setup_intents',
-    'tax_ids', 'schedules', 'credit_notes',
+    'tax_ids', 'schedules', 'entitlements', 'credit_notes',
     'payment_methods', 'subscriptions', 'history', 'customers'],
   'A5, C2: what comes in for an unknown customer is stored, and nobody''s'
 );

@@ -15,7 +15,8 @@ language sql as $$
     'evt_' || md5(p_event || p_at::text || p_extra), 'setup_intent.' || p_event, p_at,
     '{"id": "seti_1", "object": "setup_intent", "status": "requires_payment_method",
       "usage": "off_session", "customer": "cus_ann", "customer_account": null,
-      "created": 1768003200, "livemode": false, "client_secret": "seti_1_secret", "last_setup_error": null,
+      "created": 1768003200, "livemode": false, "client_secret": "seti_1_secret",
+      "last_setup_error": null,
       "cancellation_reason": null, "payment_method": null, "payment_method_types": ["card"],
       "metadata": {}}' || p_extra);
 $$;

@@ -130,7 +130,8 @@ select is_empty(
     select object_type
     from billing_private.stripe_resources
     cross join lateral tests.thin(
-      'evt_' || object_type, 'v1.thing.updated', replace(retrieve_path, '{id}', object_type)) as told
+      'evt_' || object_type, 'v1.thing.updated',
+      replace(retrieve_path, '{id}', object_type)) as told
     where told.status <> 'applied'
   $$,
   'all that is mirrored is found by its address'

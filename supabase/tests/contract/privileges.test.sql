@@ -121,6 +121,7 @@ select set_eq(
     'billing.refunds',
     'billing.setup_intents',
     'billing.stores',
+    'billing.stripe_entitlements',
     'billing.subscription_changes',
     'billing.subscription_items',
     'billing.subscription_schedules',
