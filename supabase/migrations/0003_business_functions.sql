@@ -8897,9 +8897,7 @@ begin
   perform billing_private.require_pausable(
     v_subscription, p_behavior, p_resumes_at, v_at_period_end);
 
-  if v_subscription.provider = 'manual' then
-    perform billing_private.pause_manual_subscription(v_subscription);
-  elsif v_at_period_end then
+  if v_at_period_end and v_subscription.status <> 'paused' then
     update billing.subscriptions
     set pause_at = current_period_end,
         pause_terms = v_terms,
@@ -8907,6 +8905,9 @@ begin
     where id = v_subscription.id
       and (pause_at, pause_terms) is distinct from (current_period_end, v_terms)
       and billing_private.pause_in_force(v_subscription) is distinct from v_terms;
+  elsif v_subscription.provider = 'manual' then
+    perform billing_private.pause_manual_subscription(
+      v_subscription, v_terms, billing_private.now());
   else
     perform billing_private.set_stripe_pause(v_subscription, v_terms);
   end if;
@@ -8961,23 +8962,6 @@ comment on function billing_private.set_stripe_pause(billing.subscriptions, json
   'that is so or is being asked already.';
 
 
-create function billing_private.pause_manual_subscription(p_subscription billing.subscriptions)
-returns void
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  perform billing_private.fail('INVALID_TRANSITION', jsonb_build_object(
-    'subscription_id', p_subscription.id, 'from', p_subscription.status, 'to', 'paused',
-    'problem', 'it lives without Stripe: there is no collection to pause'));
-end;
-$$;
-
-comment on function billing_private.pause_manual_subscription(billing.subscriptions) is
-  'A manual subscription is not collected, so there is nothing to pause (INVALID_TRANSITION, 422).';
-
-
 create function billing_private.begin_scheduled_pauses(p_limit integer)
 returns bigint
 language plpgsql
@@ -8992,10 +8976,14 @@ begin
     select *
     from billing.subscriptions
     where pause_at <= billing_private.now() + interval '10 minutes'
+      -- Where nobody but us makes the next invoice, the second is kept.
+      and (provider = 'stripe' or pause_at <= billing_private.now())
     limit p_limit
     for update skip locked
   loop
-    if v_due.ended_at is null then
+    if v_due.ended_at is null and v_due.provider = 'manual' then
+      perform billing_private.pause_manual_subscription(v_due, v_due.pause_terms, v_due.pause_at);
+    elsif v_due.ended_at is null then
       perform billing_private.set_stripe_pause(v_due, v_due.pause_terms);
     else
       update billing.subscriptions
@@ -9011,7 +8999,8 @@ $$;
 
 comment on function billing_private.begin_scheduled_pauses(integer) is
   'Asks Stripe for the pauses that are to begin at a period''s end, ten minutes before it: the '
-  'invoice Stripe makes then is to fall under the pause. Returns how many.';
+  'invoice Stripe makes then is to fall under the pause. Those of manual subscriptions begin then. '
+  'Returns how many.';
 
 
 create function billing.pause_subscription(
@@ -9037,7 +9026,8 @@ behavior: what becomes of invoices meanwhile. void: nothing is owed, and the pla
 what may be used; keep_as_draft (collected later) and mark_uncollectible (written off) are for
 admins. resumes_at: when it goes on by itself; null until it is resumed.
 At Stripe this is pause_collection, which leaves the status as it is
-(https://docs.stripe.com/billing/subscriptions/pause-payment).
+(https://docs.stripe.com/billing/subscriptions/pause-payment). A subscription without Stripe has
+the status paused, and what is left of its period follows when it is resumed.
 account_id: null for the caller's own account.
 
 Errors
@@ -9047,7 +9037,7 @@ Errors
   NOT_A_MEMBER            403  the account is not one of the caller's
   NOT_AN_ADMIN            403  a behavior that gives service without payment
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
-  INVALID_TRANSITION      422  it is ending, over, paused by Stripe, or lives without Stripe$$;
+  INVALID_TRANSITION      422  it is ending, over, or paused by Stripe$$;
 
 
 create function billing_private.resume_subscription(p_account_id uuid)
@@ -9067,6 +9057,14 @@ begin
     perform billing_private.ask_once(
       v_subscription, 'resume_subscription',
       format('/v1/subscriptions/%s/resume', v_subscription.stripe_subscription_id));
+  elsif v_subscription.status = 'paused' then
+    perform billing_private.resume_manual_subscription(v_subscription, billing_private.now());
+  elsif v_subscription.pause_at is not null and v_subscription.provider = 'manual' then
+    update billing.subscriptions
+    set pause_at = null,
+        pause_terms = null,
+        updated_at = billing_private.now()
+    where id = v_subscription.id;
   elsif v_subscription.pause_at is not null
     or billing_private.pause_in_force(v_subscription) is not null
     or (billing_private.last_asked(v_subscription.id, '{resume_collection}')).id is not null
@@ -9415,7 +9413,14 @@ begin
     from billing.prices
     where prices.id = p_price_id
   ) as priced
-  cross join lateral billing_private.period_at(priced.anchor, priced.length, p_at) as period
+  cross join lateral (
+    select period_start, period_end
+    from billing_private.period_at(priced.anchor, priced.length, p_at)
+    where priced.anchor = p_at or p_at >= v_before.current_period_end
+    union all
+    select v_before.current_period_start, v_before.current_period_end
+    where priced.anchor <> p_at and p_at < v_before.current_period_end
+  ) as period
   where subscriptions.id = p_subscription_id
   returning subscriptions.* into v_after;
 
@@ -9514,6 +9519,7 @@ begin
     from billing.subscriptions
     where provider = 'manual'
       and ended_at is null
+      and status <> 'paused'
       and pending_change_at <= billing_private.now()
     limit p_limit
     for update skip locked
@@ -9528,6 +9534,103 @@ $$;
 
 comment on function billing_private.apply_manual_changes(integer) is
   'Brings changes of price that were scheduled for a period end into force. Returns how many.';
+
+
+create function billing_private.pause_manual_subscription(
+  p_subscription billing.subscriptions,
+  p_terms jsonb,
+  p_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.subscriptions
+  set status = 'paused',
+      -- Paused already, it gets other terms, and has been paused since it was.
+      pause_collection = p_terms || jsonb_build_object('paused_at', coalesce(
+        pause_collection -> 'paused_at', to_jsonb(extract(epoch from p_at)::bigint))),
+      pause_at = null,
+      pause_terms = null,
+      updated_at = p_at
+  where id = p_subscription.id
+    and (status, pause_collection - 'paused_at') is distinct from ('paused', p_terms);
+end;
+$$;
+
+comment on function billing_private.pause_manual_subscription(
+  billing.subscriptions, jsonb, timestamptz
+) is
+  'Stops a manual subscription from an instant on: what may be used is up to its plan''s policy, '
+  'and no period begins.';
+
+
+create function billing_private.resume_manual_subscription(
+  p_subscription billing.subscriptions,
+  p_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_away interval := p_at - coalesce(
+    billing_private.stripe_time(p_subscription.pause_collection -> 'paused_at'), p_at);
+begin
+  -- What was left of the period is still to come; the next ones are counted from its end.
+  update billing.subscriptions
+  set status = 'active',
+      pause_collection = null,
+      current_period_start = current_period_start + v_away,
+      current_period_end = current_period_end + v_away,
+      billing_anchor = current_period_end + v_away,
+      pending_change_at = pending_change_at + v_away,
+      updated_at = p_at
+  where id = p_subscription.id;
+
+  perform billing_private.sync_manual_items(array[p_subscription.id]);
+end;
+$$;
+
+comment on function billing_private.resume_manual_subscription(
+  billing.subscriptions, timestamptz
+) is
+  'Takes a paused manual subscription up again, with as much of its period as was left.';
+
+
+create function billing_private.resume_manual_subscriptions(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_due billing.subscriptions;
+  v_count bigint := 0;
+begin
+  for v_due in
+    select *
+    from billing.subscriptions
+    where provider = 'manual'
+      and ended_at is null
+      and status = 'paused'
+      and billing_private.stripe_time(pause_collection -> 'resumes_at') <= billing_private.now()
+    limit p_limit
+    for update skip locked
+  loop
+    perform billing_private.resume_manual_subscription(
+      v_due, billing_private.stripe_time(v_due.pause_collection -> 'resumes_at'));
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.resume_manual_subscriptions(integer) is
+  'Takes manual subscriptions up again whose pause has a date that has come. Returns how many.';
 
 
 create function billing_private.renew_manual_subscriptions(p_limit integer)
@@ -12471,7 +12574,6 @@ revoke all on function
   billing_private.require_pausable,
   billing_private.pause_subscription,
   billing_private.set_stripe_pause,
-  billing_private.pause_manual_subscription,
   billing_private.begin_scheduled_pauses,
   billing.pause_subscription,
   billing_private.resume_subscription,
@@ -12482,6 +12584,9 @@ revoke all on function
   billing_private.sync_manual_items,
   billing_private.expire_manual_subscriptions,
   billing_private.apply_manual_changes,
+  billing_private.pause_manual_subscription,
+  billing_private.resume_manual_subscription,
+  billing_private.resume_manual_subscriptions,
   billing_private.renew_manual_subscriptions,
   billing_private.next_invoice_number,
   billing_private.invoice_manual_periods,

@@ -1,7 +1,7 @@
 -- billing.pause_subscription() and resume_subscription(): from when, until when, on whose account.
 begin;
 \ir ../helpers.psql
-select plan(50);
+select plan(62);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -326,15 +326,74 @@ select lives_ok(
 select tests.be_owner();
 rollback to s;
 
+-- ---- a member: a subscription without Stripe --------------------------------
+
+create function tests.manual() returns text
+language sql security definer as $$
+  select concat_ws(', ', status, to_char(current_period_start, 'MM-DD HH24:MI'),
+    to_char(current_period_end, 'MM-DD HH24:MI'), 'pauses ' || to_char(pause_at, 'MM-DD HH24:MI'))
+  from billing.subscriptions
+  where account_id = md5('bob')::uuid;
+$$;
+grant execute on function tests.manual() to authenticated;
+
 select billing_private.start_manual_subscription(
-  md5('bob')::uuid, md5('plus_monthly')::uuid, 1, null);
+  md5('bob')::uuid, md5('plus_monthly')::uuid, 1, null, 'invoiced', null, 365);
 select tests.sign_in('bob');
+savepoint manual;
+
+select tests.set_time('2026-01-25 08:00');
+select billing.pause_subscription(at_period_end => false);
+select is(tests.manual(), 'paused, 01-15 08:00, 02-15 08:00', 'it pauses at once');
+select ok(not billing.has_entitlement('premium'), 'G5: and gives what the policy of its plan says');
+select tests.set_time('2026-03-25 08:00');
+select tests.be_owner();
+select billing_private.task_apply_scheduled_changes();
+select is((select count(*) from billing.invoices), 1::bigint, 'no period begins meanwhile');
+select tests.sign_in('bob');
+select billing.resume_subscription();
 select is(
-  tests.details($$ select billing.pause_subscription() $$) ->> 'problem',
-  'it lives without Stripe: there is no collection to pause',
-  'a subscription that nobody collects is not paused'
+  tests.manual(), 'active, 03-15 08:00, 04-15 08:00',
+  'resumed, it has as much of its period left as when it was paused'
+);
+select ok(billing.has_entitlement('premium'), 'with access from that second on');
+select tests.set_time('2026-04-15 08:00');
+select tests.be_owner();
+select billing_private.task_apply_scheduled_changes();
+select is(tests.manual(), 'active, 04-15 08:00, 05-15 08:00', 'the next periods count from there');
+select is((select count(*) from billing.invoices), 2::bigint, 'and are invoiced');
+rollback to manual;
+
+select billing.pause_subscription('void', '2026-03-01 00:00');
+select is(
+  tests.manual(), 'active, 01-15 08:00, 02-15 08:00, pauses 02-15 08:00',
+  'or it pauses when its period ends'
 );
 select tests.be_owner();
+select tests.set_time('2026-02-15 07:59:59');
+select billing_private.task_apply_scheduled_changes();
+select is(
+  tests.manual(), 'active, 01-15 08:00, 02-15 08:00, pauses 02-15 08:00', 'not a second before'
+);
+select tests.set_time('2026-02-15 09:00');
+select billing_private.task_apply_scheduled_changes();
+select is(tests.manual(), 'paused, 01-15 08:00, 02-15 08:00', 'and not later, however late the run');
+select tests.set_time('2026-03-01 02:00');
+select billing_private.task_apply_scheduled_changes();
+select is(
+  tests.manual(), 'active, 03-01 00:00, 04-01 00:00', 'on its date it goes on, with a new period'
+);
+rollback to manual;
+
+select billing.pause_subscription();
+select billing.resume_subscription();
+select is(tests.manual(), 'active, 01-15 08:00, 02-15 08:00', 'a pause that waits is taken back');
+select is(
+  tests.details($$ select billing.resume_subscription() $$) ->> 'problem', 'it is not paused',
+  'once'
+);
+select tests.be_owner();
+rollback to s;
 
 -- ---- a stranger, a visitor --------------------------------------------------
 
