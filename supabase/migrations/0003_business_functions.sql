@@ -3073,7 +3073,7 @@ begin
 
   insert into billing.payment_methods as stored (
     account_id, type, card_brand, card_last4, card_exp_month, card_exp_year, detached_at,
-    fingerprint_hash, stripe_payment_method_id, stripe_customer_id
+    fingerprint_hash, stripe_payment_method_id, stripe_customer_id, created_at
   )
   values (
     v_account_id, coalesce(p_object ->> 'type', 'unknown'),
@@ -3082,7 +3082,8 @@ begin
     billing_private.stripe_integer(p_object #> '{card,exp_year}'),
     case when v_is_detached then p_event.occurred_at end,
     billing_private.method_hash(p_object ->> 'type', p_object, p_object ->> 'id'),
-    p_object ->> 'id', v_customer_id
+    p_object ->> 'id', v_customer_id,
+    coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at)
   )
   on conflict (stripe_payment_method_id) do update
   set account_id = coalesce(stored.account_id, excluded.account_id),
@@ -3094,11 +3095,6 @@ begin
       detached_at = excluded.detached_at,
       fingerprint_hash = excluded.fingerprint_hash,
       stripe_customer_id = coalesce(excluded.stripe_customer_id, stored.stripe_customer_id);
-
-  update billing.customers
-  set stripe_default_payment_method_id = null
-  where stripe_default_payment_method_id = p_object ->> 'id'
-    and p_event.type = 'payment_method.detached';
 
   perform billing_private.note_trials(v_account_id);
 end;

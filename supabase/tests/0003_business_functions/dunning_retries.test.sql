@@ -3,7 +3,7 @@
 begin;
 \ir ../helpers.psql
 \ir dunning.psql
-select plan(59);
+select plan(60);
 
 select tests.catalog();
 
@@ -218,6 +218,20 @@ select is(
   ),
   'https://invoice.stripe.example/action',
   'H3: and where to confirm is on the invoice'
+);
+
+-- A card that is told of late, as by a back-fill, was there when the bank asked.
+select tests.set_time('2026-01-10');
+select tests.account('told');
+select tests.subscribe('told', 'active', '2026-01-10');
+select tests.hear(tests.bill('told', 'invoice.payment_action_required', '2026-02-10 01:00'));
+select tests.hear(tests.event('evt_pm_told', 'payment_method.attached', '2026-02-12',
+  jsonb_build_object('id', 'pm_told', 'object', 'payment_method', 'type', 'card',
+    'customer', 'cus_told', 'created', tests.seconds('2026-01-10'),
+    'card', '{"fingerprint": "fp_told"}'::jsonb)));
+select tests.pays_with('told', 'pm_told', '2026-02-12');
+select is(
+  pg_temp.next('told'), 'customer_action', 'H3: nor because its card is heard of only now'
 );
 
 -- ---- another card -----------------------------------------------------------
