@@ -335,6 +335,8 @@ export type Database = {
           name: string | null;
           stripe_customer_id: string | null;
           stripe_default_payment_method_id: string | null;
+          told_email: string | null;
+          told_name: string | null;
         };
         ComputedFields: never;
         Insert: {
@@ -349,6 +351,8 @@ export type Database = {
           name?: string | null;
           stripe_customer_id?: string | null;
           stripe_default_payment_method_id?: string | null;
+          told_email?: string | null;
+          told_name?: string | null;
         };
         Update: {
           account_id?: string | null;
@@ -362,6 +366,8 @@ export type Database = {
           name?: string | null;
           stripe_customer_id?: string | null;
           stripe_default_payment_method_id?: string | null;
+          told_email?: string | null;
+          told_name?: string | null;
         };
         Relationships: [
           {

@@ -1118,6 +1118,8 @@ create table billing.customers (
   name text,
   currency text,
   is_delinquent boolean not null default false,
+  told_email text,
+  told_name text,
   stripe_default_payment_method_id text,
   deleted_at timestamptz,
   created_at timestamptz not null default billing_private.now(),
@@ -1133,6 +1135,9 @@ create table billing.customers (
 comment on table billing.customers is
   'Stripe''s customers and whose they are. A row without Stripe id is the claim taken before the '
   'customer is created; a row without account waits to be bound.';
+comment on column billing.customers.told_email is
+  'The account''s own address when it was last looked at, as told_name is its name; email and name '
+  'are what Stripe has.';
 comment on column billing.customers.is_primary is
   'The one customer of the account that new checkouts use.';
 comment on column billing.customers.deleted_at is

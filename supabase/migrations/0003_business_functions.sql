@@ -5414,6 +5414,73 @@ comment on function billing_private.discount_params(billing.checkout_sessions) i
   'account has any.';
 
 
+create function billing_private.tell_customers(p_account_ids uuid[])
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer record;
+  v_count bigint := 0;
+begin
+  for v_customer in
+    select
+      customers.id, customers.account_id, customers.stripe_customer_id, account.email, account.name,
+      -- What somebody entered at Stripe stands: an address for invoices need not be the login's.
+      jsonb_strip_nulls(jsonb_build_object(
+        'email', case
+          when customers.email is not distinct from customers.told_email
+            and customers.email is distinct from account.email then account.email
+        end,
+        'name', case
+          when customers.name is not distinct from customers.told_name
+            and customers.name is distinct from account.name then account.name
+        end)) as params
+    from unnest(p_account_ids) as wanted (account_id)
+    -- One by one: few of many.
+    cross join lateral (
+      select *
+      from billing.customers
+      where customers.account_id = wanted.account_id
+        and customers.is_primary
+        and customers.deleted_at is null
+      limit 1
+    ) as customers
+    cross join lateral (
+      select
+        coalesce(
+          (select users.email from auth.users where users.id = accounts.id), customers.told_email
+        ) as email,
+        coalesce(accounts.name, customers.told_name) as name
+      from billing.accounts
+      where accounts.id = customers.account_id
+      limit 1
+    ) as account
+    where customers.stripe_customer_id is not null
+      and (customers.told_email, customers.told_name) is distinct from (account.email, account.name)
+  loop
+    update billing.customers
+    set told_email = v_customer.email,
+        told_name = v_customer.name
+    where id = v_customer.id;
+    if v_customer.params <> '{}' then
+      perform billing_private.enqueue_command(
+        'update_customer', v_customer.account_id,
+        format('/v1/customers/%s', v_customer.stripe_customer_id), v_customer.params,
+        'POST', null, null, v_customer.stripe_customer_id);
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.tell_customers(uuid[]) is
+  'Tells Stripe the new e-mail address or name of accounts where it changed since Stripe was told '
+  'last, and nobody entered another one there. Returns how many it tells.';
+
+
 create function billing_private.enqueue_session_creation(p_checkout billing.checkout_sessions)
 returns void
 language plpgsql
@@ -6670,8 +6737,9 @@ begin
         from billing_private.commands as other
         where other.account_id = commands.account_id
           and other.id <> commands.id
+          and other.status in ('pending', 'leased')
           and (
-            other.status in ('pending', 'leased') and other.position < commands.position
+            other.position < commands.position
             or other.status = 'leased' and other.lease_expires_at > v_now
           )
           and not (other.is_awaited or commands.is_awaited)
@@ -12462,6 +12530,7 @@ revoke all on function
   billing_private.enqueue_command,
   billing_private.request_reread,
   billing_private.enqueue_customer_creation,
+  billing_private.tell_customers,
   billing_private.discount_params,
   billing_private.enqueue_session_creation,
   billing_private.enqueue_session_expiry,

@@ -48,6 +48,16 @@ create index commands_unfinished_idx
   on billing_private.commands (account_id, position)
   where status in ('pending', 'leased');
 
+-- claim_commands(): who is next, without sorting all that wait.
+create index commands_line_idx
+  on billing_private.commands ((account_id is null), position)
+  where status in ('pending', 'leased');
+
+-- clean_up: calls whose retention has ended.
+create index commands_finished_idx
+  on billing_private.commands (finished_at)
+  where status in ('succeeded', 'canceled');
+
 -- claim_commands(subject_id): the command a user waits behind.
 create index commands_subject_id_idx
   on billing_private.commands (subject_id)

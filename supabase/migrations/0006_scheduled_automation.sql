@@ -19,7 +19,7 @@
 --   3  task: apply_scheduled_changes
 --   4  task: validate_entitlements
 --   5  task: retry_events
---   6  tasks: ring_dispatcher, give_up_commands
+--   6  tasks: ring_dispatcher, give_up_commands, tell_customers
 --   7  task: run_dunning
 --   8  task: check_money
 --   9  task: check_health
@@ -297,7 +297,7 @@ comment on function billing_private.task_retry_events() is
 
 
 -- -----------------------------------------------------------------------------
--- 6  tasks: ring_dispatcher, give_up_commands
+-- 6  tasks: ring_dispatcher, give_up_commands, tell_customers
 -- -----------------------------------------------------------------------------
 
 -- pg_net forgets its requests when the server crashes, and cannot speak to Stripe itself: it rings
@@ -457,6 +457,44 @@ $$;
 comment on function billing_private.ring_dispatcher() is
   'Asks the dispatcher, through pg_net, to carry the commands that are due; at most three requests '
   'are under way at a time. False when there was nothing to ask for, or no way to ask.';
+
+
+create function billing_private.task_tell_customers()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_batch constant integer := 200;
+  v_account_ids uuid[];
+begin
+  select array_agg(account_id order by account_id) into v_account_ids
+  from (
+    select account_id
+    from billing.customers
+    where account_id > coalesce(
+      (select resume_after::uuid from billing_private.tasks where key = 'tell_customers'),
+      '00000000-0000-0000-0000-000000000000')
+      and is_primary
+      and deleted_at is null
+    order by account_id
+    limit v_batch
+  ) as next;
+
+  -- The end of the list begins it again with the next run.
+  update billing_private.tasks
+  set resume_after = case
+    when cardinality(v_account_ids) = v_batch then v_account_ids[v_batch]::text
+  end
+  where key = 'tell_customers';
+
+  return billing_private.tell_customers(coalesce(v_account_ids, '{}'));
+end;
+$$;
+
+comment on function billing_private.task_tell_customers() is
+  'Tells Stripe of new e-mail addresses and names among the next 200 customers.';
 
 
 create function billing_private.task_give_up_commands()
@@ -848,6 +886,20 @@ begin
   get diagnostics v_rows = row_count;
   v_count := v_count + v_rows;
 
+  -- What Stripe has done stands in the mirror and in the history; a call that was given up is kept
+  -- until somebody has seen to it.
+  delete from billing_private.commands
+  where id in (
+    select id
+    from billing_private.commands
+    where status in ('succeeded', 'canceled')
+      and finished_at < v_now - interval '90 days'
+    order by finished_at
+    limit 10000
+  );
+  get diagnostics v_rows = row_count;
+  v_count := v_count + v_rows;
+
   -- Pages and previews whose user has long gone elsewhere.
   update billing_private.commands
   set status = 'canceled',
@@ -1035,6 +1087,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_apply_scheduled_changes', '1 minute'),
   ('retry_events', 'apply failed events again',
     'task_retry_events', '1 minute'),
+  ('tell_customers', 'tell Stripe of new e-mail addresses and names of its customers',
+    'task_tell_customers', '1 minute'),
   ('give_up_commands', 'give up commands too old to be made',
     'task_give_up_commands', '1 minute'),
   ('ring_dispatcher', 'have commands that are due carried to Stripe',
@@ -1108,6 +1162,7 @@ revoke all on function
   billing_private.note_ring_answers,
   billing_private.ring_dispatcher,
   billing_private.task_give_up_commands,
+  billing_private.task_tell_customers,
   billing_private.task_ring_dispatcher,
   billing_private.task_check_money,
   billing_private.task_run_dunning,

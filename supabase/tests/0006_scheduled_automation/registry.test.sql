@@ -21,6 +21,7 @@ select results_eq(
       ('scan_security', '1 minute', true),
       ('sweep_events', '1 hour', true),
       ('sweep_objects', '7 days', true),
+      ('tell_customers', '1 minute', true),
       ('validate_entitlements', '10 minutes', true)
   $$,
   'these tasks run by themselves'

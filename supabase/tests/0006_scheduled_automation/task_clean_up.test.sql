@@ -1,7 +1,7 @@
 -- The task clean_up: removes what is old, keeps what is young.
 begin;
 \ir ../helpers.psql
-select plan(18);
+select plan(21);
 
 select tests.take_tasks();
 select tests.catalog();
@@ -85,6 +85,31 @@ select is_empty(
   'a canceled request says when'
 );
 
+-- ---- calls to Stripe --------------------------------------------------------
+
+insert into billing_private.commands (kind, account_id, path, status, finished_at)
+select 'undo_cancel', md5('ann')::uuid, '/v1/' || status || ' ' || finished_at::date, status,
+  finished_at
+from unnest(array['succeeded', 'canceled', 'dead']) as status
+cross join unnest(array['2025-10-12 11:59:59', '2025-10-12 12:00:00']::timestamptz[]) as finished_at;
+select is(
+  billing_private.task_clean_up(), 2::bigint,
+  'calls that were made, or were not wanted any more, are kept for 90 days'
+);
+select is(
+  (
+    select count(*) from billing_private.commands
+    where finished_at < '2025-11-01' and status <> 'dead'
+  ),
+  2::bigint,
+  'to the second'
+);
+select is(
+  (select count(*) from billing_private.commands where status = 'dead'), 2::bigint,
+  'those that were given up stay'
+);
+delete from billing_private.commands where finished_at < '2025-11-01';
+
 -- ---- what stays -------------------------------------------------------------
 
 select tests.subscribe('ann');
@@ -93,7 +118,7 @@ values (md5('ann')::uuid, 'premium', 'missing');
 create temporary table before as
 select
   (select count(*) from billing_private.stripe_events) as events,
-  (select count(*) from billing_private.commands) as commands,
+  (select count(*) from billing_private.commands where kind = 'create_customer') as commands,
   (select count(*) from billing_private.entitlement_corrections) as corrections,
   (select count(*) from billing_private.audit_log) as audited,
   (select count(*) from billing.subscription_changes) as changes;
@@ -103,13 +128,13 @@ select results_eq(
   $$
     select
       (select count(*) from billing_private.stripe_events),
-      (select count(*) from billing_private.commands),
+      (select count(*) from billing_private.commands where kind = 'create_customer'),
       (select count(*) from billing_private.entitlement_corrections),
       (select count(*) from billing_private.audit_log),
       (select count(*) from billing.subscription_changes)
   $$,
   'select * from before',
-  'events, commands, corrections, history and audit stay, however old'
+  'events, waiting commands, corrections, history and audit stay, however old'
 );
 select is_empty(
   $$ select * from billing_private.task_runs $$,
