@@ -855,6 +855,7 @@ comment on function billing_private.task_check_health() is
 -- 10  task: clean_up
 -- -----------------------------------------------------------------------------
 
+-- Long because it is a list: what is kept, and for how long.
 create function billing_private.task_clean_up()
 returns bigint
 language plpgsql
