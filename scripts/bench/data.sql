@@ -110,5 +110,15 @@ create table bench.raw_events (
 );
 create index on bench.raw_events (received_at);
 
+-- The least a queue has to keep.
+create table bench.raw_commands (
+  id bigint generated always as identity,
+  path text not null,
+  status text not null default 'pending',
+  lease uuid,
+  primary key (id)
+);
+create index on bench.raw_commands (id) where status = 'pending';
+
 grant usage on schema bench to authenticated, service_role;
-grant select, insert on all tables in schema bench to authenticated, service_role;
+grant select, insert, update on all tables in schema bench to authenticated, service_role;

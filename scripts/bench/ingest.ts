@@ -58,18 +58,17 @@ export function ingest(seconds: number): Scenario {
       const samples: Sample[] = [];
       for (const connections of [1, 4, 8]) {
         const lives = Math.max(8, Math.round(seconds * (connections === 1 ? 30 : 60)));
-        const first = next;
-        next += 2 * lives;
-        if (next > lastCustomer) {
-          throw new UserError("There are no customers left to tell of: ask for less.");
-        }
-        const numbers = Array.from({ length: lives }, (_, index) => first + index);
+        // One by one and in batches, the same tables are written: others of the same kind for each.
+        const numbers = customers(lives);
+        const others = customers(lives);
         for (const stream of streams) {
           for (const contender of contenders) {
-            // One by one and in batches, the same tables are written: others of the same kind for each.
-            const others = contender === "batched" ? lives : 0;
-            const told = numbers.map((n) => stream.events(database.templates, n + others));
-            samples.push(await measure(database, stream, contender, connections, told));
+            const tell = (n: number) => stream.events(database.templates, n);
+            const warmUp = customers(2 * connections).map((n) =>
+              streams.flatMap(({ events }) => events(database.templates, n)),
+            );
+            const told = (contender === "batched" ? others : numbers).map(tell);
+            samples.push(await measure(database, stream, contender, connections, warmUp, told));
           }
         }
         await database.withAdmin((client) => client.query("truncate bench.raw_events"));
@@ -79,11 +78,21 @@ export function ingest(seconds: number): Scenario {
   };
 }
 
+function customers(count: number): number[] {
+  const first = next;
+  next += count;
+  if (next > lastCustomer) {
+    throw new UserError("There are no customers left to tell of: ask for less.");
+  }
+  return Array.from({ length: count }, (_, index) => first + index);
+}
+
 async function measure(
   { workers, ownerUrl, serviceUrl, withAdmin }: BenchDatabase,
   stream: Stream,
   contender: ContenderKey,
   connections: number,
+  warmUp: string[][],
   lives: string[][],
 ): Promise<Sample> {
   return withAdmin(async (client) => {
@@ -91,8 +100,18 @@ async function measure(
       const { rows } = await client.query("select pg_current_wal_insert_lsn() - '0/0' as bytes");
       return Number(rows[0].bytes);
     };
-    const before = await written();
-    const result = await workers.run({ contender, ownerUrl, serviceUrl, connections, lives });
+    let before = NaN;
+    const result = await workers.run({
+      contender,
+      ownerUrl,
+      serviceUrl,
+      connections,
+      warmUp,
+      lives,
+      onStart: async () => {
+        before = await written();
+      },
+    });
     return {
       group: stream.title,
       name: contenderNames[contender],

@@ -2,6 +2,7 @@
 
 import { performance } from "node:perf_hooks";
 import type { BenchDatabase } from "./database.ts";
+import { dispatch } from "./dispatch.ts";
 import { ingest } from "./ingest.ts";
 import type { Load } from "./pgbench.ts";
 
@@ -82,6 +83,7 @@ export function scenarios({ seconds }: { seconds: number }): Scenario[] {
       },
     }),
     ingest(seconds),
+    dispatch(seconds),
     refresh(),
   ];
 }

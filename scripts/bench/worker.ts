@@ -8,6 +8,8 @@ export interface Job {
   ownerUrl: string;
   serviceUrl: string;
   connections: number;
+  /** Handed over before: a server process has compiled and planned everything when time is taken. */
+  warmUp: string[][];
   /** Lives; the events of one are handed over one after the other. */
   lives: string[][];
 }
@@ -42,6 +44,7 @@ async function handle(message: FromParent): Promise<FromWorker | undefined> {
   if ("job" in message) {
     job = message.job;
     contender = await createContender(job.contender, job);
+    await handOver({ ...job, lives: job.warmUp }, contender);
     return { ready: true };
   }
   if ("go" in message && job !== undefined && contender !== undefined) {

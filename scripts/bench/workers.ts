@@ -12,7 +12,10 @@ export interface Handover {
   ownerUrl: string;
   serviceUrl: string;
   connections: number;
+  warmUp: string[][];
   lives: string[][];
+  /** Called when all are warm. */
+  onStart(): Promise<void>;
 }
 
 export interface HandoverResult {
@@ -40,6 +43,7 @@ export function startWorkers({ serverPid }: { serverPid: number }): Workers {
       const jobs = split(handover, children.length);
       const used = children.slice(0, jobs.length);
       await tell(used, (index) => ({ job: jobs[index] as Job }));
+      await handover.onStart();
       const before = cpuOfChildren(serverPid);
       const answers = await tell(used, () => ({ go: true }));
       const serverCpu = cpuOfChildren(serverPid) - before;
@@ -53,13 +57,20 @@ export function startWorkers({ serverPid }: { serverPid: number }): Workers {
   };
 }
 
-function split({ lives, connections, ...rest }: Handover, processes: number): Job[] {
+function split(handover: Handover, processes: number): Job[] {
+  const { contender, ownerUrl, serviceUrl, connections, warmUp, lives } = handover;
   const count = Math.min(connections, processes);
-  return Array.from({ length: count }, (_, index) => ({
-    ...rest,
-    connections: connections / count,
-    lives: lives.filter((_life, number) => number % count === index),
-  }));
+  return Array.from({ length: count }, (_, index) => {
+    const share = (all: string[][]) => all.filter((_life, number) => number % count === index);
+    return {
+      contender,
+      ownerUrl,
+      serviceUrl,
+      connections: connections / count,
+      warmUp: share(warmUp),
+      lives: share(lives),
+    };
+  });
 }
 
 async function tell(
