@@ -2771,6 +2771,19 @@ export type Database = {
         ComputedFields: never;
         Relationships: [];
       };
+      unbound_customers: {
+        Row: {
+          email: string | null;
+          invoices: number | null;
+          live_subscriptions: number | null;
+          name: string | null;
+          paid_payments: number | null;
+          since: string | null;
+          stripe_customer_id: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
     };
     Functions: {
       add_administrator: { Args: { reason: string; user_id: string }; Returns: undefined };
@@ -2799,6 +2812,16 @@ export type Database = {
           to: "audit_log";
           isOneToOne: false;
           isSetofReturn: true;
+        };
+      };
+      bind_customer: {
+        Args: { account_id: string; reason: string; stripe_customer_id: string };
+        Returns: Database["billing"]["Tables"]["customers"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "customers";
+          isOneToOne: true;
+          isSetofReturn: false;
         };
       };
       change_price: {

@@ -19,14 +19,15 @@
 --   4  problem_accounts
 --   5  overdue_invoices and money_invariants
 --   6  entitlement_drift
---   7  event_backlog and command_backlog
---   8  tasks and task_runs
---   9  administrators and settings
---   10  granting and revoking
---   11  correcting and replaying
---   12  drifts, sweeps, back-fill and rebuild
---   13  the catalog at Stripe
---   14  who may call what
+--   7  unbound_customers and bind_customer()
+--   8  event_backlog and command_backlog
+--   9  tasks and task_runs
+--   10  administrators and settings
+--   11  granting and revoking
+--   12  correcting and replaying
+--   13  drifts, sweeps, back-fill and rebuild
+--   14  the catalog at Stripe
+--   15  who may call what
 -- =============================================================================
 
 
@@ -532,7 +533,129 @@ comment on view billing_admin.entitlement_drift is
 
 
 -- -----------------------------------------------------------------------------
--- 7  event_backlog and command_backlog
+-- 7  unbound_customers and bind_customer()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_unbound_customers()
+returns table (
+  stripe_customer_id text,
+  email text,
+  name text,
+  live_subscriptions bigint,
+  invoices bigint,
+  paid_payments bigint,
+  since timestamptz
+)
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    customers.stripe_customer_id, customers.email, customers.name,
+    (
+      select count(*)
+      from billing.subscriptions
+      where subscriptions.stripe_customer_id = customers.stripe_customer_id
+        and subscriptions.ended_at is null
+    ),
+    (
+      select count(*)
+      from billing.invoices
+      where invoices.stripe_customer_id = customers.stripe_customer_id
+    ),
+    (
+      select count(*)
+      from billing.payments
+      where payments.stripe_customer_id = customers.stripe_customer_id
+        and payments.paid_at is not null
+    ),
+    customers.created_at
+  from billing.customers
+  where customers.account_id is null
+    and customers.deleted_at is null;
+end;
+$$;
+
+create view billing_admin.unbound_customers with (security_invoker = true) as
+select * from billing_private.admin_unbound_customers();
+
+comment on view billing_admin.unbound_customers is
+  'Stripe''s customers nobody knows the account of, and what has come in for each. An e-mail '
+  'address proves nothing: billing_admin.bind_customer() takes somebody''s word.';
+
+
+create function billing_private.admin_bind_customer(
+  p_stripe_customer_id text,
+  p_account_id uuid,
+  p_reason text
+)
+returns billing.customers
+language plpgsql
+volatile
+security definer -- users ask; only this may write
+set search_path = ''
+as $$
+declare
+  v_customer billing.customers;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'bind_customer', p_stripe_customer_id);
+  p_account_id := billing_private.require_account(p_account_id);
+  perform billing_private.lock_catalog('customer');
+  perform billing_private.lock_customer(p_stripe_customer_id);
+
+  select * into v_customer
+  from billing.customers
+  where stripe_customer_id = p_stripe_customer_id;
+  if not found then
+    perform billing_private.fail('CUSTOMER_NOT_FOUND', jsonb_build_object(
+      'stripe_customer_id', p_stripe_customer_id));
+  elsif v_customer.account_id <> p_account_id then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'stripe_customer_id', 'problem', 'belongs to another account'));
+  end if;
+
+  perform billing_private.bind_customer(p_stripe_customer_id, p_account_id);
+  select * into v_customer
+  from billing.customers
+  where stripe_customer_id = p_stripe_customer_id;
+  return v_customer;
+end;
+$$;
+
+
+create function billing_admin.bind_customer(
+  stripe_customer_id text,
+  account_id uuid,
+  reason text
+)
+returns billing.customers
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_bind_customer(stripe_customer_id, account_id, reason);
+end;
+
+comment on function billing_admin.bind_customer(text, uuid, text) is
+$$Says whose a Stripe customer is that nobody knows the account of; all that came in for it becomes
+that account's. Twice changes nothing more.
+
+stripe_customer_id: from billing_admin.unbound_customers. A customer is never taken away from an
+account.
+
+Errors
+  VALIDATION_FAILED   400  no reason is given, or the customer belongs to another account
+  NOT_AN_ADMIN        403  the caller is no billing administrator
+  CUSTOMER_NOT_FOUND  404  Stripe has never told of such a customer
+  ACCOUNT_NOT_FOUND   404  neither an account nor a user has this id$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 8  event_backlog and command_backlog
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_event_backlog()
@@ -615,7 +738,7 @@ comment on view billing_admin.command_backlog is
 
 
 -- -----------------------------------------------------------------------------
--- 8  tasks and task_runs
+-- 9  tasks and task_runs
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_tasks()
@@ -661,7 +784,7 @@ comment on view billing_admin.task_runs is
 
 
 -- -----------------------------------------------------------------------------
--- 9  administrators and settings
+-- 10  administrators and settings
 -- -----------------------------------------------------------------------------
 
 create function billing_private.begin_admin_action(
@@ -939,7 +1062,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 10  granting and revoking
+-- 11  granting and revoking
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_account(p_account_id uuid)
@@ -1330,7 +1453,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 11  correcting and replaying
+-- 12  correcting and replaying
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_correct_entitlements(
@@ -1829,7 +1952,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 12  drifts, sweeps, back-fill and rebuild
+-- 13  drifts, sweeps, back-fill and rebuild
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_drifts()
@@ -1972,7 +2095,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 13  the catalog at Stripe
+-- 14  the catalog at Stripe
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_publish_catalog(p_reason text)
@@ -2347,7 +2470,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 14  who may call what
+-- 15  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -2367,6 +2490,9 @@ revoke all on function
   billing_private.admin_overdue_invoices,
   billing_private.admin_money_invariants,
   billing_private.admin_entitlement_drift,
+  billing_private.admin_unbound_customers,
+  billing_private.admin_bind_customer,
+  billing_admin.bind_customer,
   billing_private.admin_event_backlog,
   billing_private.admin_command_backlog,
   billing_private.admin_tasks,
@@ -2432,6 +2558,7 @@ revoke all on
   billing_admin.overdue_invoices,
   billing_admin.money_invariants,
   billing_admin.entitlement_drift,
+  billing_admin.unbound_customers,
   billing_admin.event_backlog,
   billing_admin.command_backlog,
   billing_admin.tasks,
@@ -2450,6 +2577,7 @@ grant select on
   billing_admin.overdue_invoices,
   billing_admin.money_invariants,
   billing_admin.entitlement_drift,
+  billing_admin.unbound_customers,
   billing_admin.event_backlog,
   billing_admin.command_backlog,
   billing_admin.tasks,
@@ -2474,6 +2602,9 @@ grant execute on function
   billing_private.admin_overdue_invoices,
   billing_private.admin_money_invariants,
   billing_private.admin_entitlement_drift,
+  billing_private.admin_unbound_customers,
+  billing_private.admin_bind_customer,
+  billing_admin.bind_customer,
   billing_private.admin_event_backlog,
   billing_private.admin_command_backlog,
   billing_private.admin_tasks,

@@ -104,6 +104,7 @@ select set_eq(
     'billing_admin.add_administrator(uuid,text)',
     'billing_admin.assign_incident(uuid,uuid,text)',
     'billing_admin.audit_of_account(uuid)',
+    'billing_admin.bind_customer(text,uuid,text)',
     'billing_admin.change_price(text,bigint,text)',
     'billing_admin.create_coupon(text,text,numeric,bigint,text,bigint)',
     'billing_admin.publish_catalog(text)',
@@ -196,6 +197,8 @@ select set_eq(
     'billing_private.rebuild_all(text,text,integer,boolean)',
     'billing_private.rebuild_subscription(uuid,text,boolean)',
     'billing_private.remove_administrator(uuid,text)',
+    'billing_private.admin_bind_customer(text,uuid,text)',
+    'billing_private.admin_unbound_customers()',
     'billing_private.replay_event(text,text)',
     'billing_private.replay_events(text,text,text,'
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
@@ -335,6 +338,8 @@ select set_eq(
     'billing_private.rebuild_all(text,text,integer,boolean)',
     'billing_private.rebuild_subscription(uuid,text,boolean)',
     'billing_private.remove_administrator(uuid,text)',
+    'billing_private.admin_bind_customer(text,uuid,text)',
+    'billing_private.admin_unbound_customers()',
     'billing_private.replay_event(text,text)',
     'billing_private.replay_events(text,text,text,'
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',

@@ -65,6 +65,7 @@ from (values
   ('subscription_id', (select id::text from billing.subscriptions limit 1)),
   ('success_url', 'https://app.example/yes'),
   ('task', 'check_health'),
+  ('stripe_customer_id', 'cus_nobody'),
   ('task_key', 'check_health'),
   ('type', 'invoice.created'),
   ('until', '2027-01-01'),

@@ -145,7 +145,8 @@ select set_eq(
     'billing_admin.sweeps',
     'billing_admin.system_health',
     'billing_admin.task_runs',
-    'billing_admin.tasks'
+    'billing_admin.tasks',
+    'billing_admin.unbound_customers'
   ],
   'exactly these tables and views are readable by signed-in users'
 );
