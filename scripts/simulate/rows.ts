@@ -29,15 +29,18 @@ const forgotten: Record<string, { since: string; columns: readonly string[] }> =
     columns: ["currency", "email", "is_delinquent", "name", "stripe_default_payment_method_id"],
   },
   payment_methods: { since: "detached_at", columns: ["account_id", "stripe_customer_id"] },
+  tax_ids: { since: "deleted_at", columns: ["verification_status"] },
 };
 
 /** How rows compare when Stripe has answered all questions. Answers have ids of their own. */
 export function settled(rows: StoredRow[], disturbance: Disturbance): StoredRow[] {
-  // Grace is counted from the moment at which the payment is known to have failed.
-  const isInGrace = !isTheSameSet(disturbance) && rows.some(({ row }) => row["past_due_since"]);
+  // Grace, and what a refund or dispute takes away, count from the moment that was heard of.
+  const isUncertain =
+    !isTheSameSet(disturbance) &&
+    rows.some(({ of, row }) => of === "access_restrictions" || row["past_due_since"]);
   const left = [
     "newest snapshots",
-    ...(isInGrace ? ["entitlements", "profiles"] : []),
+    ...(isUncertain ? ["entitlements", "profiles"] : []),
     // A case opens when a payment is known to have failed.
     ...(disturbance.lost > 0 ? ["dunning_cases"] : []),
   ];
