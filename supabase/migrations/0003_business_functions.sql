@@ -11501,7 +11501,9 @@ begin
       policy_key = excluded.policy_key,
       status = excluded.status,
       opened_at = excluded.opened_at,
-      closed_at = excluded.closed_at
+      closed_at = excluded.closed_at,
+      -- An earlier failure may be heard of later; what counts is when the first one was heard of.
+      runs_from = greatest(excluded.opened_at, stored.created_at - interval '1 day')
   where (stored.account_id, stored.subscription_id, stored.policy_key, stored.opened_at,
       stored.closed_at, replace(stored.status, 'exhausted', 'open'))
     is distinct from
