@@ -4215,8 +4215,16 @@ declare
   v_newest billing_private.stripe_events;
 begin
   perform billing_private.lock_catalog(p_event.object_type);
-  perform billing_private.lock_customer(coalesce(p_event.stripe_customer_id, p_event.object_id));
-  -- A method that is detached need not name the customer, whose lock would keep the two apart.
+  perform billing_private.lock_customer(coalesce(
+    p_event.stripe_customer_id,
+    case when p_event.object_type = 'payment_method' then (
+      select stripe_customer_id
+      from billing.payment_methods
+      where stripe_payment_method_id = p_event.object_id
+    ) end,
+    p_event.object_id));
+  -- A method that is detached need not name the customer, and the customer may not be known of it
+  -- yet.
   perform billing_private.lock_payment(case p_event.object_type
     when 'payment_method' then p_event.object_id
     when 'customer' then billing_private.default_method_of(p_object)
@@ -11456,6 +11464,26 @@ comment on function billing_private.dunning_state(billing.invoices, billing.subs
   'never was.';
 
 
+create function billing_private.lock_dunning_cases(p_invoice_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform
+  from billing.dunning_cases
+  where invoice_id = any (p_invoice_ids)
+  order by invoice_id
+  for update;
+end;
+$$;
+
+comment on function billing_private.lock_dunning_cases(uuid[]) is
+  'Taken before cases are judged: not everybody who does holds the customer''s lock (a detached '
+  'payment method names nobody), and what was judged before waiting would be written after it.';
+
+
 -- Its body is long because it is two steps over one set, and one row, column by column.
 create function billing_private.refresh_dunning_cases(p_invoice_ids uuid[])
 returns void
@@ -11464,6 +11492,7 @@ volatile
 set search_path = ''
 as $$
 begin
+  perform billing_private.lock_dunning_cases(p_invoice_ids);
   with overdue as (
     select
       invoices.account_id, invoices.id as invoice_id, subscriptions.id as subscription_id,
@@ -11622,11 +11651,11 @@ begin
     from rows_after as after
     join rows_before as before using (id)
     join billing.dunning_cases on dunning_cases.subscription_id = after.id
-    where dunning_cases.status in ('open', 'exhausted')
-      and (before.status, before.price_id, before.ended_at,
-          before.stripe_default_payment_method_id)
-        is distinct from
-        (after.status, after.price_id, after.ended_at, after.stripe_default_payment_method_id);
+    -- Of closed ones too: when a subscription ended may be told twice, and better the second time.
+    where (before.status, before.price_id, before.ended_at,
+        before.stripe_default_payment_method_id)
+      is distinct from
+      (after.status, after.price_id, after.ended_at, after.stripe_default_payment_method_id);
   end if;
 
   if v_invoice_ids is not null then
@@ -11964,6 +11993,7 @@ as $$
 declare
   v_now timestamptz := billing_private.now();
 begin
+  perform billing_private.lock_dunning_cases(p_invoice_ids);
   with planned as (
     select
       dunning_cases.id,
@@ -12666,6 +12696,7 @@ revoke all on function
   billing_private.prorate,
   billing_private.has_same_interval,
   billing_private.dunning_state,
+  billing_private.lock_dunning_cases,
   billing_private.refresh_dunning_cases,
   billing_private.open_due_cases,
   billing_private.refresh_cases_of_invoices,
