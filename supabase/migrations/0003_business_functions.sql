@@ -624,6 +624,23 @@ begin
     count(distinct ranked.object) > 1
       or exists (select from changes where is_late)
         and (select count(distinct snapshots.object) from snapshots) > 1
+      -- An answer no event confirms, where an event tells of another way from the same state: that
+      -- state may have been come to twice, and nobody knows from which time the answer is.
+      or bool_or(exists (
+        select
+        from snapshots as answer
+        join snapshots as other using (origin)
+        where answer.event_id = ranked.event_id
+          and answer.source = 'command'
+          and other.source = 'webhook'
+          and other.object <> answer.object
+          and not exists (
+            select
+            from snapshots as confirming
+            where confirming.source = 'webhook'
+              and confirming.object = answer.object
+          )
+      ))
   into newest_of_second.event_id, newest_of_second.is_ambiguous
   from ranked
   where place = 1;

@@ -2,7 +2,7 @@
 -- And the answers to commands, which tell of the same second as their events.
 begin;
 \ir ../helpers.psql
-select plan(54);
+select plan(55);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -369,6 +369,23 @@ select tests.hear('evt_forth_again', '2026-01-12', tests.sub('active', true),
 select is(tests.stored(), 'active, ending', 'B2: what was known before the question, told again');
 select tests.hear('evt_back', '2026-01-12', tests.sub('active'), '{"cancel_at_period_end": true}');
 select matches(tests.stored(), 'in doubt$', 'A8: then which of the two was last nobody knows');
+rollback to asked;
+
+-- An answer in another API version than the events equals none of them; and back and forth, with one
+-- change told twice, no event is the end of a chain.
+select tests.hear('evt_end', '2026-01-10', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+select tests.ask_to_stay();
+select tests.say(tests.sub('active') || '{"new_field": 1}', 'Sat, 10 Jan 2026 00:00:00 GMT');
+select tests.hear('evt_stay', '2026-01-10', tests.sub('active'), '{"cancel_at_period_end": true}');
+select tests.hear('evt_end_2', '2026-01-10', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+select tests.hear('evt_end_2_again', '2026-01-10', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+select matches(
+  tests.stored(), 'in doubt$',
+  'A1: an answer no event confirms is not the last word on a state that was left in two ways'
+);
 rollback to asked;
 
 -- ---- the machine: Stripe's clock --------------------------------------------
