@@ -1,5 +1,5 @@
 -- A believable catalog to start from: BookTalks, a platform for book clubs, with two book stores.
--- Running it again changes nothing that is there.
+-- Running it again changes nothing that is there. Stripe hears of it by billing_admin.publish_catalog().
 
 insert into billing.stores (key, name) values
   ('turning-pages', 'Turning Pages'),
@@ -16,24 +16,22 @@ insert into billing.features (key, name, description, kind) values
 on conflict (key) do nothing;
 
 insert into billing.plans
-  (key, name, description, store_id, tier, tier_rank, past_due_grace, stripe_product_id)
+  (key, name, description, store_id, tier, tier_rank, past_due_grace)
 select
   catalog.key, catalog.name, catalog.description, stores.id, catalog.tier, catalog.tier_rank,
-  catalog.past_due_grace::interval, catalog.stripe_product_id
+  catalog.past_due_grace::interval
 from (values
   ('member', 'Member', 'Join clubs and talk about books.',
-    null, 'member', 10, '3 days', 'prod_booktalks_member'),
+    null, 'member', 10, '3 days'),
   ('privileged', 'Privileged', 'Premium clubs, direct messages, and a club of your own.',
-    null, 'privileged', 20, '3 days', 'prod_booktalks_privileged'),
+    null, 'privileged', 20, '3 days'),
   ('privileged_plus', 'Privileged Plus', 'Everything, without limits.',
-    null, 'privileged_plus', 30, '7 days', 'prod_booktalks_privileged_plus'),
+    null, 'privileged_plus', 30, '7 days'),
   ('turning_pages_privileged', 'Turning Pages Privileged', 'Privileged, with the store''s discount.',
-    'turning-pages', 'privileged', 20, '3 days', 'prod_turning_pages_privileged'),
+    'turning-pages', 'privileged', 20, '3 days'),
   ('night_owl_privileged', 'Night Owl Privileged', 'Privileged, with audio books through the night.',
-    'night-owl', 'privileged', 20, '3 days', 'prod_night_owl_privileged')
-) as catalog (
-  key, name, description, store_key, tier, tier_rank, past_due_grace, stripe_product_id
-)
+    'night-owl', 'privileged', 20, '3 days')
+) as catalog (key, name, description, store_key, tier, tier_rank, past_due_grace)
 left join billing.stores on stores.key = catalog.store_key
 on conflict (key) do nothing;
 
@@ -61,12 +59,11 @@ join billing.plans on plans.key = catalog.plan_key
 on conflict (plan_id, feature_key) do nothing;
 
 insert into billing.prices (
-  key, plan_id, currency, unit_amount_minor, unit_amount_decimal, billing_interval, trial_days,
-  stripe_price_id, stripe_product_id
+  key, plan_id, currency, unit_amount_minor, unit_amount_decimal, billing_interval, trial_days
 )
 select
   catalog.key, plans.id, catalog.currency, catalog.amount, catalog.amount,
-  catalog.billing_interval, catalog.trial_days, 'price_' || catalog.key, plans.stripe_product_id
+  catalog.billing_interval, catalog.trial_days
 from (values
   ('member_monthly', 'member', 'usd', 400, 'month', null),
   ('member_yearly', 'member', 'usd', 4000, 'year', null),
@@ -80,8 +77,7 @@ from (values
   ('night_owl_privileged_monthly', 'night_owl_privileged', 'usd', 1200, 'month', null)
 ) as catalog (key, plan_key, currency, amount, billing_interval, trial_days)
 join billing.plans on plans.key = catalog.plan_key
-where not exists (select from billing.prices where prices.key = catalog.key)
-on conflict (stripe_price_id) do nothing;
+where not exists (select from billing.prices where prices.key = catalog.key);
 
 -- A table of the application, to show what a policy with an entitlement looks like.
 create table if not exists public.book_clubs (

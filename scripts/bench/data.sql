@@ -8,6 +8,16 @@
 
 set session_replication_role = replica;
 
+-- The ids by which the events call them.
+update billing.plans
+set stripe_product_id = 'prod_booktalks_privileged'
+where key = 'privileged';
+
+update billing.prices
+set stripe_price_id = 'price_privileged_monthly',
+    stripe_product_id = 'prod_booktalks_privileged'
+where key = 'privileged_monthly';
+
 
 -- ---- accounts and what they have ------------------------------------------------
 

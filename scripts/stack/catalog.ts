@@ -1,8 +1,9 @@
 import { warn } from "../lib/terminal.ts";
 import type { StripeSimulator } from "../stripe-simulator/index.ts";
 import { withClient } from "./database.ts";
+import type { Errand } from "./errands.ts";
 
-export interface CatalogPlan {
+interface KnownProduct {
   id: string;
   key: string;
   name: string;
@@ -10,94 +11,125 @@ export interface CatalogPlan {
   active: boolean;
 }
 
-export interface CatalogPrice {
+interface KnownPrice {
   id: string;
   key: string | null;
   product: string;
   currency: string;
-  amount: string | null;
+  amount: string;
   interval: "day" | "week" | "month" | "year" | null;
   interval_count: number;
   usage_type: "licensed" | "metered";
-  tiered: boolean;
+  meter: string | null;
   trial_days: number | null;
   active: boolean;
 }
 
 /**
- * Gives the simulator the products and prices of the database's catalog, under the same ids, as if somebody had
- * made them in Stripe's dashboard. What is there already stays as it is. Prices in tiers are left out.
+ * Has the database's catalog made at Stripe, as an administrator has it: by commands, which the checkout function
+ * carries. What is there already stays as it is. Resolves when Stripe has answered.
  */
-export async function syncCatalog(
+export async function publishCatalog(
   databaseUrl: string,
-  simulator: Pick<StripeSimulator, "addProduct" | "addPrice">,
+  doorbell: Pick<Errand, "now">,
 ): Promise<{ products: number; prices: number }> {
-  const { plans, prices } = await readCatalog(databaseUrl);
-  for (const plan of plans) {
-    simulator.addProduct({
-      id: plan.id,
-      name: plan.name,
-      active: plan.active,
-      metadata: { plan_key: plan.key },
-      ...(plan.description !== null && { description: plan.description }),
-    });
-  }
-
-  const simple = prices.filter((price) => !price.tiered && price.amount !== null);
-  for (const price of simple) simulator.addPrice(newPrice(price));
-  if (simple.length < prices.length) {
-    warn(`${prices.length - simple.length} prices in tiers are not known to the Stripe simulator.`);
-  }
-  return { products: plans.length, prices: simple.length };
+  const { rows: begun } = await withClient(databaseUrl, (client) =>
+    client.query<{ at: Date }>(
+      "select billing_private.now() as at, billing_admin.publish_catalog('the stack is being started')",
+    ),
+  );
+  await doorbell.now();
+  return withClient(databaseUrl, async (client) => {
+    const { rows: refused } = await client.query<{ problem: string }>(
+      `select path || ': ' || coalesce(last_error #>> '{error,message}', 'no answer') as problem
+       from billing_private.commands
+       where kind in ('create_product', 'update_product', 'create_price', 'update_price')
+         and status <> 'succeeded'
+         and created_at >= $1
+       order by position`,
+      [begun[0]?.at],
+    );
+    for (const { problem } of refused) warn(`Not published: ${problem}`);
+    const { rows } = await client.query<{ products: number; prices: number }>(
+      `select
+         (select count(*)::integer from billing.plans where stripe_product_id is not null) as products,
+         (select count(*)::integer from billing.prices where stripe_price_id is not null) as prices`,
+    );
+    return rows[0] ?? { products: 0, prices: 0 };
+  });
 }
 
-function newPrice(price: CatalogPrice): Parameters<StripeSimulator["addPrice"]>[0] {
+/**
+ * Gives the simulator the products and prices that a database had from an earlier one, under the same ids: it forgets
+ * when it ends. Prices in tiers are left out.
+ */
+export async function recallCatalog(
+  databaseUrl: string,
+  simulator: Pick<StripeSimulator, "addProduct" | "addPrice">,
+): Promise<void> {
+  const { products, prices } = await readKnown(databaseUrl);
+  for (const { key, description, ...product } of products) {
+    simulator.addProduct({
+      ...product,
+      metadata: { plan_key: key },
+      ...(description !== null && { description }),
+    });
+  }
+  for (const price of prices) simulator.addPrice(recalled(price));
+}
+
+function recalled(price: KnownPrice): Parameters<StripeSimulator["addPrice"]>[0] {
+  const { id, product, currency, active, amount, key, interval, usage_type, trial_days } = price;
   return {
-    id: price.id,
-    product: price.product,
-    currency: price.currency,
-    unit_amount_decimal: price.amount ?? "0",
-    active: price.active,
-    ...(price.key !== null && { lookup_key: price.key }),
-    ...(price.interval !== null && {
+    id,
+    product,
+    currency,
+    active,
+    unit_amount_decimal: amount,
+    ...(key !== null && { lookup_key: key }),
+    ...(interval !== null && {
       recurring: {
-        interval: price.interval,
+        interval,
         interval_count: price.interval_count,
-        usage_type: price.usage_type,
-        ...(price.usage_type === "metered" && { meter: `mtr_${price.id}` }),
-        ...(price.trial_days !== null && { trial_period_days: price.trial_days }),
+        usage_type,
+        ...(usage_type === "metered" && { meter: price.meter ?? `mtr_${id}` }),
+        ...(trial_days !== null && { trial_period_days: trial_days }),
       },
     }),
   };
 }
 
-/** A plan or price without a Stripe id gets one here; the events that follow tell the database. */
-export function readCatalog(
+function readKnown(
   databaseUrl: string,
-): Promise<{ plans: CatalogPlan[]; prices: CatalogPrice[] }> {
+): Promise<{ products: KnownProduct[]; prices: KnownPrice[] }> {
   return withClient(databaseUrl, async (client) => {
-    const plans = await client.query<CatalogPlan>(
-      `select coalesce(stripe_product_id, 'prod_' || key) as id, key, name, description, is_active as active
+    const products = await client.query<KnownProduct>(
+      `select stripe_product_id as id, key, name, description, is_active as active
        from billing.plans
+       where stripe_product_id is not null
        order by tier_rank, key`,
     );
-    const prices = await client.query<CatalogPrice>(
+    const prices = await client.query<KnownPrice>(
       `select
-         coalesce(prices.stripe_price_id, 'price_' || prices.key, 'price_' || prices.id) as id,
+         prices.stripe_price_id as id,
          prices.key,
-         coalesce(plans.stripe_product_id, 'prod_' || plans.key) as product,
+         plans.stripe_product_id as product,
          prices.currency,
          coalesce(prices.unit_amount_decimal, prices.unit_amount_minor)::text as amount,
          prices.billing_interval as interval,
          prices.interval_count,
          prices.usage_type,
-         prices.billing_scheme = 'tiered' as tiered,
+         prices.stripe_meter_id as meter,
          prices.trial_days,
          prices.is_active as active
        from billing.prices
        join billing.plans on plans.id = prices.plan_id
+       where prices.stripe_price_id is not null
+         and plans.stripe_product_id is not null
+         and prices.billing_scheme <> 'tiered'
+         and coalesce(prices.unit_amount_decimal, prices.unit_amount_minor) is not null
        order by plans.tier_rank, plans.key, prices.key`,
     );
-    return { plans: plans.rows, prices: prices.rows };
+    return { products: products.rows, prices: prices.rows };
   });
 }

@@ -10,7 +10,7 @@ import {
   type StripeSimulator,
   type StripeSimulatorOptions,
 } from "../stripe-simulator/index.ts";
-import { syncCatalog } from "./catalog.ts";
+import { publishCatalog, recallCatalog } from "./catalog.ts";
 import {
   createClock,
   followClock,
@@ -25,7 +25,6 @@ import { startFunctions, type StripeAccess } from "./functions.ts";
 import { startGateway } from "./gateway.ts";
 import { keepKeys, type ApiKeys } from "./keys.ts";
 import { startLite } from "./lite.ts";
-import { publishCatalog } from "./stripe-account.ts";
 
 export { createClock, holdClock, readClock, releaseClock, setClock, type Clock } from "./clock.ts";
 export type { ApiKeys } from "./keys.ts";
@@ -161,18 +160,6 @@ async function startParts(
   });
   undo.push(gateway.stop);
 
-  if (simulator === null) {
-    const { products, prices } = await publishCatalog(database.url, stripe);
-    say(`Stripe: your test account has ${products} products and ${prices} prices of the catalog.`);
-    say(
-      `Its events need a way here: stripe listen --forward-to ${apiUrl}/functions/v1/stripe-webhook`,
-    );
-  } else {
-    const { products, prices } = await syncCatalog(database.url, simulator);
-    await simulator.delivery.idle();
-    say(`Stripe: the simulator, with ${products} products and ${prices} prices.`);
-  }
-
   if (database.hasCron) await announceHeartbeat(database.url);
   const heartbeat = startHeartbeat({
     databaseUrl: database.url,
@@ -186,6 +173,20 @@ async function startParts(
     everyMs: options.doorbellMs,
   });
   undo.push(doorbell.stop);
+
+  if (simulator !== null) {
+    await recallCatalog(database.url, simulator);
+    await simulator.delivery.idle();
+  }
+  const { products, prices } = await publishCatalog(database.url, doorbell);
+  await simulator?.delivery.idle();
+  const account = simulator === null ? "your test account" : "the simulator";
+  say(`Stripe: ${account}, with ${products} products and ${prices} prices of the catalog.`);
+  if (simulator === null) {
+    say(
+      `Its events need a way here: stripe listen --forward-to ${apiUrl}/functions/v1/stripe-webhook`,
+    );
+  }
   if (verbose) done(`The stack is up: ${apiUrl}`);
 
   return {

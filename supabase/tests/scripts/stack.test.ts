@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { createClient } from "@supabase/supabase-js";
+import Stripe from "stripe";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import ws from "ws";
 import { freePort, isFree } from "../../../scripts/lib/ports.ts";
@@ -23,18 +24,14 @@ chmodSync(directory, 0o755);
 const seedFile = join(directory, "seed.sql");
 const day = 86_400;
 
-// One plan as a finished catalog names it, one that Stripe has not heard of yet.
 const catalog = `
-  insert into billing.plans (key, name, tier_rank, stripe_product_id) values
-    ('member', 'Member', 1, 'prod_member'),
-    ('plus', 'Plus', 2, null);
-  insert into billing.prices
-    (key, plan_id, currency, unit_amount_minor, billing_interval, stripe_price_id, stripe_product_id)
-  select 'member_monthly', id, 'eur', 900, 'month', 'price_member', 'prod_member'
-  from billing.plans where key = 'member'
+  insert into billing.plans (key, name, tier_rank) values
+    ('member', 'Member', 1),
+    ('plus', 'Plus', 2);
+  insert into billing.prices (key, plan_id, currency, unit_amount_minor, billing_interval)
+  select 'member_monthly', id, 'eur', 900, 'month' from billing.plans where key = 'member'
   union all
-  select 'plus_yearly', id, 'eur', 19000, 'year', null, null
-  from billing.plans where key = 'plus';
+  select 'plus_yearly', id, 'eur', 19000, 'year' from billing.plans where key = 'plus';
 `;
 
 async function choosePorts() {
@@ -77,30 +74,52 @@ describe("a running stack", () => {
     await stack.stop();
   });
 
-  test("has told the simulator the catalog, and learned from its signed events", async () => {
-    const { rows } = await withClient(stack.database.url, (client) =>
-      client.query(
-        `select prices.key, prices.stripe_price_id, plans.stripe_product_id, stripe_objects.object_id is not null as heard
+  /** The catalog's ids as the database has them, and as Stripe does. */
+  async function readCatalog() {
+    const { rows: here } = await withClient(stack.database.url, (client) =>
+      client.query<{ key: string; price: string; product: string }>(
+        `select prices.key, prices.stripe_price_id as price, plans.stripe_product_id as product
          from billing.prices
          join billing.plans on plans.id = prices.plan_id
-         left join billing_private.stripe_objects on stripe_objects.object_id = prices.stripe_price_id
          order by prices.key`,
       ),
     );
-    expect(rows).toEqual([
-      {
-        key: "member_monthly",
-        stripe_price_id: "price_member",
-        stripe_product_id: "prod_member",
-        heard: true,
-      },
-      {
-        key: "plus_yearly",
-        stripe_price_id: "price_plus_yearly",
-        stripe_product_id: "prod_plus",
-        heard: true,
-      },
+    const { hostname, port } = new URL(stack.urls.stripe ?? "");
+    const apiKey = stack.simulator?.apiKey ?? "";
+    const stripe = new Stripe(apiKey, { host: hostname, port, protocol: "http" });
+    const { data } = await stripe.prices.list();
+    const atStripe = data
+      .map(({ id, lookup_key, product }) => ({ key: lookup_key, price: id, product }))
+      .sort((one, other) => String(one.key).localeCompare(String(other.key)));
+    return { here, atStripe };
+  }
+
+  async function readCommands() {
+    const { rows } = await withClient(stack.database.url, (client) =>
+      client.query(
+        `select kind, status, count(*)::integer
+         from billing_private.commands
+         where subject_id in (select id from billing.plans union select id from billing.prices)
+         group by 1, 2
+         order by 1`,
+      ),
+    );
+    return rows;
+  }
+
+  const published = [
+    { kind: "create_price", status: "succeeded", count: 2 },
+    { kind: "create_product", status: "succeeded", count: 2 },
+  ];
+
+  test("has had the catalog made at Stripe by its own commands, once", async () => {
+    const { here, atStripe } = await readCatalog();
+    expect(here.map(({ key, product }) => [key, product])).toEqual([
+      ["member_monthly", "prod_member"],
+      ["plus_yearly", "prod_plus"],
     ]);
+    expect(atStripe).toEqual(here);
+    expect(await readCommands()).toEqual(published);
   });
 
   test("takes a reader from sign-up over checkout and payment to the first renewal", async () => {
@@ -149,9 +168,9 @@ describe("a running stack", () => {
   });
 
   test("goes on where it was when it is started again", async () => {
-    const before = stack.keys;
+    const { keys } = stack;
     stack = await startStack({ ...quiet, ports, simulator: { flows: false }, heartbeatMs: null });
-    expect(stack.keys).toEqual(before);
+    expect(stack.keys).toEqual(keys);
     // Time has not gone back, for Stripe either.
     expect(await stack.clock.now()).toBeGreaterThan(Date.now() / 1000 + 31 * day);
     expect(stack.simulator?.clock.now()).toBeGreaterThan(Date.now() / 1000 + 31 * day);
@@ -159,6 +178,10 @@ describe("a running stack", () => {
       client.query("select count(*)::integer as subscriptions from billing.subscriptions"),
     );
     expect(rows).toEqual([{ subscriptions: 1 }]);
+    // The simulator forgets when it ends: it has the catalog under the ids by which the database knows it.
+    const { here, atStripe } = await readCatalog();
+    expect(atStripe).toEqual(here);
+    expect(await readCommands()).toEqual(published);
   });
 });
 
