@@ -1,0 +1,224 @@
+// A call whose answer is lost, and whose key Stripe has forgotten a day later: whether it took effect is looked up,
+// over HTTP, before it is made again.
+import Stripe from "stripe";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { withClient } from "../../../scripts/stack/database.ts";
+import type { Client } from "../../../scripts/story/reader.ts";
+import { startTestStack, subscribe, type TestStack } from "./stack.ts";
+
+const day = 86_400;
+
+let stack: TestStack;
+let stripe: Stripe;
+
+beforeAll(async () => {
+  stack = await startTestStack();
+  const { hostname, port } = new URL(stack.simulator.url);
+  stripe = new Stripe(stack.simulator.apiKey, { host: hostname, port, protocol: "http" });
+  stack.simulator.setRules({ retryAfter: [], afterLastRetry: "past_due" });
+});
+afterAll(() => stack?.stop());
+
+// Nothing of one test is left to be carried in the next.
+afterEach(async () => {
+  for (const { id } of (await stripe.subscriptions.list({ limit: 100 })).data) {
+    await stripe.subscriptions.cancel(id);
+  }
+  await stack.simulator.delivery.idle();
+  await stack.doorbell.now();
+});
+
+function admin() {
+  return stack.service().schema("billing_admin");
+}
+
+/** Has the next calls to a path carried out, their answers lost, and a day go by in which nobody calls Stripe. */
+async function loseAnswer(path: string): Promise<void> {
+  stack.simulator.api.fail({ path, when: "after" });
+  await stack.doorbell.now();
+  await aDayLater();
+}
+
+async function aDayLater(): Promise<void> {
+  await stack.clock.advanceBy(day + 60);
+  await stack.doorbell.now();
+  await stack.simulator.delivery.idle();
+}
+
+/** The commands of a kind, with whether each was seen to have taken effect instead of being made again. */
+async function outcomesOf(kind: string) {
+  const { rows } = await withClient(stack.database.url, (db) =>
+    db.query<{ status: string; attempts: number; fresh_key: boolean; read: boolean }>(
+      `select commands.status, commands.attempts, idempotency_key is not null as fresh_key,
+         coalesce(source = 'reread', false) as read
+       from billing_private.commands
+       left join billing_private.stripe_events on event_id = 'command:' || id
+       where kind = $1
+       order by position`,
+      [kind],
+    ),
+  );
+  return rows;
+}
+
+const found = { status: "succeeded", attempts: 2, fresh_key: false, read: true };
+const madeAgain = { status: "succeeded", attempts: 3, fresh_key: true, read: false };
+
+async function claimCheckout(client: Client): Promise<void> {
+  const { error } = await client.rpc("prepare_checkout", {
+    price_key: "privileged_monthly",
+    success_url: "https://app.example/welcome",
+    cancel_url: "https://app.example/plans",
+  });
+  expect(error).toBeNull();
+}
+
+async function customersOf(account: string): Promise<string[]> {
+  const { data } = await stripe.customers.list({ limit: 100 });
+  return data.filter(({ metadata }) => metadata["account_id"] === account).map(({ id }) => id);
+}
+
+async function subscriber(name: string, price = "privileged_monthly") {
+  const { client } = await stack.user(name);
+  await subscribe(stack, client, price);
+  const { data } = await client.from("subscriptions").select("stripe_subscription_id").single();
+  return { client, id: data?.stripe_subscription_id ?? "" };
+}
+
+/** Asks without waiting, so that the dispatcher carries it. */
+async function wish(asked: PromiseLike<{ error: unknown }>): Promise<void> {
+  expect((await asked).error).toBeNull();
+}
+
+describe("a customer", () => {
+  it("B10: that was made is found by the account it was made for", async () => {
+    const { client, id } = await stack.user("twice");
+    // Nothing is told of it either: the answer was all there was.
+    stack.simulator.delivery.configure({ dropTypes: ["customer.created"] });
+    await claimCheckout(client);
+    await loseAnswer("/v1/customers");
+    stack.simulator.delivery.configure({ dropTypes: [] });
+
+    expect(await outcomesOf("create_customer")).toEqual([found]);
+    const made = await customersOf(id);
+    expect(made).toHaveLength(1);
+    const { data } = await client.from("customers").select("stripe_customer_id").single();
+    expect(data).toEqual({ stripe_customer_id: made[0] });
+  });
+
+  it("B10: that was not made is made, once", async () => {
+    const { client, id } = await stack.user("never");
+    await claimCheckout(client);
+    stack.simulator.api.fail({ path: "/v1/customers", when: "before", status: 503 });
+    await stack.doorbell.now();
+    expect(await customersOf(id)).toEqual([]);
+    await aDayLater();
+
+    expect((await outcomesOf("create_customer")).at(-1)).toEqual(madeAgain);
+    expect(await customersOf(id)).toHaveLength(1);
+  });
+});
+
+describe("the catalog", () => {
+  it("B10: has one product and one price, though both answers were lost", async () => {
+    stack.simulator.delivery.configure({ dropTypes: ["product.created", "price.created"] });
+    await withClient(stack.database.url, (db) =>
+      db.query(
+        `with plan as (
+           insert into billing.plans (key, name, tier_rank) values ('late', 'Late', 40) returning id
+         )
+         insert into billing.prices (key, plan_id, currency, unit_amount_minor, billing_interval)
+         select 'late_monthly', id, 'usd', 700, 'month' from plan`,
+      ),
+    );
+    await wish(admin().rpc("publish_plan", { plan_key: "late", reason: "a test" }));
+    stack.simulator.api.fail({ path: "/v1/prices", when: "after" });
+    await loseAnswer("/v1/products");
+    await aDayLater();
+    stack.simulator.delivery.configure({ dropTypes: [] });
+
+    expect((await outcomesOf("create_product")).at(-1)).toEqual(found);
+    expect((await outcomesOf("create_price")).at(-1)).toEqual(found);
+    const { data } = await stripe.prices.list({ product: "prod_late" });
+    const { rows } = await withClient(stack.database.url, (db) =>
+      db.query("select stripe_price_id from billing.prices where key = 'late_monthly'"),
+    );
+    expect(rows).toEqual(data.map(({ id }) => ({ stripe_price_id: id })));
+    expect(rows).toHaveLength(1);
+  });
+
+  it("B10: has one coupon", async () => {
+    await wish(
+      admin().rpc("create_coupon", { coupon_key: "spring", reason: "a test", percent_off: 10 }),
+    );
+    await loseAnswer("/v1/coupons");
+    expect(await outcomesOf("create_coupon")).toEqual([found]);
+    expect((await stripe.coupons.list()).data.map(({ id }) => id)).toEqual(["spring"]);
+  });
+});
+
+describe("a subscriber's wish", () => {
+  it("B10: to change the plan is charged once", async () => {
+    const { client, id } = await subscriber("changing");
+    await wish(client.rpc("change_plan", { price_key: "privileged_plus_monthly" }));
+    await loseAnswer("/v1/subscriptions/");
+
+    expect(await outcomesOf("change_plan")).toEqual([found]);
+    const invoices = await stripe.invoices.list({ subscription: id });
+    expect(invoices.data.map(({ billing_reason }) => billing_reason)).toEqual([
+      "subscription_update",
+      "subscription_create",
+    ]);
+  });
+
+  it("B10: to change at the period's end makes one schedule, which says what is to come", async () => {
+    const { client, id } = await subscriber("planning", "privileged_plus_monthly");
+    await wish(client.rpc("change_plan", { price_key: "member_monthly" }));
+    await loseAnswer("/v1/subscription_schedules");
+
+    expect(await outcomesOf("create_schedule")).toEqual([found]);
+    const { schedule } = await stripe.subscriptions.retrieve(id, { expand: ["schedule"] });
+    expect(schedule).toMatchObject({ phases: [{}, {}] });
+    const { data } = await client.rpc("my_subscription", {}).single();
+    expect(data?.pending_price_key).toBe("member_monthly");
+  });
+
+  it("B10: to end at once is done, although Stripe refuses to end it again", async () => {
+    const { client, id } = await subscriber("leaving");
+    stack.simulator.delivery.configure({ dropTypes: ["customer.subscription.deleted"] });
+    await wish(client.rpc("cancel_subscription", { at_period_end: false }));
+    await loseAnswer("/v1/subscriptions/");
+    await stack.doorbell.now();
+    stack.simulator.delivery.configure({ dropTypes: [] });
+
+    expect(await outcomesOf("cancel_subscription")).toMatchObject([
+      { status: "succeeded", read: true },
+    ]);
+    expect((await stripe.subscriptions.retrieve(id)).status).toBe("canceled");
+    const { data } = await client.from("subscriptions").select("status").single();
+    expect(data).toEqual({ status: "canceled" });
+  });
+});
+
+describe("a payment", () => {
+  it("G16: that was collected is not collected again", async () => {
+    const { client, id } = await subscriber("paying");
+    const { data } = await client.from("subscriptions").select("current_period_end").single();
+    stack.simulator.failNextPayments(1, "insufficient_funds");
+    await stack.clock.advanceTo(Date.parse(data?.current_period_end ?? "") / 1_000 + 7_200);
+    await stack.clock.advanceBy(day);
+    await stack.heartbeat.now();
+    stack.simulator.delivery.configure({
+      dropTypes: ["invoice.paid", "invoice.payment_succeeded"],
+    });
+    await loseAnswer("/v1/invoices/");
+    stack.simulator.delivery.configure({ dropTypes: [] });
+
+    expect(await outcomesOf("pay_invoice")).toEqual([found]);
+    const { customer } = await stripe.subscriptions.retrieve(id);
+    const charges = await stripe.charges.list({ customer: String(customer) });
+    expect(charges.data.map(({ status }) => status)).toEqual(["succeeded", "failed", "succeeded"]);
+    const { data: cases } = await client.from("dunning_cases").select("status");
+    expect(cases).toEqual([{ status: "recovered" }]);
+  });
+});
