@@ -2191,6 +2191,16 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      find_discount: {
+        Args: { account_id?: string; discount_code: string };
+        Returns: Database["billing"]["CompositeTypes"]["stripe_request"];
+        SetofOptions: {
+          from: "*";
+          to: "stripe_request";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       has_entitlement: { Args: { account_id?: string; feature: string }; Returns: boolean };
       has_entitlement_at: {
         Args: { account_id?: string; at: string; feature: string };

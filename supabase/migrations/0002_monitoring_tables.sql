@@ -474,7 +474,7 @@ create table billing_private.commands (
   position bigint generated always as identity,
   kind text not null,
   is_awaited boolean not null generated always as (
-    kind in ('create_portal', 'create_setup', 'preview_change')
+    kind in ('create_portal', 'create_setup', 'preview_change', 'find_promotion_code')
   ) stored,
   account_id uuid references billing.accounts (id) on delete restrict,
   subscription_id uuid references billing.subscriptions (id) on delete restrict,
@@ -858,6 +858,8 @@ insert into billing_private.command_kinds (
   ('expire_checkout', 'close a checkout page', 'repeat',
     '/v1/checkout/sessions/{4}', '{}',
     '$ ? (@.status == "expired" || @.status == "complete")', true),
+  ('find_promotion_code', 'look for a discount code somebody typed', 'drop',
+    null, '{}', null, false),
   ('list_entitlements', 'read what else a customer is entitled to', 'repeat',
     null, '{}', null, false),
   ('list_invoice_lines', 'read the lines of a long invoice', 'repeat', null, '{}', null, false),

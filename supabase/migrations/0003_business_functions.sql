@@ -42,24 +42,25 @@
 --   24  one trial per person
 --   25  billing.prepare_checkout()
 --   26  billing.prepare_portal()
---   27  billing.claim_commands() and complete_command()
---   28  rules of the lifecycle
---   29  billing.cancel_subscription() and undo_cancel()
---   30  billing.change_plan()
---   31  billing.preview_change()
---   32  billing.pause_subscription() and resume_subscription()
---   33  billing.prepare_payment_method()
---   34  manual subscriptions
---   35  invoices of manual subscriptions
---   36  proration
---   37  reconciliation with Stripe
---   38  publishing the catalog
---   39  reporting usage to Stripe's meters
---   40  which invoices are overdue
---   41  whether and when to collect again
---   42  doing what dunning policies say
---   43  billing.payment_history
---   44  who may call what
+--   27  billing.find_discount()
+--   28  billing.claim_commands() and complete_command()
+--   29  rules of the lifecycle
+--   30  billing.cancel_subscription() and undo_cancel()
+--   31  billing.change_plan()
+--   32  billing.preview_change()
+--   33  billing.pause_subscription() and resume_subscription()
+--   34  billing.prepare_payment_method()
+--   35  manual subscriptions
+--   36  invoices of manual subscriptions
+--   37  proration
+--   38  reconciliation with Stripe
+--   39  publishing the catalog
+--   40  reporting usage to Stripe's meters
+--   41  which invoices are overdue
+--   42  whether and when to collect again
+--   43  doing what dunning policies say
+--   44  billing.payment_history
+--   45  who may call what
 -- =============================================================================
 
 
@@ -6424,7 +6425,9 @@ at once: one checkout.
 
 price_key: from billing.list_plans(). quantity: seats. account_id: null for the caller's own
 account.
-discount_code: as the user typed it; without one Stripe's page asks, where there are any to give.
+discount_code: as the user typed it; one that is not known here is refused, unless
+billing.find_discount() has asked Stripe for it. Without one Stripe's page asks, where there are any
+to give.
 An open checkout for something else is closed first. The price's trial is given once per person.
 
 Errors
@@ -6447,15 +6450,15 @@ create type billing.stripe_request as (
 );
 
 comment on type billing.stripe_request is
-  'A request to Stripe whose answer is for the user who waits, and stored nowhere; subject_id is '
-  'its command.';
+  'A request to Stripe for a user who waits for its answer; subject_id is its command.';
 
 
 create function billing_private.enqueue_request(
   p_kind text,
   p_account_id uuid,
   p_path text,
-  p_params jsonb
+  p_params jsonb,
+  p_method text default 'POST'
 )
 returns billing.stripe_request
 language plpgsql
@@ -6463,7 +6466,8 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_id uuid := billing_private.enqueue_command(p_kind, p_account_id, p_path, p_params);
+  v_id uuid := billing_private.enqueue_command(
+    p_kind, p_account_id, p_path, p_params, p_method);
 begin
   update billing_private.commands
   set subject_id = id
@@ -6472,7 +6476,7 @@ begin
 end;
 $$;
 
-comment on function billing_private.enqueue_request(text, uuid, text, jsonb) is
+comment on function billing_private.enqueue_request(text, uuid, text, jsonb, text) is
   'Asks Stripe something for a user who waits for the answer.';
 
 
@@ -6604,7 +6608,114 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.claim_commands() and complete_command()
+-- 27  billing.find_discount()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.find_discount(
+  p_discount_code text,
+  p_account_id uuid
+)
+returns billing.stripe_request
+language plpgsql
+volatile
+security definer -- reads the codes and writes a command for the user
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_code text := btrim(p_discount_code);
+begin
+  if coalesce(v_code, '') !~ '^[^[:space:]]+$'
+    or length(v_code) > 500
+    or exists (
+      select
+      from billing_private.promotion_codes
+      where lower(code) = lower(v_code)
+        and is_active
+        and (
+          stripe_customer_id is null
+          or billing_private.account_of_customer(stripe_customer_id) = v_account_id
+        )
+    )
+    -- Who goes on after so many guesses: Stripe's rate limit is for those who pay.
+    or (
+      select count(*)
+      from billing_private.commands
+      where account_id = v_account_id
+        and kind = 'find_promotion_code'
+        and created_at > billing_private.now() - interval '1 hour'
+    ) >= 10
+  then
+    return row(null::uuid);
+  end if;
+
+  perform billing_private.set_cause('user', auth.uid()::text, 'discount code');
+  return billing_private.enqueue_request(
+    'find_promotion_code', v_account_id, '/v1/promotion_codes',
+    jsonb_build_object('code', v_code, 'active', true, 'limit', 100), 'GET');
+end;
+$$;
+
+
+create function billing.find_discount(
+  discount_code text,
+  account_id uuid default null
+)
+returns billing.stripe_request
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.find_discount(discount_code, account_id);
+end;
+
+comment on function billing.find_discount(text, uuid) is
+$$Has Stripe asked for a discount code that is not known here, perhaps because its event is late.
+
+subject_id is null where there is nothing to ask: the code is known, is none at all, or ten unknown
+ones have been asked for within the hour.
+
+The checkout function does this before billing.prepare_checkout(), which decides whether the code is
+valid. account_id: null for the caller's own account.
+
+Errors
+  UNAUTHENTICATED  401  nobody is signed in
+  NOT_A_MEMBER     403  the account is not one of the caller's$$;
+
+
+create function billing_private.take_promotion_codes(
+  p_command billing_private.commands,
+  p_response jsonb,
+  p_asked_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- A page is not of one mode as a single object is; each customer's lock in one order.
+  perform billing_private.apply_response(
+    p_command, found.member, 'promotion_code.updated', p_asked_at)
+  from (
+    select member
+    from jsonb_path_query(p_response, '$.data[*]') as member
+    where member -> 'livemode' = (
+      select to_jsonb(stripe_livemode) from billing_private.settings
+    )
+    order by coalesce(billing_private.stripe_id(member -> 'customer'), member ->> 'id')
+  ) as found;
+end;
+$$;
+
+comment on function billing_private.take_promotion_codes(
+  billing_private.commands, jsonb, timestamptz
+) is
+  'Mirrors the promotion codes that Stripe has under what a user typed.';
+
+
+-- -----------------------------------------------------------------------------
+-- 28  billing.claim_commands() and complete_command()
 -- -----------------------------------------------------------------------------
 
 create type billing.claimed_command as (
@@ -7276,6 +7387,8 @@ begin
       perform billing_private.apply_sweep_page(p_command, p_response, p_asked_at);
     when 'list_invoice_lines', 'list_subscription_items', 'list_entitlements' then
       perform billing_private.apply_list_page(p_command, p_response);
+    when 'find_promotion_code' then
+      perform billing_private.take_promotion_codes(p_command, p_response, p_asked_at);
     when 'read_event' then
       perform billing_private.fill_meter_error_report(p_response);
     when 'create_schedule' then
@@ -7289,8 +7402,8 @@ begin
       perform billing_private.apply_response(
         p_command, p_response, 'subscription_schedule.released', p_asked_at);
     else
-      -- is_awaited: the answer is for the user who waits, never stored. meter_event: Stripe only
-      -- says that it has taken it.
+      -- Pages and previews: the answer is for the user who waits, never stored. meter_event: Stripe
+      -- only says that it has taken it.
       null;
   end case;
 end;
@@ -7356,7 +7469,7 @@ as $$
 begin
   return concat_ws(
     ':', 'command', p_command.id,
-    case when p_command.kind = 'sweep_page' then p_object ->> 'id' end);
+    case when p_command.kind in ('sweep_page', 'find_promotion_code') then p_object ->> 'id' end);
 end;
 $$;
 
@@ -7379,7 +7492,7 @@ set search_path = ''
 as $$
 declare
   v_event_id text := billing_private.answer_id(p_command, p_object);
-  v_is_read boolean := p_command.kind in ('reread', 'sweep_page')
+  v_is_read boolean := p_command.kind in ('reread', 'sweep_page', 'find_promotion_code')
     or p_command.looking_up is not null;
   -- What Stripe kept from an earlier attempt is as old as that one, whatever the answer's Date.
   v_may_be_kept boolean := p_command.attempts > 1 and not v_is_read;
@@ -7389,7 +7502,7 @@ declare
   end;
   -- Of a page nobody knew what it would show: it builds on what had come when it was asked for.
   v_builds_on text := case
-    when p_command.kind <> 'sweep_page' then p_command.target_event_id
+    when p_command.kind not in ('sweep_page', 'find_promotion_code') then p_command.target_event_id
     else (
       select event_id
       from billing_private.stripe_objects
@@ -7531,7 +7644,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 28  rules of the lifecycle
+-- 29  rules of the lifecycle
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_transition(
@@ -7710,7 +7823,7 @@ comment on function billing_private.is_to_end(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing.cancel_subscription() and undo_cancel()
+-- 30  billing.cancel_subscription() and undo_cancel()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.cancel_subscription(
@@ -7937,7 +8050,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.change_plan()
+-- 31  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
 create type billing_private.terms as (
@@ -8675,7 +8788,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 31  billing.preview_change()
+-- 32  billing.preview_change()
 -- -----------------------------------------------------------------------------
 
 create type billing.preview_line as (
@@ -8873,7 +8986,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 32  billing.pause_subscription() and resume_subscription()
+-- 33  billing.pause_subscription() and resume_subscription()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.pause_terms(
@@ -9192,7 +9305,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 33  billing.prepare_payment_method()
+-- 34  billing.prepare_payment_method()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prepare_payment_method(
@@ -9348,7 +9461,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 34  manual subscriptions
+-- 35  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -9776,7 +9889,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 35  invoices of manual subscriptions
+-- 36  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -10116,7 +10229,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 36  proration
+-- 37  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -10235,7 +10348,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 37  reconciliation with Stripe
+-- 38  reconciliation with Stripe
 -- -----------------------------------------------------------------------------
 
 -- What Stripe shows is read like an event and compared with what is stored. A list says nothing
@@ -11006,7 +11119,7 @@ comment on function billing_private.request_sweep(text, boolean, timestamptz) is
 
 
 -- -----------------------------------------------------------------------------
--- 38  publishing the catalog
+-- 39  publishing the catalog
 -- -----------------------------------------------------------------------------
 
 -- What differs from Stripe's newest snapshot is told to Stripe, one call at a time for each plan
@@ -11365,7 +11478,7 @@ comment on function billing_private.replace_price(billing.prices, bigint) is
 
 
 -- -----------------------------------------------------------------------------
--- 39  reporting usage to Stripe's meters
+-- 40  reporting usage to Stripe's meters
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_meter_event(
@@ -11435,7 +11548,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 40  which invoices are overdue
+-- 41  which invoices are overdue
 -- -----------------------------------------------------------------------------
 
 create function billing_private.dunning_state(
@@ -11747,7 +11860,7 @@ create trigger t060_dunning_of_updates
 
 
 -- -----------------------------------------------------------------------------
--- 41  whether and when to collect again
+-- 42  whether and when to collect again
 -- -----------------------------------------------------------------------------
 
 create function billing_private.is_hard_decline(p_decline billing_private.declines)
@@ -12087,7 +12200,7 @@ comment on function billing_private.plan_dunning(uuid[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 42  doing what dunning policies say
+-- 43  doing what dunning policies say
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_invoice_command(
@@ -12370,7 +12483,7 @@ comment on function billing_private.note_refused_payment(billing_private.command
 
 
 -- -----------------------------------------------------------------------------
--- 43  billing.payment_history
+-- 44  billing.payment_history
 -- -----------------------------------------------------------------------------
 
 create view billing.payment_history with (security_invoker = true) as
@@ -12441,7 +12554,7 @@ comment on column billing.payment_history.document_url is
 
 
 -- -----------------------------------------------------------------------------
--- 44  who may call what
+-- 45  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -12610,6 +12723,9 @@ revoke all on function
   billing_private.portal_flow,
   billing_private.prepare_portal,
   billing.prepare_portal,
+  billing_private.find_discount,
+  billing.find_discount,
+  billing_private.take_promotion_codes,
   billing_private.account_behind,
   billing_private.claim_price,
   billing_private.newest_snapshot,
@@ -12768,6 +12884,8 @@ grant execute on function
   billing_private.prepare_checkout,
   billing.prepare_portal,
   billing_private.prepare_portal,
+  billing.find_discount,
+  billing_private.find_discount,
   billing.cancel_subscription,
   billing_private.cancel_subscription,
   billing.undo_cancel,

@@ -1,5 +1,6 @@
 import type { DataApi } from "../_shared/data_api.ts";
 import { isObject } from "../_shared/errors.ts";
+import { awaitAnswer } from "./pages.ts";
 import { refusedByStripe, runUntil, type WaitingDeps } from "./waiting.ts";
 
 interface CheckoutRow {
@@ -26,6 +27,7 @@ export async function openCheckout(
   user: DataApi,
   deps: WaitingDeps,
 ): Promise<CheckoutAnswer> {
+  await findDiscount(body, user, deps);
   const [claim] = await user.rpc<CheckoutRow>("prepare_checkout", checkoutArguments(body));
   if (!claim) throw new Error("prepare_checkout returned nothing");
 
@@ -41,6 +43,19 @@ export async function openCheckout(
     deps,
     { checkout_id: claim.id },
   );
+}
+
+/** Has Stripe asked for a code the database does not know. Whether it is valid is decided with the claim. */
+async function findDiscount(
+  { discount_code, account_id }: Record<string, unknown>,
+  user: DataApi,
+  deps: WaitingDeps,
+): Promise<void> {
+  const wanted = given({ discount_code });
+  if (Object.keys(wanted).length === 0) return;
+  const args = { ...wanted, ...given({ account_id }) };
+  const [request] = await user.rpc<{ subject_id: string | null }>("find_discount", args);
+  if (request?.subject_id) await awaitAnswer(request.subject_id, deps, () => true);
 }
 
 function whenReady(checkout: CheckoutRow): CheckoutAnswer | undefined {

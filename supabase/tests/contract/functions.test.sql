@@ -89,6 +89,7 @@ select set_eq(
     'billing.check_eligibility(text,uuid)',
     'billing.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing.explain_entitlement(text,uuid,timestamp with time zone)',
+    'billing.find_discount(text,uuid)',
     'billing.has_entitlement(text,uuid)',
     'billing.has_entitlement_at(text,timestamp with time zone,uuid)',
     'billing.list_plans(text,text)',
@@ -184,6 +185,7 @@ select set_eq(
     'billing_private.discard_events(text,text,text,'
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
+    'billing_private.find_discount(text,uuid)',
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
       'timestamp with time zone,integer)',
@@ -311,6 +313,7 @@ select set_eq(
     'billing_private.discard_events(text,text,text,'
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
+    'billing_private.find_discount(text,uuid)',
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
       'timestamp with time zone,integer)',

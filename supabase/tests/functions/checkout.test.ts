@@ -203,15 +203,51 @@ describe("POST /checkout", () => {
   });
 
   it("passes only the fields it knows; null and absence leave the defaults to the database", async () => {
-    const dataApi = fakeDataApi({ prepare_checkout: open });
+    const dataApi = fakeDataApi({ find_discount: { subject_id: null }, prepare_checkout: open });
     const { handler } = checkoutFunction({ dataApi });
     const more = { quantity: 3, account_id: "a", discount_code: "SPRING" };
     await handler(post("/checkout", { ...order, ...more, amount: 1 }));
     await handler(post("/checkout", { quantity: null, status: "open" }));
-    expect(dataApi.calls.map(({ args }) => args)).toEqual([
+    expect(dataApi.named("prepare_checkout").map(({ args }) => args)).toEqual([
       { ...order, ...more },
       { price_key: null, success_url: null, cancel_url: null },
     ]);
+  });
+
+  it("has Stripe asked for a code the database does not know, before the claim", async () => {
+    const found = { object: "list", data: [{ id: "promo_1", object: "promotion_code" }] };
+    const look = { ...createCustomer, id: "look", method: "GET", path: "/v1/promotion_codes" };
+    const dataApi = fakeDataApi({
+      find_discount: { subject_id: "look" },
+      ...queue({ ...look, params: { code: "NEW", active: true } }),
+      complete_command: succeeded,
+      prepare_checkout: open,
+    });
+    const stripe = fakeStripe(Response.json(found));
+    const { handler } = checkoutFunction({ dataApi, stripe });
+    const wanted = { ...order, discount_code: "NEW", account_id: "account-1" };
+    expect((await read(await handler(post("/checkout", wanted)))).status).toBe(200);
+
+    expect(dataApi.calls.map(({ name }) => name)).toEqual([
+      "find_discount",
+      "claim_commands",
+      "complete_command",
+      "prepare_checkout",
+    ]);
+    expect(dataApi.calls[0]?.args).toEqual({ discount_code: "NEW", account_id: "account-1" });
+    expect(dataApi.calls[2]?.args).toMatchObject({ command_id: "look", response: found });
+    expect(dataApi.calls[3]?.args).toEqual(wanted);
+    expect(stripe.calls.map(({ method, url: called }) => [method, called])).toEqual([
+      ["GET", "https://stripe.test/v1/promotion_codes?code=NEW&active=true"],
+    ]);
+  });
+
+  it("asks Stripe nothing when the database says there is nothing to ask", async () => {
+    const dataApi = fakeDataApi({ find_discount: { subject_id: null }, prepare_checkout: open });
+    const { handler } = checkoutFunction({ dataApi });
+    const answer = await read(await handler(post("/checkout", { ...order, discount_code: "X" })));
+    expect(answer.status).toBe(200);
+    expect(dataApi.calls.map(({ name }) => name)).toEqual(["find_discount", "prepare_checkout"]);
   });
 });
 

@@ -1,0 +1,107 @@
+// A discount code at checkout, over HTTP: known by its event, or else looked up at Stripe.
+import { FunctionsHttpError } from "@supabase/supabase-js";
+import Stripe from "stripe";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { withClient } from "../../../scripts/stack/database.ts";
+import type { Client } from "../../../scripts/story/reader.ts";
+import { startTestStack, type TestStack } from "./stack.ts";
+
+let stack: TestStack;
+let stripe: Stripe;
+
+beforeAll(async () => {
+  stack = await startTestStack();
+  const { hostname, port } = new URL(stack.simulator.url);
+  stripe = new Stripe(stack.simulator.apiKey, { host: hostname, port, protocol: "http" });
+});
+afterAll(() => stack?.stop());
+
+/** A code made in Stripe's dashboard, of which no event comes through. */
+async function makeUnheard(code: string, more: Partial<Stripe.PromotionCodeCreateParams> = {}) {
+  stack.simulator.delivery.configure({ dropTypes: ["coupon.created", "promotion_code.created"] });
+  const { id: coupon } = await stripe.coupons.create({ percent_off: 50, duration: "once" });
+  const made = await stripe.promotionCodes.create({
+    promotion: { type: "coupon", coupon },
+    code,
+    ...more,
+  });
+  await stack.simulator.delivery.idle();
+  stack.simulator.delivery.configure({ dropTypes: [] });
+  return made;
+}
+
+async function checkOut(client: Client, discountCode: string): Promise<string> {
+  const { data, error } = await client.functions.invoke<{ data: { url: string } }>("checkout", {
+    body: {
+      price_key: "privileged_monthly",
+      success_url: "https://app.example/welcome",
+      cancel_url: "https://app.example/plans",
+      discount_code: discountCode,
+    },
+  });
+  if (error instanceof FunctionsHttpError) {
+    throw new Error(await (error.context as Response).text());
+  }
+  return new URL(data?.data.url ?? "").pathname.split("/").at(-1) ?? "";
+}
+
+async function questions(): Promise<number> {
+  const { rows } = await withClient(stack.database.url, (db) =>
+    db.query<{ count: number }>(
+      "select count(*)::integer from billing_private.commands where kind = 'find_promotion_code'",
+    ),
+  );
+  return rows[0]?.count ?? NaN;
+}
+
+it("a code whose event was lost is found, taken off, and known from then on", async () => {
+  const made = await makeUnheard("UNHEARD");
+  const { client } = await stack.user("saver");
+  const session = await checkOut(client, "unheard");
+  const { discounts, amount_total } = await stripe.checkout.sessions.retrieve(session);
+  expect(discounts).toMatchObject([{ promotion_code: made.id }]);
+  expect(amount_total).toBe(450);
+  expect(await questions()).toBe(1);
+
+  await stack.simulator.pay(session);
+  const { data } = await client.from("payments").select("amount_received_minor").single();
+  expect(data).toEqual({ amount_received_minor: 450 });
+
+  const { client: another } = await stack.user("follower");
+  await checkOut(another, "UNHEARD");
+  expect(await questions()).toBe(1);
+});
+
+it("B8: six tabs with the same unheard code open one page", async () => {
+  await makeUnheard("SIXFOLD");
+  const { client } = await stack.user("hasty-saver");
+  const pages = await Promise.all(Array.from({ length: 6 }, () => checkOut(client, "SIXFOLD")));
+  expect(new Set(pages).size).toBe(1);
+  const { data } = await stripe.checkout.sessions.list({ limit: 100 });
+  expect(data.filter(({ id }) => pages.includes(id))).toHaveLength(1);
+  const { rows } = await withClient(stack.database.url, (db) =>
+    db.query("select is_active from billing_private.promotion_codes where code = 'SIXFOLD'"),
+  );
+  expect(rows).toEqual([{ is_active: true }]);
+});
+
+it("a code that Stripe does not have is refused, and so is one given to somebody else", async () => {
+  const { client } = await stack.user("hopeful");
+  await expect(checkOut(client, "NO-SUCH-CODE")).rejects.toThrow("DISCOUNT_NOT_VALID");
+
+  const { id: customer } = await stripe.customers.create({ email: "else@example.com" });
+  await makeUnheard("PERSONAL", { customer });
+  await expect(checkOut(client, "PERSONAL")).rejects.toThrow("DISCOUNT_NOT_VALID");
+  const { data } = await client.from("checkout_sessions").select("id");
+  expect(data).toEqual([]);
+});
+
+it("while Stripe cannot be asked, the user is told so, and nothing is claimed", async () => {
+  await makeUnheard("PATIENCE");
+  const { client } = await stack.user("patient");
+  stack.simulator.api.fail({ path: "/v1/promotion_codes", when: "before", status: 400 });
+  await expect(checkOut(client, "PATIENCE")).rejects.toThrow("STRIPE_REQUEST_FAILED");
+  const { data } = await client.from("checkout_sessions").select("id");
+  expect(data).toEqual([]);
+  expect(await checkOut(client, "PATIENCE")).toMatch(/^cs_/);
+});
