@@ -1,11 +1,12 @@
-/** `npm run db:seed`: puts the sample catalog into a database. */
+/** `npm run db:seed`: puts the samples into a database. */
 
 import { readArguments } from "./lib/arguments.ts";
 import { done, runScript } from "./lib/terminal.ts";
 import { seed } from "./postgres/index.ts";
 
 const help = `
-Runs supabase/seed.sql, the sample catalog, in a migrated database. It is one transaction.
+Runs supabase/seed.sql, the sample catalog, and supabase/sample_app.sql, an application it gates, in a
+migrated database. Each is one transaction.
 
 Usage: npm run db:seed -- <postgres-url>
 `;
@@ -13,5 +14,5 @@ Usage: npm run db:seed -- <postgres-url>
 await runScript(help, async (args) => {
   const { positionals } = readArguments(args, {}, { positionals: ["database URL"] });
   await seed(positionals[0] ?? "");
-  done("The sample catalog is there.");
+  done("The sample catalog and application are there.");
 });

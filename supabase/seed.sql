@@ -78,26 +78,3 @@ from (values
 ) as catalog (key, plan_key, currency, amount, billing_interval, trial_days)
 join billing.plans on plans.key = catalog.plan_key
 where not exists (select from billing.prices where prices.key = catalog.key);
-
--- A table of the application, to show what a policy with an entitlement looks like.
-create table if not exists public.book_clubs (
-  id bigint generated always as identity primary key,
-  name text not null unique,
-  is_premium boolean not null default false
-);
-
-alter table public.book_clubs enable row level security;
-
-drop policy if exists select_entitled on public.book_clubs;
-create policy select_entitled on public.book_clubs
-  for select
-  to anon, authenticated
-  using (not is_premium or (select billing.has_entitlement('premium_clubs')));
-
-grant select on public.book_clubs to anon, authenticated;
-
-insert into public.book_clubs (name, is_premium) values
-  ('Sunday Classics', false),
-  ('Crime After Dark', false),
-  ('An Evening with the Author', true)
-on conflict (name) do nothing;

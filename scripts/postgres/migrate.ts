@@ -45,14 +45,19 @@ export async function migrate(
   });
 }
 
-/** Runs `supabase/seed.sql` in one transaction. */
-export async function seed(url: string, file: string = join(project, "seed.sql")): Promise<void> {
-  if (!existsSync(file)) throw new UserError(`There is no ${file}.`);
+/** The sample catalog, and an application that is gated by it. */
+const sampleFiles = ["seed.sql", "sample_app.sql"].map((name) => join(project, name));
+
+/** Runs each of these files in one transaction; the sample ones unless others are named. */
+export async function seed(url: string, files: string[] = sampleFiles): Promise<void> {
   await withClient(url, async (client) => {
-    try {
-      await client.query(readFileSync(file, "utf8"));
-    } catch (error) {
-      throw error instanceof pg.DatabaseError ? failure(error, file) : error;
+    for (const file of files) {
+      if (!existsSync(file)) throw new UserError(`There is no ${file}.`);
+      try {
+        await client.query(readFileSync(file, "utf8"));
+      } catch (error) {
+        throw error instanceof pg.DatabaseError ? failure(error, file) : error;
+      }
     }
   });
 }

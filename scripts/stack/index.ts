@@ -228,7 +228,9 @@ async function prepareDatabase(
 ): Promise<void> {
   const applied = await migrate(database.url);
   if (verbose && applied.length > 0) note(`Applied ${applied.length} migrations.`);
-  if (seedFile !== null && (await hasNoPlans(database.url))) await seed(database.url, seedFile);
+  if (seedFile !== null && (await hasNoPlans(database.url))) {
+    await seed(database.url, seedFile === undefined ? undefined : [seedFile]);
+  }
   await holdClock(database.url);
   if (database.kind === "given") undo.push(() => releaseClock(database.url));
 }

@@ -312,10 +312,10 @@ describe("migrate and seed", () => {
   test("seed is all or nothing", async () => {
     const file = folder("seed.sql");
     writeFileSync(file, "create table public.seeded ();\nselect 1 / 0;\n");
-    await expect(seed(postgres.url, file)).rejects.toThrow("division by zero");
+    await expect(seed(postgres.url, [file])).rejects.toThrow("division by zero");
     writeFileSync(file, "create table public.seeded ();\n");
-    await seed(postgres.url, file);
-    await expect(seed(postgres.url, folder("none.sql"))).rejects.toThrow("There is no");
+    await seed(postgres.url, [file]);
+    await expect(seed(postgres.url, [folder("none.sql")])).rejects.toThrow("There is no");
   });
 });
 
