@@ -56,7 +56,7 @@ from (values
   ('night_owl_privileged', 'audio_hours', 10)
 ) as catalog (plan_key, feature_key, limit_value)
 join billing.plans on plans.key = catalog.plan_key
-on conflict (plan_id, feature_key) do nothing;
+on conflict (plan_id, version, feature_key) do nothing;
 
 insert into billing.prices (
   key, plan_id, currency, unit_amount_minor, unit_amount_decimal, billing_interval, trial_days

@@ -1204,17 +1204,20 @@ export type Database = {
           feature_key: string;
           limit_value: number | null;
           plan_id: string;
+          version: number;
         };
         ComputedFields: never;
         Insert: {
           feature_key: string;
           limit_value?: number | null;
           plan_id: string;
+          version?: number;
         };
         Update: {
           feature_key?: string;
           limit_value?: number | null;
           plan_id?: string;
+          version?: number;
         };
         Relationships: [
           {
@@ -1226,6 +1229,43 @@ export type Database = {
           },
           {
             foreignKeyName: "plan_features_plan_id_fkey";
+            columns: ["plan_id"];
+            isOneToOne: false;
+            referencedRelation: "plans";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "plan_features_plan_id_version_fkey";
+            columns: ["plan_id", "version"];
+            isOneToOne: false;
+            referencedRelation: "plan_versions";
+            referencedColumns: ["plan_id", "version"];
+          },
+        ];
+      };
+      plan_versions: {
+        Row: {
+          plan_id: string;
+          published_at: string;
+          reason: string | null;
+          version: number;
+        };
+        ComputedFields: never;
+        Insert: {
+          plan_id: string;
+          published_at?: string;
+          reason?: string | null;
+          version: number;
+        };
+        Update: {
+          plan_id?: string;
+          published_at?: string;
+          reason?: string | null;
+          version?: number;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "plan_versions_plan_id_fkey";
             columns: ["plan_id"];
             isOneToOne: false;
             referencedRelation: "plans";
@@ -1251,6 +1291,7 @@ export type Database = {
           stripe_product_id: string | null;
           tier: string | null;
           tier_rank: number;
+          version: number;
         };
         ComputedFields: never;
         Insert: {
@@ -1270,6 +1311,7 @@ export type Database = {
           stripe_product_id?: string | null;
           tier?: string | null;
           tier_rank?: number;
+          version?: number;
         };
         Update: {
           access_policy_key?: string;
@@ -1288,6 +1330,7 @@ export type Database = {
           stripe_product_id?: string | null;
           tier?: string | null;
           tier_rank?: number;
+          version?: number;
         };
         Relationships: [
           {
@@ -1324,6 +1367,8 @@ export type Database = {
           is_active: boolean;
           is_listed: boolean;
           key: string | null;
+          package_rounding: string | null;
+          package_size: number | null;
           plan_id: string | null;
           replaced_by: string | null;
           stripe_meter_id: string | null;
@@ -1347,6 +1392,8 @@ export type Database = {
           is_active?: boolean;
           is_listed?: boolean;
           key?: string | null;
+          package_rounding?: string | null;
+          package_size?: number | null;
           plan_id?: string | null;
           replaced_by?: string | null;
           stripe_meter_id?: string | null;
@@ -1369,6 +1416,8 @@ export type Database = {
           is_active?: boolean;
           is_listed?: boolean;
           key?: string | null;
+          package_rounding?: string | null;
+          package_size?: number | null;
           plan_id?: string | null;
           replaced_by?: string | null;
           stripe_meter_id?: string | null;
@@ -1695,35 +1744,41 @@ export type Database = {
           current_period_end: string | null;
           current_period_start: string | null;
           id: string;
+          plan_version: number;
           price_id: string | null;
           quantity: number | null;
           stripe_price_id: string | null;
           stripe_product_id: string | null;
           stripe_subscription_item_id: string | null;
           subscription_id: string;
+          version_moved_at: string | null;
         };
         ComputedFields: never;
         Insert: {
           current_period_end?: string | null;
           current_period_start?: string | null;
           id?: string;
+          plan_version?: number;
           price_id?: string | null;
           quantity?: number | null;
           stripe_price_id?: string | null;
           stripe_product_id?: string | null;
           stripe_subscription_item_id?: string | null;
           subscription_id: string;
+          version_moved_at?: string | null;
         };
         Update: {
           current_period_end?: string | null;
           current_period_start?: string | null;
           id?: string;
+          plan_version?: number;
           price_id?: string | null;
           quantity?: number | null;
           stripe_price_id?: string | null;
           stripe_product_id?: string | null;
           stripe_subscription_item_id?: string | null;
           subscription_id?: string;
+          version_moved_at?: string | null;
         };
         Relationships: [
           {
@@ -2918,6 +2973,16 @@ export type Database = {
       note_incident: { Args: { incident_id: string; note: string }; Returns: undefined };
       publish_catalog: { Args: { reason: string }; Returns: number };
       publish_plan: { Args: { plan_key: string; reason: string }; Returns: number };
+      publish_plan_version: {
+        Args: { features: Json; plan_key: string; reason: string };
+        Returns: Database["billing"]["Tables"]["plan_versions"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "plan_versions";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       rebuild_all: {
         Args: { after?: string; at_most?: number; reason: string; repair?: boolean };
         Returns: Database["billing_admin"]["CompositeTypes"]["rebuild_batch"];

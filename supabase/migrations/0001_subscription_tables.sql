@@ -32,37 +32,38 @@
 --   14  billing.dunning_policies
 --   15  billing.dunning_stages
 --   16  billing.plans
---   17  billing.plan_features
---   18  billing.prices
---   19  billing.customers
---   20  billing.subscriptions
---   21  billing.subscription_items
---   22  billing.discounts
---   23  billing.coupons
---   24  billing_private.promotion_codes
---   25  billing.subscription_schedules
---   26  billing.subscription_transitions
---   27  billing.subscription_changes
---   28  billing.invoices
---   29  billing.invoice_lines
---   30  billing.payments
---   31  billing.refunds
---   32  billing.disputes
---   33  billing_private.early_fraud_warnings
---   34  billing.credit_notes
---   35  billing.payment_methods
---   36  billing.setup_intents
---   37  billing.tax_ids
---   38  billing_private.declines
---   39  billing.stripe_entitlements
---   40  billing.checkout_sessions
---   41  billing_private.trial_claims
---   42  billing.entitlement_grants
---   43  billing.entitlements
---   44  billing_private.entitlement_history
---   45  billing.access_restrictions
---   46  billing.dunning_cases
---   47  billing.dunning_events
+--   17  billing.plan_versions
+--   18  billing.plan_features
+--   19  billing.prices
+--   20  billing.customers
+--   21  billing.subscriptions
+--   22  billing.subscription_items
+--   23  billing.discounts
+--   24  billing.coupons
+--   25  billing_private.promotion_codes
+--   26  billing.subscription_schedules
+--   27  billing.subscription_transitions
+--   28  billing.subscription_changes
+--   29  billing.invoices
+--   30  billing.invoice_lines
+--   31  billing.payments
+--   32  billing.refunds
+--   33  billing.disputes
+--   34  billing_private.early_fraud_warnings
+--   35  billing.credit_notes
+--   36  billing.payment_methods
+--   37  billing.setup_intents
+--   38  billing.tax_ids
+--   39  billing_private.declines
+--   40  billing.stripe_entitlements
+--   41  billing.checkout_sessions
+--   42  billing_private.trial_claims
+--   43  billing.entitlement_grants
+--   44  billing.entitlements
+--   45  billing_private.entitlement_history
+--   46  billing.access_restrictions
+--   47  billing.dunning_cases
+--   48  billing.dunning_events
 -- =============================================================================
 
 
@@ -947,6 +948,7 @@ create table billing.plans (
   tier_rank integer not null default 0,
   is_active boolean not null default true,
   is_listed boolean not null default true,
+  version integer not null default 1,
   renewal_grace interval not null default '3 hours',
   past_due_grace interval not null default '3 days',
   access_policy_key text not null default 'standard'
@@ -977,6 +979,9 @@ comment on column billing.plans.tier_rank is
   'Higher is more: moving up is an upgrade (now), moving down a downgrade (at period end).';
 comment on column billing.plans.is_listed is
   'Shown to everyone. Plans made from unknown Stripe products wait unlisted for an admin.';
+comment on column billing.plans.version is
+  'The contents on sale: billing.plan_features of this version. Whoever bought an earlier one '
+  'keeps it.';
 comment on column billing.plans.renewal_grace is
   'How long access outlives a period end, so a late webhook locks nobody out. None once a '
   'cancellation is scheduled.';
@@ -1000,20 +1005,81 @@ grant select on billing.plans to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 17  billing.plan_features
+-- 17  billing.plan_versions
+-- -----------------------------------------------------------------------------
+
+create table billing.plan_versions (
+  plan_id uuid not null references billing.plans (id) on delete cascade,
+  version integer not null,
+  published_at timestamptz not null default billing_private.now(),
+  reason text,
+
+  primary key (plan_id, version),
+  constraint plan_versions_version_is_positive check (version > 0)
+);
+
+comment on table billing.plan_versions is
+  'When each version of a plan''s contents went on sale. A subscription item names the version '
+  'that was bought with it.';
+comment on column billing.plan_versions.reason is
+  'Why it was published; null for the first.';
+
+alter table billing.plan_versions enable row level security;
+
+create policy select_anyone on billing.plan_versions
+  for select
+  to anon, authenticated
+  using (plan_id = any (array(select id from billing.plans where is_listed)));
+
+revoke all on billing.plan_versions from public, anon, authenticated, service_role;
+grant select on billing.plan_versions to anon, authenticated, service_role;
+
+
+create function billing_private.add_first_versions()
+returns trigger
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing.plan_versions (plan_id, version)
+  select id, 1 from rows_after;
+  return null;
+end;
+$$;
+
+comment on function billing_private.add_first_versions() is
+  'Gives each new plan the first version of its contents.';
+
+revoke all on function billing_private.add_first_versions()
+  from public, anon, authenticated, service_role;
+
+create trigger t040_first_version
+  after insert on billing.plans
+  referencing new table as rows_after
+  for each statement execute function billing_private.add_first_versions();
+
+
+-- -----------------------------------------------------------------------------
+-- 18  billing.plan_features
 -- -----------------------------------------------------------------------------
 
 create table billing.plan_features (
   plan_id uuid not null references billing.plans (id) on delete cascade,
+  version integer not null default 1,
   feature_key text not null references billing.features (key) on delete restrict,
   limit_value bigint,
 
-  primary key (plan_id, feature_key),
+  primary key (plan_id, version, feature_key),
+  foreign key (plan_id, version)
+    references billing.plan_versions (plan_id, version) on delete cascade,
   constraint plan_features_limit_is_not_negative check (limit_value >= 0)
 );
 
 comment on table billing.plan_features is
-  'Which features a plan gives, and how much of each.';
+  'Which features a version of a plan gives, and how much of each. What is written to a version '
+  'reaches all who have it: corrections are made so, changes by '
+  'billing_admin.publish_plan_version().';
 comment on column billing.plan_features.limit_value is
   'Units of a limit or metered feature; null for unlimited, and for boolean features.';
 
@@ -1031,7 +1097,7 @@ grant select on billing.plan_features to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 18  billing.prices
+-- 19  billing.prices
 -- -----------------------------------------------------------------------------
 
 create table billing.prices (
@@ -1047,6 +1113,8 @@ create table billing.prices (
   billing_scheme text not null default 'per_unit',
   tiers_mode text,
   tiers jsonb,
+  package_size bigint,
+  package_rounding text,
   trial_days integer,
   is_active boolean not null default true,
   is_listed boolean not null default true,
@@ -1060,6 +1128,10 @@ create table billing.prices (
   unique (stripe_price_id),
   constraint prices_currency_is_iso_4217 check (currency ~ '^[a-z]{3}$'),
   constraint prices_tiers_are_a_list check (jsonb_typeof(tiers) = 'array'),
+  constraint prices_package_is_positive check (package_size > 0),
+  constraint prices_package_is_whole check (
+    (package_size is null) = (package_rounding is null)
+  ),
   constraint prices_interval_count_is_positive check (interval_count > 0),
   constraint prices_trial_is_not_negative check (trial_days >= 0)
 );
@@ -1081,6 +1153,10 @@ comment on column billing.prices.tiers_mode is
 comment on column billing.prices.tiers is
   'As Stripe writes them: up_to (null for the rest), unit_amount and flat_amount or their '
   '_decimal.';
+comment on column billing.prices.package_size is
+  'Units sold together for the unit amount; Stripe calls it transform_quantity.divide_by.';
+comment on column billing.prices.package_rounding is
+  'up or down: whether a package that is begun costs a whole one, or nothing.';
 comment on column billing.prices.replaced_by is
   'The price that takes its key over, at another amount; whoever has this one keeps it.';
 comment on column billing.prices.stripe_meter_id is
@@ -1106,7 +1182,7 @@ grant select on billing.prices to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing.customers
+-- 20  billing.customers
 -- -----------------------------------------------------------------------------
 
 create table billing.customers (
@@ -1160,7 +1236,7 @@ grant select on billing.customers to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 20  billing.subscriptions
+-- 21  billing.subscriptions
 -- -----------------------------------------------------------------------------
 
 create table billing.subscriptions (
@@ -1295,13 +1371,15 @@ grant select on billing.subscriptions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing.subscription_items
+-- 22  billing.subscription_items
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_items (
   id uuid not null default gen_random_uuid(),
   subscription_id uuid not null references billing.subscriptions (id) on delete cascade,
   price_id uuid references billing.prices (id) on delete restrict,
+  plan_version integer not null default 1,
+  version_moved_at timestamptz,
   quantity bigint,
   current_period_start timestamptz,
   current_period_end timestamptz,
@@ -1318,6 +1396,10 @@ comment on table billing.subscription_items is
   'Access follows each item.';
 comment on column billing.subscription_items.quantity is
   'Null for metered prices.';
+comment on column billing.subscription_items.plan_version is
+  'The version of the plan''s contents that was bought with this price.';
+comment on column billing.subscription_items.version_moved_at is
+  'When billing_admin.migrate_plan() put it on another version than the one bought; null if never.';
 comment on column billing.subscription_items.price_id is
   'Null while Stripe''s price is not in the catalog; such an item gives nothing.';
 
@@ -1343,7 +1425,7 @@ grant select on billing.subscription_items to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.discounts
+-- 23  billing.discounts
 -- -----------------------------------------------------------------------------
 
 create table billing.discounts (
@@ -1392,7 +1474,7 @@ grant select on billing.discounts to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing.coupons
+-- 24  billing.coupons
 -- -----------------------------------------------------------------------------
 
 create table billing.coupons (
@@ -1446,7 +1528,7 @@ grant select on billing.coupons to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 24  billing_private.promotion_codes
+-- 25  billing_private.promotion_codes
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever reads a code can use it.
@@ -1486,7 +1568,7 @@ revoke all on billing_private.promotion_codes from public, anon, authenticated, 
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing.subscription_schedules
+-- 26  billing.subscription_schedules
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_schedules (
@@ -1552,7 +1634,7 @@ grant select on billing.subscription_schedules to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 26  billing.subscription_transitions
+-- 27  billing.subscription_transitions
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_transitions (
@@ -1610,7 +1692,7 @@ grant select on billing.subscription_transitions to anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.subscription_changes
+-- 28  billing.subscription_changes
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_changes (
@@ -1666,7 +1748,7 @@ grant select on billing.subscription_changes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.invoices
+-- 29  billing.invoices
 -- -----------------------------------------------------------------------------
 
 create table billing.invoices (
@@ -1761,7 +1843,7 @@ grant select on billing.invoices to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing.invoice_lines
+-- 30  billing.invoice_lines
 -- -----------------------------------------------------------------------------
 
 create table billing.invoice_lines (
@@ -1803,7 +1885,7 @@ grant select on billing.invoice_lines to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.payments
+-- 31  billing.payments
 -- -----------------------------------------------------------------------------
 
 -- One row for a payment intent and its latest charge: each writes its own columns, so the two may
@@ -1867,7 +1949,7 @@ grant select on billing.payments to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 31  billing.refunds
+-- 32  billing.refunds
 -- -----------------------------------------------------------------------------
 
 create table billing.refunds (
@@ -1905,7 +1987,7 @@ grant select on billing.refunds to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 32  billing.disputes
+-- 33  billing.disputes
 -- -----------------------------------------------------------------------------
 
 create table billing.disputes (
@@ -1962,7 +2044,7 @@ grant select on billing.disputes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 33  billing_private.early_fraud_warnings
+-- 34  billing_private.early_fraud_warnings
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is suspected is not told.
@@ -2002,7 +2084,7 @@ revoke all on billing_private.early_fraud_warnings from public, anon, authentica
 
 
 -- -----------------------------------------------------------------------------
--- 34  billing.credit_notes
+-- 35  billing.credit_notes
 -- -----------------------------------------------------------------------------
 
 create table billing.credit_notes (
@@ -2060,7 +2142,7 @@ grant select on billing.credit_notes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 35  billing.payment_methods
+-- 36  billing.payment_methods
 -- -----------------------------------------------------------------------------
 
 create table billing.payment_methods (
@@ -2105,7 +2187,7 @@ grant select on billing.payment_methods to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 36  billing.setup_intents
+-- 37  billing.setup_intents
 -- -----------------------------------------------------------------------------
 
 create table billing.setup_intents (
@@ -2151,7 +2233,7 @@ grant select on billing.setup_intents to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 37  billing.tax_ids
+-- 38  billing.tax_ids
 -- -----------------------------------------------------------------------------
 
 create table billing.tax_ids (
@@ -2195,7 +2277,7 @@ grant select on billing.tax_ids to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 38  billing_private.declines
+-- 39  billing_private.declines
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is told that a card is reported stolen should not be.
@@ -2233,7 +2315,7 @@ revoke all on billing_private.declines from public, anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 39  billing.stripe_entitlements
+-- 40  billing.stripe_entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.stripe_entitlements (
@@ -2271,7 +2353,7 @@ grant select on billing.stripe_entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 40  billing.checkout_sessions
+-- 41  billing.checkout_sessions
 -- -----------------------------------------------------------------------------
 
 create table billing.checkout_sessions (
@@ -2329,7 +2411,7 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 41  billing_private.trial_claims
+-- 42  billing_private.trial_claims
 -- -----------------------------------------------------------------------------
 
 create table billing_private.trial_claims (
@@ -2360,7 +2442,7 @@ revoke all on billing_private.trial_claims from public, anon, authenticated, ser
 
 
 -- -----------------------------------------------------------------------------
--- 42  billing.entitlement_grants
+-- 43  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -2401,7 +2483,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 43  billing.entitlements
+-- 44  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -2452,7 +2534,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 44  billing_private.entitlement_history
+-- 45  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (
@@ -2489,7 +2571,7 @@ revoke all on billing_private.entitlement_history from public, anon, authenticat
 
 
 -- -----------------------------------------------------------------------------
--- 45  billing.access_restrictions
+-- 46  billing.access_restrictions
 -- -----------------------------------------------------------------------------
 
 create table billing.access_restrictions (
@@ -2540,7 +2622,7 @@ grant select on billing.access_restrictions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 46  billing.dunning_cases
+-- 47  billing.dunning_cases
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_cases (
@@ -2609,7 +2691,7 @@ grant select on billing.dunning_cases to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 47  billing.dunning_events
+-- 48  billing.dunning_events
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_events (

@@ -1245,6 +1245,8 @@ begin
 
   -- Only where something was bound: a product may have more subscribers than one event can visit.
   if v_price_ids is not null then
+    perform billing_private.settle_versions(array(
+      select id from billing.subscription_items where price_id = any (v_price_ids)));
     perform billing_private.follow_base_item(array(
       select distinct subscription_items.subscription_id
       from billing.subscription_items
@@ -1351,6 +1353,8 @@ declare
   v_is_active boolean := p_event.type <> 'price.deleted'
     and coalesce(p_object -> 'active' = 'true', true);
   v_key text := nullif(p_object ->> 'lookup_key', '');
+  v_package_size bigint := nullif(greatest(
+    billing_private.stripe_integer(p_object #> '{transform_quantity,divide_by}'), 0), 0);
 begin
   if v_key is not null and v_is_active then
     v_key := billing_private.settle_price_key(v_key, v_id);
@@ -1359,8 +1363,9 @@ begin
   perform billing_private.claim_price(p_object, v_key);
   insert into billing.prices as stored (
     key, plan_id, currency, unit_amount_minor, unit_amount_decimal, billing_interval,
-    interval_count, usage_type, billing_scheme, tiers_mode, tiers, trial_days, is_active,
-    is_listed, stripe_price_id, stripe_product_id, stripe_meter_id
+    interval_count, usage_type, billing_scheme, tiers_mode, tiers, package_size,
+    package_rounding, trial_days, is_active, is_listed, stripe_price_id, stripe_product_id,
+    stripe_meter_id
   )
   values (
     v_key,
@@ -1374,6 +1379,9 @@ begin
     coalesce(p_object ->> 'billing_scheme', 'per_unit'),
     p_object ->> 'tiers_mode',
     case jsonb_typeof(p_object -> 'tiers') when 'array' then p_object -> 'tiers' end,
+    v_package_size,
+    case when v_package_size is not null
+      then coalesce(p_object #>> '{transform_quantity,round}', 'up') end,
     billing_private.stripe_integer(p_object #> '{recurring,trial_period_days}'),
     v_is_active,
     -- Only prices with a name are on offer: one made in the dashboard for one customer stays
@@ -1396,6 +1404,8 @@ begin
       tiers_mode = excluded.tiers_mode,
       -- Events leave them out; they never change.
       tiers = coalesce(excluded.tiers, stored.tiers),
+      package_size = excluded.package_size,
+      package_rounding = excluded.package_rounding,
       trial_days = coalesce(excluded.trial_days, stored.trial_days),
       is_active = excluded.is_active,
       -- An admin's word on a price that has a name stands.
@@ -1426,6 +1436,7 @@ set search_path = ''
 as $$
 declare
   v_subscription_ids uuid[];
+  v_item_ids uuid[];
 begin
   with bound as (
     update billing.subscription_items
@@ -1434,10 +1445,13 @@ begin
     where prices.stripe_price_id = p_stripe_price_id
       and subscription_items.stripe_price_id = p_stripe_price_id
       and subscription_items.price_id is null
-    returning subscription_items.subscription_id
+    returning subscription_items.id, subscription_items.subscription_id
   )
-  select array_agg(distinct subscription_id) into v_subscription_ids from bound;
+  select array_agg(distinct subscription_id), array_agg(id)
+  into v_subscription_ids, v_item_ids
+  from bound;
 
+  perform billing_private.settle_versions(v_item_ids);
   perform billing_private.follow_base_item(v_subscription_ids);
   perform billing_private.follow_schedules_to(array[p_stripe_price_id]);
 end;
@@ -2085,16 +2099,30 @@ begin
     return;
   end if;
 
-  insert into billing.subscription_items (
-    subscription_id, price_id, quantity, current_period_start, current_period_end,
+  insert into billing.subscription_items as stored (
+    subscription_id, price_id, plan_version, quantity, current_period_start, current_period_end,
     stripe_subscription_item_id, stripe_price_id, stripe_product_id
   )
   select
-    p_subscription_id, price_id, quantity, current_period_start, current_period_end,
-    stripe_subscription_item_id, stripe_price_id, stripe_product_id
-  from unnest(v_told)
+    p_subscription_id, told.price_id,
+    case
+      when before.price_id = told.price_id then before.plan_version
+      when plans.version > 1 then billing_private.version_bought(
+        plans.id, p_object ->> 'id', told.stripe_subscription_item_id, told.stripe_price_id)
+      else 1
+    end,
+    told.quantity, told.current_period_start, told.current_period_end,
+    told.stripe_subscription_item_id, told.stripe_price_id, told.stripe_product_id
+  from unnest(v_told) as told
+  left join billing.subscription_items as before using (stripe_subscription_item_id)
+  left join billing.prices on prices.id = told.price_id
+  left join billing.plans on plans.id = prices.plan_id
   on conflict (stripe_subscription_item_id) do update
   set price_id = excluded.price_id,
+      plan_version = excluded.plan_version,
+      version_moved_at = case
+        when stored.price_id = excluded.price_id then stored.version_moved_at
+      end,
       quantity = excluded.quantity,
       current_period_start = excluded.current_period_start,
       current_period_end = excluded.current_period_end,
@@ -2113,6 +2141,101 @@ $$;
 
 comment on function billing_private.project_subscription_items(uuid, jsonb) is
   'Mirrors the items of a subscription''s newest snapshot.';
+
+
+create function billing_private.version_bought(
+  p_plan_id uuid,
+  p_stripe_subscription_id text,
+  p_stripe_subscription_item_id text,
+  p_stripe_price_id text
+)
+returns integer
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_bought_at timestamptz;
+begin
+  -- Read from the inbox, so it does not depend on the order in which the events came.
+  with snapshots as materialized (
+    select
+      stripe_events.occurred_at,
+      billing_private.price_of(item) = p_stripe_price_id as is_on_price,
+      billing_private.stripe_time(item -> 'created') as item_created_at
+    from billing_private.stripe_events
+    cross join lateral jsonb_path_query(
+      billing_private.parse_json(stripe_events.payload), '$.data.object.items.data[*]') as item
+    where stripe_events.object_id = p_stripe_subscription_id
+      and coalesce(stripe_events.status_reason, 'superseded') = 'superseded'
+      and item ->> 'id' = p_stripe_subscription_item_id
+  ),
+  changed as (
+    select max(occurred_at) as at from snapshots where not is_on_price
+  )
+  select
+    -- An item that was never on another price was bought when it was made.
+    case
+      when changed.at is null then least(min(occurred_at), min(item_created_at))
+      else min(occurred_at) filter (where occurred_at >= changed.at)
+    end
+  into v_bought_at
+  from changed
+  left join snapshots on snapshots.is_on_price
+  group by changed.at;
+
+  return coalesce(
+    (
+      select max(version)
+      from billing.plan_versions
+      where plan_id = p_plan_id
+        and published_at <= coalesce(v_bought_at, billing_private.now())
+    ),
+    1);
+end;
+$$;
+
+comment on function billing_private.version_bought(uuid, text, text, text) is
+  'Which version of a plan''s contents was on sale when an item of a Stripe subscription came on '
+  'the price it has.';
+
+
+create function billing_private.settle_versions(p_item_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_item_id uuid;
+  v_version integer;
+begin
+  -- Most plans have one version, and a statement that changes nothing runs its triggers all the
+  -- same.
+  for v_item_id, v_version in
+    select subscription_items.id, bought.version
+    from billing.subscription_items
+    join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+    join billing.prices on prices.id = subscription_items.price_id
+    join billing.plans on plans.id = prices.plan_id
+    cross join lateral billing_private.version_bought(
+      plans.id, subscriptions.stripe_subscription_id,
+      subscription_items.stripe_subscription_item_id, subscription_items.stripe_price_id
+    ) as bought (version)
+    where subscription_items.id = any (p_item_ids)
+      and subscription_items.version_moved_at is null
+      and subscriptions.provider = 'stripe'
+      and plans.version > 1
+      and bought.version <> subscription_items.plan_version
+  loop
+    update billing.subscription_items set plan_version = v_version where id = v_item_id;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.settle_versions(uuid[]) is
+  'Finds anew which versions these items were bought with: their price has just become known, or an'
+  ' older snapshot tells that they were bought earlier. What an administrator moved stays.';
 
 
 -- -----------------------------------------------------------------------------
@@ -4190,6 +4313,11 @@ begin
     where subscriptions.stripe_subscription_id = p_event.object_id
       and stripe_objects.object_id = p_event.object_id
       and subscriptions.status = 'past_due';
+    perform billing_private.settle_versions(array(
+      select subscription_items.id
+      from billing.subscription_items
+      join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+      where subscriptions.stripe_subscription_id = p_event.object_id));
   elsif p_event.object_type = 'checkout.session' then
     update billing.checkout_sessions
     set completed_at = p_event.occurred_at
@@ -4989,6 +5117,7 @@ select
       jsonb_object_agg(feature_key, coalesce(to_jsonb(limit_value), 'true')), '{}')
     from billing.plan_features
     where plan_features.plan_id = plans.id
+      and plan_features.version = plans.version
   ) as features
 from billing.plans
 join billing.prices on prices.plan_id = plans.id
@@ -9552,10 +9681,11 @@ begin
   returning * into v_subscription;
 
   insert into billing.subscription_items (
-    subscription_id, price_id, quantity, current_period_start, current_period_end
+    subscription_id, price_id, plan_version, quantity, current_period_start, current_period_end
   )
   values (
-    v_subscription.id, p_price_id, p_quantity, v_period.period_start, v_period.period_end
+    v_subscription.id, p_price_id, billing_private.version_on_sale(p_price_id), p_quantity,
+    v_period.period_start, v_period.period_end
   );
   -- One that began in the past owes for what it has had.
   perform billing_private.invoice_manual_periods(v_subscription, v_start);
@@ -9640,6 +9770,26 @@ comment on function billing_private.set_manual_terms(uuid, uuid, bigint, timesta
   'from an instant on, and invoices what that changes; whatever change was waiting is gone.';
 
 
+create function billing_private.version_on_sale(p_price_id uuid)
+returns integer
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select plans.version
+    from billing.prices
+    join billing.plans on plans.id = prices.plan_id
+    where prices.id = p_price_id
+  );
+end;
+$$;
+
+comment on function billing_private.version_on_sale(uuid) is
+  'The version of its plan''s contents that is bought with a price now.';
+
+
 create function billing_private.sync_manual_items(p_subscription_ids uuid[])
 returns void
 language plpgsql
@@ -9649,6 +9799,15 @@ as $$
 begin
   update billing.subscription_items
   set price_id = subscriptions.price_id,
+      plan_version = case
+        when subscription_items.price_id = subscriptions.price_id
+          then subscription_items.plan_version
+        else billing_private.version_on_sale(subscriptions.price_id)
+      end,
+      version_moved_at = case
+        when subscription_items.price_id = subscriptions.price_id
+          then subscription_items.version_moved_at
+      end,
       quantity = subscriptions.quantity,
       current_period_start = subscriptions.current_period_start,
       current_period_end = subscriptions.current_period_end
@@ -11280,6 +11439,11 @@ begin
     'billing_scheme', case when v_is_tiered then 'tiered' end,
     'tiers_mode', case when v_is_tiered then p_price.tiers_mode end,
     'tiers', case when v_is_tiered then billing_private.tier_params(p_price.tiers) end,
+    'transform_quantity', case
+      when p_price.package_size is not null then jsonb_build_object(
+        'divide_by', p_price.package_size,
+        'round', p_price.package_rounding)
+    end,
     'recurring', case
       when p_price.billing_interval is not null then jsonb_build_object(
         'interval', p_price.billing_interval,
@@ -12605,6 +12769,9 @@ revoke all on function
   billing_private.project_subscription,
   billing_private.told_items,
   billing_private.project_subscription_items,
+  billing_private.version_bought,
+  billing_private.settle_versions,
+  billing_private.version_on_sale,
   billing_private.project_subscription_schedule,
   billing_private.phases_of,
   billing_private.items_of_phase,

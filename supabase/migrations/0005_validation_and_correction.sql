@@ -173,6 +173,7 @@ begin
   with items as materialized (
     select
       subscriptions.account_id, subscriptions.status, subscription_items.id, plans.id as plan_id,
+      subscription_items.plan_version,
       levels.access_level, levels.valid_from, levels.valid_until, access.reason
     from billing.subscriptions
     join billing.subscription_items on subscription_items.subscription_id = subscriptions.id
@@ -222,7 +223,9 @@ begin
     items.access_level, items.plan_id, items.status, plan_features.limit_value,
     items.valid_from, items.valid_until, items.reason
   from items
-  join billing.plan_features on plan_features.plan_id = items.plan_id
+  join billing.plan_features
+    on plan_features.plan_id = items.plan_id
+    and plan_features.version = items.plan_version
   union all
   select
     account_id, feature_key, 'grant', id, 'full', null, null, limit_value, valid_from,
@@ -561,9 +564,11 @@ begin
   join rows_before as before using (id)
   join billing.subscriptions on subscriptions.id = after.subscription_id
   where subscriptions.account_id is not null
-    and (before.price_id, before.current_period_start, before.current_period_end)
+    and (before.price_id, before.plan_version, before.current_period_start,
+        before.current_period_end)
       is distinct from
-      (after.price_id, after.current_period_start, after.current_period_end);
+      (after.price_id, after.plan_version, after.current_period_start,
+        after.current_period_end);
 
   if v_account_ids is not null then
     perform billing_private.refresh_entitlements(v_account_ids);
@@ -573,7 +578,7 @@ end;
 $$;
 
 comment on function billing_private.refresh_after_item_updates() is
-  'Refreshes the accounts whose subscription items changed price or period.';
+  'Refreshes the accounts whose subscription items changed price, version or period.';
 
 
 create function billing_private.refresh_after_grants()
@@ -643,8 +648,16 @@ declare
   v_account_ids uuid[];
 begin
   if tg_op <> 'UPDATE' then
+    -- A version that is not on sale yet is nobody's.
     v_price_ids := array(
-      select prices.id from billing.prices where plan_id in (select plan_id from changed_rows));
+      select prices.id
+      from billing.prices
+      where plan_id in (
+        select changed_rows.plan_id
+        from changed_rows
+        join billing.plans on plans.id = changed_rows.plan_id
+        where changed_rows.version <= plans.version
+      ));
   elsif tg_table_name = 'plan_features' then
     v_price_ids := array(
       select prices.id

@@ -27,7 +27,8 @@
 --   12  correcting and replaying
 --   13  drifts, sweeps, back-fill and rebuild
 --   14  the catalog at Stripe
---   15  who may call what
+--   15  contents of plans
+--   16  who may call what
 -- =============================================================================
 
 
@@ -2470,7 +2471,151 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 15  who may call what
+-- 15  contents of plans
+-- -----------------------------------------------------------------------------
+
+create function billing_private.plan_contents(
+  p_plan_id uuid,
+  p_version integer
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(feature_key, coalesce(to_jsonb(limit_value), 'true')), '{}')
+    from billing.plan_features
+    where plan_id = p_plan_id
+      and version = p_version
+  );
+end;
+$$;
+
+comment on function billing_private.plan_contents(uuid, integer) is
+  'The features of a version of a plan with their limits, as in billing.plan_offers.';
+
+
+create function billing_private.require_contents(p_features jsonb)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_key text;
+  v_value jsonb;
+begin
+  if jsonb_typeof(p_features) is distinct from 'object' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'features', 'problem', 'feature keys with their limits are needed'));
+  end if;
+  for v_key, v_value in select * from jsonb_each(p_features) loop
+    if not exists (select from billing.features where key = v_key) then
+      perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', v_key));
+    elsif v_value <> 'true' and billing_private.stripe_integer(v_value) >= 0 is not true then
+      perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+        'field', 'features', 'feature', v_key,
+        'problem', 'a whole number of at least 0, or true for no limit, is needed'));
+    end if;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.require_contents(jsonb) is
+  'Refuses what cannot be the contents of a plan.';
+
+
+create function billing_private.require_plan(p_plan_key text)
+returns billing.plans
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_plan billing.plans;
+begin
+  select * into v_plan from billing.plans where key = p_plan_key;
+  if not found then
+    perform billing_private.fail('PLAN_NOT_FOUND', jsonb_build_object('plan_key', p_plan_key));
+  end if;
+  return v_plan;
+end;
+$$;
+
+comment on function billing_private.require_plan(text) is
+  'The plan of a key. Refuses a key no plan has (PLAN_NOT_FOUND, 404).';
+
+
+create function billing_private.publish_plan_version(
+  p_plan_key text,
+  p_features jsonb,
+  p_reason text
+)
+returns billing.plan_versions
+language plpgsql
+volatile
+security definer -- the catalog is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_plan billing.plans;
+  v_version billing.plan_versions;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'publish_plan_version', p_plan_key);
+  perform billing_private.require_contents(p_features);
+  perform billing_private.lock_catalog('product');
+  v_plan := billing_private.require_plan(p_plan_key);
+
+  if billing_private.plan_contents(v_plan.id, v_plan.version) = p_features then
+    select * into strict v_version
+    from billing.plan_versions
+    where plan_id = v_plan.id and version = v_plan.version;
+    return v_version; -- twice changes nothing more
+  end if;
+
+  insert into billing.plan_versions (plan_id, version, published_at, reason)
+  values (v_plan.id, v_plan.version + 1, billing_private.now(), p_reason)
+  returning * into v_version;
+  insert into billing.plan_features (plan_id, version, feature_key, limit_value)
+  select v_plan.id, v_version.version, key, billing_private.stripe_integer(value)
+  from jsonb_each(p_features);
+  update billing.plans set version = v_version.version where id = v_plan.id;
+  return v_version;
+end;
+$$;
+
+
+create function billing_admin.publish_plan_version(
+  plan_key text,
+  features jsonb,
+  reason text
+)
+returns billing.plan_versions
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.publish_plan_version(plan_key, features, reason);
+end;
+
+comment on function billing_admin.publish_plan_version(text, jsonb, text) is
+$$Sells a plan with other contents from now on. Existing subscribers keep what they bought until
+billing_admin.migrate_plan() moves them. The same contents again change nothing.
+
+features: all that the plan gives then, as billing.plan_offers shows it: feature keys with their
+limit, true where there is none.
+
+Errors
+  VALIDATION_FAILED  400  no reason, or no contents
+  NOT_AN_ADMIN       403  the caller is no administrator
+  PLAN_NOT_FOUND     404  there is no such plan
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 16  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -2482,6 +2627,11 @@ revoke all on function
   billing_admin.change_price,
   billing_private.admin_create_coupon,
   billing_admin.create_coupon,
+  billing_private.plan_contents,
+  billing_private.require_contents,
+  billing_private.require_plan,
+  billing_private.publish_plan_version,
+  billing_admin.publish_plan_version,
   billing_private.admin_system_health,
   billing_private.admin_critical_issues,
   billing_private.admin_subscription_overview,
@@ -2595,6 +2745,8 @@ grant execute on function
   billing_admin.change_price,
   billing_private.admin_create_coupon,
   billing_admin.create_coupon,
+  billing_private.publish_plan_version,
+  billing_admin.publish_plan_version,
   billing_private.admin_system_health,
   billing_private.admin_critical_issues,
   billing_private.admin_subscription_overview,

@@ -29,6 +29,7 @@ from (values
   ('ends_at', '2027-01-01'),
   ('error_like', '%'),
   ('event_id', 'evt_in_nobody'),
+  ('features', '{"clubs": 4}'),
   ('feature', 'premium'),
   ('functions_url', 'https://project.example/functions/v1'),
   ('grant_id', (select id::text from billing.entitlement_grants limit 1)),

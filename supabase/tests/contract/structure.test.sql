@@ -114,6 +114,7 @@ select set_eq(
     'billing.error_codes',
     'billing.features',
     'billing.plan_features',
+    'billing.plan_versions',
     'billing.plans',
     'billing.prices',
     'billing.stores',
