@@ -848,6 +848,28 @@ export type Database = {
         };
         Relationships: [];
       };
+      external_identities: {
+        Row: {
+          created_at: string;
+          issuer: string;
+          subject: string;
+          user_id: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          created_at?: string;
+          issuer: string;
+          subject: string;
+          user_id: string;
+        };
+        Update: {
+          created_at?: string;
+          issuer?: string;
+          subject?: string;
+          user_id?: string;
+        };
+        Relationships: [];
+      };
       features: {
         Row: {
           created_at: string;
@@ -1053,6 +1075,39 @@ export type Database = {
             columns: ["subscription_id"];
             isOneToOne: false;
             referencedRelation: "subscriptions";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      memberships: {
+        Row: {
+          account_id: string;
+          created_at: string;
+          role: string;
+          updated_at: string;
+          user_id: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          created_at?: string;
+          role: string;
+          updated_at?: string;
+          user_id: string;
+        };
+        Update: {
+          account_id?: string;
+          created_at?: string;
+          role?: string;
+          updated_at?: string;
+          user_id?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "memberships_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
             referencedColumns: ["id"];
           },
         ];
@@ -1533,6 +1588,22 @@ export type Database = {
             referencedColumns: ["id"];
           },
         ];
+      };
+      role_permissions: {
+        Row: {
+          permission: string;
+          role: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          permission: string;
+          role: string;
+        };
+        Update: {
+          permission?: string;
+          role?: string;
+        };
+        Relationships: [];
       };
       setup_intents: {
         Row: {
@@ -2078,6 +2149,13 @@ export type Database = {
       };
     };
     Views: {
+      caller: {
+        Row: {
+          user_id: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       current_access: {
         Row: {
           access_level: string | null;

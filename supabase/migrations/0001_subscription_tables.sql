@@ -64,6 +64,9 @@
 --   46  billing.access_restrictions
 --   47  billing.dunning_cases
 --   48  billing.dunning_events
+--   49  billing.external_identities
+--   50  billing.role_permissions
+--   51  billing.memberships
 -- =============================================================================
 
 
@@ -158,6 +161,10 @@ insert into billing.error_codes (code, status, message, hint) values
     'Drop the result; whoever holds the lease now completes the command.'),
   ('METHOD_NOT_ALLOWED', 405, 'this method is not allowed here',
     'See the Allow header.'),
+  ('MFA_REQUIRED', 403, 'administrators confirm a second factor first',
+    'Verify a second factor, so that the session is aal2, and try again.'),
+  ('NOT_ALLOWED', 403, 'your role in this account does not allow this',
+    'Details name the permission; ask an owner, or see billing.role_permissions.'),
   ('NOT_A_MEMBER', 403, 'you are not a member of this account',
     'Use one of your own accounts.'),
   ('NOT_AN_ADMIN', 403, 'this needs a billing administrator',
@@ -284,6 +291,7 @@ create table billing_private.settings (
   functions_secret_name text,
   hash_salt uuid not null default gen_random_uuid(),
   repeated_trial text not null default 'flag',
+  require_mfa_for_admins boolean not null default false,
 
   primary key (only_row),
   constraint settings_is_one_row check (only_row),
@@ -306,6 +314,8 @@ comment on column billing_private.settings.functions_url is
 comment on column billing_private.settings.repeated_trial is
   'What becomes of a trial that was begun with a card or an address that has had one: flag shows it'
   ' among the critical issues, end_trial begins to collect at once.';
+comment on column billing_private.settings.require_mfa_for_admins is
+  'Administrators may use billing_admin only in a session with a second factor (aal2).';
 comment on column billing_private.settings.functions_secret_name is
   'Name in the Vault of a secret key of the project, which opens the dispatcher.';
 
@@ -410,7 +420,61 @@ revoke all on function billing_private.is_trusted()
   from public, anon, authenticated, service_role;
 
 
-create function billing_private.is_admin()
+-- Every policy and RPC asks this first, so it never raises: a token of another issuer may name its
+-- user as it likes. No exception block, which would keep queries from running in parallel.
+create function billing_private.user_id()
+returns uuid
+language plpgsql
+stable
+parallel safe
+security definer -- external_identities shows a user only their own rows, which depend on this
+set search_path = ''
+as $$
+declare
+  v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+  v_subject text := v_claims ->> 'sub';
+  v_user_id uuid;
+begin
+  -- Supabase Auth's own tokens are not looked up.
+  if v_claims ->> 'iss' not like '%/auth/v1' then
+    select external_identities.user_id into v_user_id
+    from billing.external_identities
+    where issuer = v_claims ->> 'iss'
+      and subject = v_subject;
+    if found then
+      return v_user_id;
+    end if;
+  end if;
+
+  if v_subject ~ '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$' then
+    return v_subject::uuid;
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.user_id() is
+  'The signed-in user: whom an administrator linked the token''s subject to, else the subject where'
+  ' it is a uuid; null for visitors and for subjects nobody has linked.';
+
+revoke all on function billing_private.user_id()
+  from public, anon, authenticated, service_role;
+-- Called by security invoker code that decides access.
+grant execute on function billing_private.user_id() to anon, authenticated, service_role;
+
+
+-- Invoker code that is kept quick by plpgsql cannot name billing_private; a view can.
+create view billing.caller with (security_invoker = true) as
+select billing_private.user_id() as user_id;
+
+comment on view billing.caller is
+  'Who is asking, as this package knows them: one row, with null for visitors.';
+
+revoke all on billing.caller from public, anon, authenticated, service_role;
+grant select on billing.caller to anon, authenticated, service_role;
+
+
+create function billing_private.is_listed_admin()
 returns boolean
 language plpgsql
 stable
@@ -418,15 +482,41 @@ security definer -- administrators is readable by nobody
 set search_path = ''
 as $$
 begin
+  return exists (
+    select from billing_private.administrators where user_id = (select billing_private.user_id())
+  );
+end;
+$$;
+
+comment on function billing_private.is_listed_admin() is
+  'True when the signed-in user is listed as administrator, whatever the session.';
+
+revoke all on function billing_private.is_listed_admin()
+  from public, anon, authenticated, service_role;
+
+
+create function billing_private.is_admin()
+returns boolean
+language plpgsql
+stable
+security definer -- administrators and settings are readable by nobody
+set search_path = ''
+as $$
+begin
   return billing_private.is_trusted()
-    or exists (
-      select from billing_private.administrators where user_id = (select auth.uid())
+    or (
+      billing_private.is_listed_admin()
+      and (
+        auth.jwt() ->> 'aal' is not distinct from 'aal2'
+        or not (select require_mfa_for_admins from billing_private.settings)
+      )
     );
 end;
 $$;
 
 comment on function billing_private.is_admin() is
-  'True when the caller may use billing_admin: a trusted role, or a user listed as administrator.';
+  'True when the caller may use billing_admin: a trusted role, or a user listed as administrator, '
+  'with a second factor where the settings require one.';
 
 revoke all on function billing_private.is_admin()
   from public, anon, authenticated, service_role;
@@ -440,14 +530,18 @@ security definer -- administrators is readable by nobody
 set search_path = ''
 as $$
 begin
-  if not billing_private.is_admin() then
-    perform billing_private.fail('NOT_AN_ADMIN');
+  if billing_private.is_admin() then
+    return;
+  elsif billing_private.is_listed_admin() then
+    perform billing_private.fail('MFA_REQUIRED');
   end if;
+  perform billing_private.fail('NOT_AN_ADMIN');
 end;
 $$;
 
 comment on function billing_private.require_admin() is
-  'Refuses a caller who may not use billing_admin (NOT_AN_ADMIN, 403).';
+  'Refuses a caller who may not use billing_admin (NOT_AN_ADMIN, 403; MFA_REQUIRED, 403, for an '
+  'administrator whose session lacks the second factor).';
 
 revoke all on function billing_private.require_admin()
   from public, anon, authenticated, service_role;
@@ -478,25 +572,117 @@ create function billing_private.my_account_ids()
 returns setof uuid
 language plpgsql
 stable
-security definer -- called from policies of roles without usage on this schema
+rows 3
+security definer -- called from policies, one of them that of memberships itself
 set search_path = ''
 as $$
 declare
-  v_user_id uuid := auth.uid();
+  v_user_id uuid := billing_private.user_id();
 begin
-  if v_user_id is not null then
-    return next v_user_id;
+  if v_user_id is null then
+    return;
   end if;
+  return next v_user_id;
+  return query
+  select account_id
+  from billing.memberships
+  where user_id = v_user_id;
 end;
 $$;
 
 comment on function billing_private.my_account_ids() is
-  'The accounts the signed-in user belongs to: their personal account, whose id is the user id.';
+  'The accounts the signed-in user belongs to: their personal account, whose id is the user id, and'
+  ' the organizations they are a member of.';
 
 revoke all on function billing_private.my_account_ids()
   from public, anon, authenticated, service_role;
 -- Policies call it as the user.
 grant execute on function billing_private.my_account_ids() to authenticated;
+
+
+create function billing_private.my_account_ids(p_permission text)
+returns setof uuid
+language plpgsql
+stable
+rows 3
+security definer -- called from policies, as the user
+set search_path = ''
+as $$
+declare
+  v_user_id uuid := billing_private.user_id();
+begin
+  if v_user_id is null then
+    return;
+  end if;
+  return next v_user_id;
+  return query
+  select account_id
+  from billing.memberships
+  join billing.role_permissions using (role)
+  where user_id = v_user_id
+    and permission = p_permission;
+end;
+$$;
+
+comment on function billing_private.my_account_ids(text) is
+  'The accounts in which the signed-in user has a permission: all in their personal account, and '
+  'what their role gives them in organizations.';
+
+revoke all on function billing_private.my_account_ids(text)
+  from public, anon, authenticated, service_role;
+-- Policies call it as the user.
+grant execute on function billing_private.my_account_ids(text) to authenticated;
+
+
+create function billing_private.require_permission(
+  p_account_id uuid,
+  p_permission text
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_user_id uuid := billing_private.user_id();
+  v_role text;
+begin
+  if v_user_id = p_account_id or billing_private.is_trusted() then
+    return;
+  elsif v_user_id is null then
+    perform billing_private.fail('UNAUTHENTICATED');
+  end if;
+
+  select role into v_role
+  from billing.memberships
+  where account_id = p_account_id
+    and user_id = v_user_id;
+  -- The same answer for a foreign account and for none: nobody learns which accounts exist.
+  if not found then
+    perform billing_private.fail('NOT_A_MEMBER', jsonb_build_object('account_id', p_account_id));
+  elsif not exists (
+    select
+    from billing.role_permissions
+    where role = v_role
+      and permission = p_permission
+  ) then
+    perform billing_private.fail('NOT_ALLOWED', jsonb_build_object(
+      'account_id', p_account_id, 'role', v_role, 'permission', p_permission));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_permission(uuid, text) is
+$$Refuses a caller who may not do this in the account. Everybody may do all in their personal one,
+and trusted callers everywhere.
+
+Errors
+  UNAUTHENTICATED  401  nobody is signed in
+  NOT_A_MEMBER     403  the account is not one of the caller's
+  NOT_ALLOWED      403  the caller's role lacks the permission$$;
+
+revoke all on function billing_private.require_permission(uuid, text)
+  from public, anon, authenticated, service_role;
 
 
 create function billing_private.request_id()
@@ -649,12 +835,17 @@ revoke all on function billing_private.known_account(uuid)
   from public, anon, authenticated, service_role;
 
 
-create function billing_private.resolve_account(p_account_id uuid)
+create function billing_private.resolve_account(
+  p_account_id uuid,
+  p_permission text default 'use_features'
+)
 returns uuid
 language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_user_id uuid;
 begin
   if billing_private.is_trusted() then
     if p_account_id is null then
@@ -667,34 +858,29 @@ begin
     return p_account_id;
   end if;
 
-  if auth.uid() is null then
+  v_user_id := billing_private.user_id();
+  if v_user_id is null then
     perform billing_private.fail('UNAUTHENTICATED');
+  elsif p_account_id is null or p_account_id = v_user_id then
+    return billing_private.ensure_account(v_user_id);
   end if;
-
-  -- The same answer for a foreign account and for none: nobody learns which accounts exist.
-  if p_account_id is not null
-    and not (p_account_id = any (array(select billing_private.my_account_ids())))
-  then
-    perform billing_private.fail('NOT_A_MEMBER', jsonb_build_object('account_id', p_account_id));
-  end if;
-
-  if p_account_id is null or p_account_id = auth.uid() then
-    return billing_private.ensure_account(auth.uid());
-  end if;
+  perform billing_private.require_permission(p_account_id, p_permission);
   return p_account_id;
 end;
 $$;
 
-comment on function billing_private.resolve_account(uuid) is
-$$The account a request is about: the one named if the caller may act for it, else the caller's own.
+comment on function billing_private.resolve_account(uuid, text) is
+$$The account a request is about: the one named if the caller may do this in it, else the caller's
+own.
 
 Errors
   VALIDATION_FAILED  400  a trusted caller named no account
   UNAUTHENTICATED    401  nobody is signed in
   NOT_A_MEMBER       403  the account is not one of the caller's
+  NOT_ALLOWED        403  the caller's role in it lacks the permission
   ACCOUNT_NOT_FOUND  404  a trusted caller named an account that does not exist$$;
 
-revoke all on function billing_private.resolve_account(uuid)
+revoke all on function billing_private.resolve_account(uuid, text)
   from public, anon, authenticated, service_role;
 
 
@@ -1229,7 +1415,7 @@ alter table billing.customers enable row level security;
 create policy select_member on billing.customers
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.customers from public, anon, authenticated, service_role;
 grant select on billing.customers to authenticated, service_role;
@@ -1467,7 +1653,7 @@ alter table billing.discounts enable row level security;
 create policy select_member on billing.discounts
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.discounts from public, anon, authenticated, service_role;
 grant select on billing.discounts to authenticated, service_role;
@@ -1519,7 +1705,7 @@ create policy select_member on billing.coupons
     stripe_coupon_id = any (array(
       select discounts.stripe_coupon_id
       from billing.discounts
-      where account_id = any (array(select billing_private.my_account_ids()))
+      where account_id = any (array(select billing_private.my_account_ids('view_billing')))
     ))
   );
 
@@ -1627,7 +1813,7 @@ alter table billing.subscription_schedules enable row level security;
 create policy select_member on billing.subscription_schedules
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.subscription_schedules from public, anon, authenticated, service_role;
 grant select on billing.subscription_schedules to authenticated, service_role;
@@ -1741,7 +1927,7 @@ alter table billing.subscription_changes enable row level security;
 create policy select_member on billing.subscription_changes
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.subscription_changes from public, anon, authenticated, service_role;
 grant select on billing.subscription_changes to authenticated, service_role;
@@ -1836,7 +2022,7 @@ alter table billing.invoices enable row level security;
 create policy select_member on billing.invoices
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.invoices from public, anon, authenticated, service_role;
 grant select on billing.invoices to authenticated, service_role;
@@ -1876,7 +2062,7 @@ create policy select_member on billing.invoice_lines
     invoice_id = any (array(
       select invoices.id
       from billing.invoices
-      where account_id = any (array(select billing_private.my_account_ids()))
+      where account_id = any (array(select billing_private.my_account_ids('view_billing')))
     ))
   );
 
@@ -1942,7 +2128,7 @@ alter table billing.payments enable row level security;
 create policy select_member on billing.payments
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.payments from public, anon, authenticated, service_role;
 grant select on billing.payments to authenticated, service_role;
@@ -1980,7 +2166,7 @@ alter table billing.refunds enable row level security;
 create policy select_member on billing.refunds
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.refunds from public, anon, authenticated, service_role;
 grant select on billing.refunds to authenticated, service_role;
@@ -2037,7 +2223,7 @@ alter table billing.disputes enable row level security;
 create policy select_member on billing.disputes
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.disputes from public, anon, authenticated, service_role;
 grant select on billing.disputes to authenticated, service_role;
@@ -2135,7 +2321,7 @@ alter table billing.credit_notes enable row level security;
 create policy select_member on billing.credit_notes
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.credit_notes from public, anon, authenticated, service_role;
 grant select on billing.credit_notes to authenticated, service_role;
@@ -2180,7 +2366,7 @@ alter table billing.payment_methods enable row level security;
 create policy select_member on billing.payment_methods
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.payment_methods from public, anon, authenticated, service_role;
 grant select on billing.payment_methods to authenticated, service_role;
@@ -2226,7 +2412,7 @@ alter table billing.setup_intents enable row level security;
 create policy select_member on billing.setup_intents
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.setup_intents from public, anon, authenticated, service_role;
 grant select on billing.setup_intents to authenticated, service_role;
@@ -2270,7 +2456,7 @@ alter table billing.tax_ids enable row level security;
 create policy select_member on billing.tax_ids
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.tax_ids from public, anon, authenticated, service_role;
 grant select on billing.tax_ids to authenticated, service_role;
@@ -2404,7 +2590,7 @@ alter table billing.checkout_sessions enable row level security;
 create policy select_member on billing.checkout_sessions
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.checkout_sessions from public, anon, authenticated, service_role;
 grant select on billing.checkout_sessions to authenticated, service_role;
@@ -2684,7 +2870,7 @@ alter table billing.dunning_cases enable row level security;
 create policy select_member on billing.dunning_cases
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.dunning_cases from public, anon, authenticated, service_role;
 grant select on billing.dunning_cases to authenticated, service_role;
@@ -2725,7 +2911,133 @@ alter table billing.dunning_events enable row level security;
 create policy select_member on billing.dunning_events
   for select
   to authenticated
-  using (account_id = any (array(select billing_private.my_account_ids())));
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
 
 revoke all on billing.dunning_events from public, anon, authenticated, service_role;
 grant select on billing.dunning_events to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 49  billing.external_identities
+-- -----------------------------------------------------------------------------
+
+create table billing.external_identities (
+  issuer text not null,
+  subject text not null,
+  user_id uuid not null,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (issuer, subject),
+  constraint external_identities_issuer_is_given check (issuer <> ''),
+  constraint external_identities_subject_is_given check (subject <> '')
+);
+
+comment on table billing.external_identities is
+  'Who the users of another issuer of tokens (Clerk, STACK …) are here. Written only by '
+  'billing_admin.link_identity() and unlink_identity().';
+comment on column billing.external_identities.issuer is
+  'The iss claim, as it stands in their tokens.';
+comment on column billing.external_identities.subject is
+  'The sub claim, which need not be a uuid.';
+comment on column billing.external_identities.user_id is
+  'Whom this package takes them for: the id of their personal account.';
+
+create index external_identities_user_id_idx on billing.external_identities (user_id);
+
+alter table billing.external_identities enable row level security;
+
+-- A personal account has its user's id.
+create policy select_member on billing.external_identities
+  for select
+  to authenticated
+  using (user_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.external_identities from public, anon, authenticated, service_role;
+grant select on billing.external_identities to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 50  billing.role_permissions
+-- -----------------------------------------------------------------------------
+
+create table billing.role_permissions (
+  role text not null,
+  permission text not null,
+
+  primary key (role, permission),
+  constraint role_permissions_role_is_known check (role in ('owner', 'admin', 'member')),
+  constraint role_permissions_permission_is_known check (
+    permission in (
+      'use_features', 'view_billing', 'manage_billing', 'manage_members', 'manage_account',
+      'own_account'
+    )
+  )
+);
+
+comment on table billing.role_permissions is
+  'What each role may do in an organization.';
+comment on column billing.role_permissions.permission is
+  'use_features: what the plan gives; view_billing: read invoices, payments and payment methods; '
+  'manage_billing: subscribe, change and cancel; manage_members: invite, remove and change the '
+  'roles of others than owners; manage_account: rename it; own_account: make and unmake owners, '
+  'and close it.';
+
+insert into billing.role_permissions (role, permission) values
+  ('owner', 'use_features'),
+  ('owner', 'view_billing'),
+  ('owner', 'manage_billing'),
+  ('owner', 'manage_members'),
+  ('owner', 'manage_account'),
+  ('owner', 'own_account'),
+  ('admin', 'use_features'),
+  ('admin', 'view_billing'),
+  ('admin', 'manage_billing'),
+  ('admin', 'manage_members'),
+  ('admin', 'manage_account'),
+  ('member', 'use_features');
+
+alter table billing.role_permissions enable row level security;
+
+create policy select_anyone on billing.role_permissions
+  for select
+  to anon, authenticated
+  using (true);
+
+revoke all on billing.role_permissions from public, anon, authenticated, service_role;
+grant select on billing.role_permissions to anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 51  billing.memberships
+-- -----------------------------------------------------------------------------
+
+-- No foreign key to auth.users: nothing here may keep a user from being deleted.
+create table billing.memberships (
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  user_id uuid not null,
+  role text not null,
+  created_at timestamptz not null default billing_private.now(),
+  updated_at timestamptz not null default billing_private.now(),
+
+  primary key (account_id, user_id),
+  constraint memberships_role_is_known check (role in ('owner', 'admin', 'member')),
+  constraint memberships_are_of_organizations check (account_id <> user_id)
+);
+
+comment on table billing.memberships is
+  'Who belongs to which organization, as what. A personal account has no rows: it is its user''s.';
+comment on column billing.memberships.role is
+  'owner, admin or member; billing.role_permissions says what each may do.';
+
+-- my_account_ids(): asked by every policy.
+create index memberships_user_id_idx on billing.memberships (user_id) include (account_id, role);
+
+alter table billing.memberships enable row level security;
+
+create policy select_member on billing.memberships
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.memberships from public, anon, authenticated, service_role;
+grant select on billing.memberships to authenticated, service_role;

@@ -4975,7 +4975,7 @@ begin
       when kind in ('change_scheduled', 'change_undone') then billing_private.now()
       else after.updated_at
     end,
-    auth.uid(), billing_private.cause()
+    billing_private.user_id(), billing_private.cause()
   from subscriptions_after as after
   join subscriptions_before as before on before.id = after.id
   cross join lateral billing_private.kinds_of_change(before, after) as kind
@@ -5020,7 +5020,7 @@ begin
   select
     after.id, after.account_id, 'started', after.status, after.price_id, after.quantity,
     prices.unit_amount_minor * after.quantity, prices.currency,
-    coalesce(after.started_at, after.updated_at), auth.uid(), billing_private.cause()
+    coalesce(after.started_at, after.updated_at), billing_private.user_id(), billing_private.cause()
   from subscriptions_after as after
   left join billing.prices on prices.id = after.price_id;
   return null;
@@ -5392,7 +5392,7 @@ security definer -- shows plans that are no longer listed, and unanswered comman
 set search_path = ''
 as $$
 declare
-  v_account_id uuid := coalesce(p_account_id, auth.uid());
+  v_account_id uuid := coalesce(p_account_id, billing_private.user_id());
 begin
   if v_account_id is null then
     perform billing_private.fail('UNAUTHENTICATED');
@@ -5458,7 +5458,7 @@ begin
   )
   values (
     p_kind, p_account_id, p_subscription.id, p_subject_id, p_method, p_path, p_params,
-    coalesce(p_target_object_id, p_subscription.stripe_subscription_id), auth.uid(),
+    coalesce(p_target_object_id, p_subscription.stripe_subscription_id), billing_private.user_id(),
     billing_private.cause(),
     billing_private.request_id()
   )
@@ -6295,7 +6295,7 @@ security definer -- reads claims and hidden prices for the user
 set search_path = ''
 as $$
 declare
-  v_account_id uuid := coalesce(p_account_id, auth.uid());
+  v_account_id uuid := coalesce(p_account_id, billing_private.user_id());
   v_price_problem text := billing_private.price_obstacle(p_price_key);
   v_result billing.eligibility;
   v_open_id uuid;
@@ -6470,7 +6470,7 @@ security definer -- takes the claim and writes commands for the user
 set search_path = ''
 as $$
 declare
-  v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_account_id uuid := billing_private.resolve_account(p_account_id, 'manage_billing');
   v_price billing.prices;
   v_wanted billing.checkout_sessions;
   v_session billing.checkout_sessions;
@@ -6493,7 +6493,7 @@ begin
 
   perform billing_private.lock_account(v_account_id);
   perform billing_private.require_eligible(v_account_id);
-  perform billing_private.set_cause('user', auth.uid()::text, 'checkout');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'checkout');
 
   v_session := billing_private.reusable_checkout(v_account_id, v_wanted);
   if v_session.id is not null then
@@ -6691,11 +6691,11 @@ security definer -- writes a command for the user
 set search_path = ''
 as $$
 declare
-  v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_account_id uuid := billing_private.resolve_account(p_account_id, 'manage_billing');
   v_subscription billing.subscriptions := billing_private.current_subscription(v_account_id);
 begin
   perform billing_private.require_url('return_url', p_return_url);
-  perform billing_private.set_cause('user', auth.uid()::text, 'portal');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'portal');
   return billing_private.enqueue_request(
     'create_portal', v_account_id, '/v1/billing_portal/sessions',
     jsonb_strip_nulls(jsonb_build_object(
@@ -7968,14 +7968,14 @@ set search_path = ''
 as $$
 declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
-    billing_private.resolve_account(p_account_id));
+    billing_private.resolve_account(p_account_id, 'manage_billing'));
   -- One that was never paid has no period to wait for, and Stripe would refuse.
   v_at_period_end boolean := coalesce(p_at_period_end, true)
     and v_subscription.status <> 'incomplete';
   v_now timestamptz := billing_private.now();
 begin
   perform billing_private.require_transition(v_subscription, 'canceled');
-  perform billing_private.set_cause('user', auth.uid()::text, p_reason);
+  perform billing_private.set_cause('user', billing_private.user_id()::text, p_reason);
 
   if v_subscription.provider = 'stripe' then
     perform billing_private.cancel_stripe_subscription(v_subscription, v_at_period_end, p_reason);
@@ -8094,11 +8094,11 @@ set search_path = ''
 as $$
 declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
-    billing_private.resolve_account(p_account_id));
+    billing_private.resolve_account(p_account_id, 'manage_billing'));
   v_asked text := (billing_private.last_asked(
     v_subscription.id, '{update_subscription,undo_cancel,cancel_subscription}')).kind;
 begin
-  perform billing_private.set_cause('user', auth.uid()::text, 'undo cancellation');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'undo cancellation');
 
   if v_asked = 'undo_cancel' then
     null; -- twice changes nothing more
@@ -8281,11 +8281,11 @@ set search_path = ''
 as $$
 declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
-    billing_private.resolve_account(p_account_id));
+    billing_private.resolve_account(p_account_id, 'manage_billing'));
   v_change billing_private.plan_change := billing_private.judge_change(
     v_subscription, p_price_key, p_quantity, p_at_period_end);
 begin
-  perform billing_private.set_cause('user', auth.uid()::text, 'change plan');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'change plan');
   perform billing_private.require_recent(p_proration_date, v_subscription);
   v_change.proration_date := date_trunc('second', p_proration_date);
 
@@ -9046,12 +9046,12 @@ set search_path = ''
 as $$
 declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
-    billing_private.resolve_account(p_account_id));
+    billing_private.resolve_account(p_account_id, 'manage_billing'));
   v_change billing_private.plan_change := billing_private.judge_change(
     v_subscription, p_price_key, p_quantity, p_at_period_end);
   v_preview billing.change_preview;
 begin
-  perform billing_private.set_cause('user', auth.uid()::text, 'preview');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'preview');
   v_change.proration_date := date_trunc('second', greatest(
     billing_private.now(), v_subscription.current_period_start));
   v_preview.provider := v_subscription.provider;
@@ -9220,11 +9220,11 @@ set search_path = ''
 as $$
 declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
-    billing_private.resolve_account(p_account_id));
+    billing_private.resolve_account(p_account_id, 'manage_billing'));
   v_terms jsonb := billing_private.pause_terms(p_behavior, p_resumes_at);
   v_at_period_end boolean := coalesce(p_at_period_end, true);
 begin
-  perform billing_private.set_cause('user', auth.uid()::text, 'pause');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'pause');
   perform billing_private.require_pausable(
     v_subscription, p_behavior, p_resumes_at, v_at_period_end);
 
@@ -9380,9 +9380,9 @@ set search_path = ''
 as $$
 declare
   v_subscription billing.subscriptions := billing_private.lock_subscription(
-    billing_private.resolve_account(p_account_id));
+    billing_private.resolve_account(p_account_id, 'manage_billing'));
 begin
-  perform billing_private.set_cause('user', auth.uid()::text, 'resume');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'resume');
 
   if v_subscription.status = 'paused' and v_subscription.provider = 'stripe' then
     perform billing_private.ask_once(
@@ -9449,7 +9449,7 @@ security definer -- writes a command for the user
 set search_path = ''
 as $$
 declare
-  v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_account_id uuid := billing_private.resolve_account(p_account_id, 'manage_billing');
   v_subscription billing.subscriptions := billing_private.current_subscription(v_account_id);
   v_customer_id text;
   v_request billing.stripe_request;
@@ -9457,7 +9457,7 @@ begin
   perform billing_private.require_url('success_url', p_success_url);
   perform billing_private.require_url('cancel_url', p_cancel_url);
   v_customer_id := billing_private.customer_in_use(v_account_id, v_subscription);
-  perform billing_private.set_cause('user', auth.uid()::text, 'payment method');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'payment method');
 
   v_request := billing_private.enqueue_request(
     'create_setup', v_account_id, '/v1/checkout/sessions',

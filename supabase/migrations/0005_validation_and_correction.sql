@@ -952,7 +952,8 @@ begin
   return exists (
     select
     from billing.current_entitlements
-    where current_entitlements.account_id = coalesce(has_entitlement.account_id, auth.uid())
+    where current_entitlements.account_id = coalesce(
+      has_entitlement.account_id, (select user_id from billing.caller))
       and current_entitlements.feature_key = has_entitlement.feature
   );
 end;
@@ -1002,7 +1003,8 @@ begin
     (
       select current_access.access_level
       from billing.current_access
-      where current_access.account_id = coalesce(access_level.account_id, auth.uid())
+      where current_access.account_id = coalesce(
+        access_level.account_id, (select user_id from billing.caller))
         and current_access.feature_key = access_level.feature
     ),
     'none');
@@ -1033,7 +1035,8 @@ begin
   return query
   select current_entitlements.*
   from billing.current_entitlements
-  where current_entitlements.account_id = coalesce(my_entitlements.account_id, auth.uid())
+  where current_entitlements.account_id = coalesce(
+    my_entitlements.account_id, (select user_id from billing.caller))
   order by current_entitlements.feature_key;
 end;
 $$;
@@ -1083,7 +1086,7 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := billing_private.now();
-  v_account_id uuid := coalesce(p_account_id, auth.uid());
+  v_account_id uuid := coalesce(p_account_id, billing_private.user_id());
 begin
   if v_account_id is null then
     perform billing_private.fail('UNAUTHENTICATED');

@@ -802,12 +802,12 @@ begin
   perform billing_private.require_admin();
   perform billing_private.require_reason(p_reason);
   perform billing_private.set_cause(
-    'admin', coalesce(auth.uid()::text, billing_private.caller_role()), p_reason);
+    'admin', coalesce(billing_private.user_id()::text, billing_private.caller_role()), p_reason);
   insert into billing_private.admin_actions (
     action, subject, reason, actor_id, actor_role, request_id
   )
   values (
-    p_action, p_subject, p_reason, auth.uid(), billing_private.caller_role(),
+    p_action, p_subject, p_reason, billing_private.user_id(), billing_private.caller_role(),
     billing_private.request_id()
   );
 end;
@@ -1122,7 +1122,7 @@ begin
   )
   values (
     v_account_id, p_feature, p_limit_value, v_now, coalesce(p_valid_until, 'infinity'), p_reason,
-    auth.uid()
+    billing_private.user_id()
   )
   returning * into v_grant;
   return v_grant;

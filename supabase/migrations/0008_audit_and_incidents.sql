@@ -215,7 +215,7 @@ begin
   v_table_name := tg_table_schema || '.' || tg_table_name;
   v_operation := lower(tg_op);
   v_now := billing_private.now();
-  v_actor_id := auth.uid();
+  v_actor_id := billing_private.user_id();
   v_actor_role := billing_private.caller_role();
   v_cause := billing_private.cause();
   v_request_id := billing_private.request_id();
@@ -296,6 +296,9 @@ begin
       ('billing.access_restrictions', '{id}'),
       ('billing.dunning_cases', '{id}'),
       ('billing.dunning_events', '{id}'),
+      ('billing.external_identities', '{issuer,subject}'),
+      ('billing.role_permissions', '{role,permission}'),
+      ('billing.memberships', '{account_id,user_id}'),
       ('billing.entitlements', '{account_id,feature_key,source_kind,source_id,access_level}'),
       ('billing_private.admin_actions', '{id}'),
       ('billing_private.administrators', '{user_id}'),
@@ -820,7 +823,7 @@ begin
     returning incident_id, title
   )
   insert into billing_private.incident_events (incident_id, kind, note, actor_id)
-  select incident_id, 'alert_resolved', title || ': ' || p_reason, auth.uid()
+  select incident_id, 'alert_resolved', title || ': ' || p_reason, billing_private.user_id()
   from resolved
   where incident_id is not null;
 end;
@@ -891,7 +894,7 @@ begin
       'incident_id', p_incident_id));
   end if;
   insert into billing_private.incident_events (incident_id, kind, note, actor_id)
-  values (p_incident_id, p_kind, p_note, auth.uid());
+  values (p_incident_id, p_kind, p_note, billing_private.user_id());
 
   -- An alert left open would swallow the next occurrence, and nobody would be woken.
   update billing_private.alerts

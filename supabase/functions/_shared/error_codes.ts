@@ -32,6 +32,8 @@ export const errorCodes = {
   INVOICE_NOT_FOUND: { status: 404, message: "there is no such invoice" },
   LEASE_LOST: { status: 409, message: "the command is no longer leased to this worker" },
   METHOD_NOT_ALLOWED: { status: 405, message: "this method is not allowed here" },
+  MFA_REQUIRED: { status: 403, message: "administrators confirm a second factor first" },
+  NOT_ALLOWED: { status: 403, message: "your role in this account does not allow this" },
   NOT_AN_ADMIN: { status: 403, message: "this needs a billing administrator" },
   NOT_A_MEMBER: { status: 403, message: "you are not a member of this account" },
   PAYLOAD_TOO_LARGE: { status: 413, message: "the request body is too large" },

@@ -7,6 +7,18 @@ select plan(4);
 create table tests.served (index text, reader text, statement text);
 
 insert into tests.served values
+  -- who is who
+  ('billing.memberships_user_id_idx', 'my_account_ids',
+    $$
+      with me as materialized (
+        select set_config(
+          'request.jwt.claims', jsonb_build_object('sub', tests.person(6))::text, true)
+      )
+      select my.* from me cross join lateral billing_private.my_account_ids() as my
+    $$),
+  ('billing.external_identities_user_id_idx', 'the policy of external_identities',
+    $$ select * from billing.external_identities where user_id = tests.person(5) $$),
+
   -- the inbox
   ('billing_private.stripe_events_object_id_idx', 'past_due_since',
     $$ select billing_private.past_due_since('sub_5', '2026-01-20') $$),

@@ -127,6 +127,11 @@ insert into rows values
   ('billing.dunning_events', 'id, account_id, case_id, action, planned_at',
     $$md5('event')::uuid, md5('ann')::uuid, md5('overdue')::uuid, 'notify', '2026-01-10'$$,
     md5('event')::uuid, 'ann', 'action', 'notify', 'retry'),
+  ('billing.external_identities', 'issuer, subject, user_id',
+    $$'https://clerk.example', 'user_1', md5('ann')::uuid$$,
+    'https://clerk.example:user_1', null, 'user_id', md5('ann')::uuid::text, md5('bob')::uuid::text),
+  ('billing.memberships', 'account_id, user_id, role', $$md5('ann')::uuid, md5('bob')::uuid, 'member'$$,
+    md5('ann')::uuid || ':' || md5('bob')::uuid, 'ann', 'role', 'member', 'admin'),
   ('billing.entitlement_grants', 'id, account_id, feature_key, valid_from, reason',
     $$md5('grant')::uuid, md5('ann')::uuid, 'sleep', '2026-01-10', 'a gift'$$,
     md5('grant')::uuid, 'ann', 'reason', 'a gift', 'a present'),
@@ -137,6 +142,8 @@ insert into rows values
   ('billing_private.administrators', 'user_id, reason', $$md5('ada')::uuid, 'founder'$$,
     md5('ada')::uuid, null, 'reason', 'founder', 'owner');
 insert into rows values
+  ('billing.role_permissions', 'role, permission', $$'member', 'view_billing'$$,
+    'member:view_billing', null, 'permission', 'view_billing', null, false),
   ('billing_private.admin_actions', 'action, reason, actor_role',
     $$'nod', 'politeness', 'postgres'$$,
     null, null, 'reason', 'politeness', null, false);
@@ -296,9 +303,11 @@ select results_eq(
       ('update', 'true', null::uuid, '{"stripe_livemode": false}'::jsonb,
         '{"stripe_livemode": true}'::jsonb),
       ('delete', 'true', null,
-        '{"only_row": true, "stripe_livemode": true, "repeated_trial": "flag"}', null),
+        '{"only_row": true, "stripe_livemode": true, "repeated_trial": "flag",
+          "require_mfa_for_admins": false}', null),
       ('insert', 'true', null, null,
-        '{"only_row": true, "stripe_livemode": false, "repeated_trial": "flag"}')
+        '{"only_row": true, "stripe_livemode": false, "repeated_trial": "flag",
+          "require_mfa_for_admins": false}')
   $$,
   'the settings are recorded too'
 );

@@ -71,7 +71,8 @@ select set_eq(
     'billing.has_entitlement(text,uuid)',
     'billing.list_plans(text,text)',
     'billing.my_entitlements(uuid)',
-    'billing_private.now()'
+    'billing_private.now()',
+    'billing_private.user_id()'
   ],
   'exactly these functions are callable by visitors'
 );
@@ -192,6 +193,7 @@ select set_eq(
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
       'timestamp with time zone,integer)',
     'billing_private.my_account_ids()',
+    'billing_private.my_account_ids(text)',
     'billing_private.my_subscription(uuid)',
     'billing_private.now()',
     'billing_private.pause_subscription(text,timestamp with time zone,boolean,uuid)',
@@ -216,6 +218,7 @@ select set_eq(
     'billing_private.preview_change(text,boolean,uuid,bigint)',
     'billing_private.resume_subscription(uuid)',
     'billing_private.undo_cancel(uuid)',
+    'billing_private.user_id()',
     'billing_private.work_on_incident(uuid,text,text,uuid)'
   ],
   'exactly these private functions work behind what signed-in users may touch'
@@ -250,7 +253,7 @@ select set_eq(
     where has_function_privilege('authenticated', oid, 'execute')
       and not has_function_privilege('service_role', oid, 'execute')
   $$,
-  array['billing_private.my_account_ids()'],
+  array['billing_private.my_account_ids()', 'billing_private.my_account_ids(text)'],
   'the Edge Functions may call whatever users may, but have no accounts of their own'
 );
 
@@ -323,7 +326,9 @@ select set_eq(
     'billing_private.ingest_stripe_event(text)',
     'billing_private.ingest_stripe_events(text[])',
     'billing_private.is_admin()',
+    'billing_private.is_listed_admin()',
     'billing_private.my_account_ids()',
+    'billing_private.my_account_ids(text)',
     'billing_private.my_subscription(uuid)',
     'billing_private.pause_subscription(text,timestamp with time zone,boolean,uuid)',
     'billing_private.prepare_checkout(text,text,text,bigint,uuid,text)',
@@ -361,6 +366,7 @@ select set_eq(
     'billing_private.preview_change(text,boolean,uuid,bigint)',
     'billing_private.resume_subscription(uuid)',
     'billing_private.undo_cancel(uuid)',
+    'billing_private.user_id()',
     'billing_private.wait_for_subscribers()',
     'billing_private.work_on_incident(uuid,text,text,uuid)',
     'billing_private.write_audit()'

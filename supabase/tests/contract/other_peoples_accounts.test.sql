@@ -101,7 +101,7 @@ language sql as $$
   left join tests.arguments on arguments.name = given.name
   where nspname = p_schema
     and has_function_privilege('authenticated', pg_proc.oid, 'execute')
-    and proname not in ('now', 'my_account_ids')
+    and proname not in ('now', 'user_id', 'my_account_ids')
   group by pg_proc.oid, nspname, proname;
 $$;
 

@@ -117,6 +117,7 @@ select set_eq(
     'billing.plan_versions',
     'billing.plans',
     'billing.prices',
+    'billing.role_permissions',
     'billing.stores',
     'billing.subscription_transitions'
   ],
@@ -129,7 +130,7 @@ select is_empty(
     from policies
     where polname = 'select_member'
       and (polroles <> array['authenticated'::regrole::oid]
-        or condition !~ 'ANY \(ARRAY\( SELECT billing_private\.my_account_ids\(\)')
+        or condition !~ 'ANY \(ARRAY\( SELECT billing_private\.my_account_ids\(')
   $$,
   'membership is a list made once for each statement, never a look at each row'
 );
