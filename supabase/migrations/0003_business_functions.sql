@@ -757,7 +757,9 @@ comment on function billing_private.first_snapshot(billing_private.stripe_events
 -- 3  whose customer it is
 -- -----------------------------------------------------------------------------
 
--- Locks are taken in this order, by everybody: catalog, customer, account, payment; then rows.
+-- Locks are taken in this order, by everybody: catalog, customer, account, payment; then rows. Of
+-- payments the invoice's comes before its payments'; whoever comes without the customer's lock takes
+-- no others than these two, so who has that lock may take an account's in between.
 
 create function billing_private.is_catalog_object(p_object_type text)
 returns boolean
@@ -978,6 +980,22 @@ as $$
 declare
   v_payment_keys text[];
 begin
+  perform billing_private.lock_payments_of(stripe_invoice_id, p_stripe_customer_id)
+  from (
+    select stripe_invoice_id
+    from billing.invoices
+    where stripe_customer_id = p_stripe_customer_id
+    order by stripe_invoice_id
+  ) as bills;
+  v_payment_keys := array(
+    select stripe_payment_key
+    from billing.payments
+    where stripe_customer_id = p_stripe_customer_id and account_id is null
+    order by stripe_payment_key
+  );
+  perform billing_private.lock_payment(payment_key)
+  from unnest(v_payment_keys) as payment_key;
+
   update billing.invoices
   set account_id = p_account_id
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
@@ -1010,13 +1028,9 @@ begin
   set account_id = p_account_id
   where stripe_customer_id = p_stripe_customer_id and account_id is null;
 
-  with bound as (
-    update billing.payments
-    set account_id = p_account_id
-    where stripe_customer_id = p_stripe_customer_id and account_id is null
-    returning stripe_payment_key
-  )
-  select array_agg(stripe_payment_key order by stripe_payment_key) into v_payment_keys from bound;
+  update billing.payments
+  set account_id = p_account_id
+  where stripe_customer_id = p_stripe_customer_id and account_id is null;
   perform billing_private.bind_payment_rows(payment_key)
   from unnest(v_payment_keys) as payment_key;
 
@@ -2654,10 +2668,11 @@ set search_path = ''
 as $$
 declare
   v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
-  v_account_id uuid := billing_private.note_customer(
-    v_customer_id, billing_private.subscription_metadata_of(p_object));
+  -- Before the customer is bound: that locks payments, and an invoice's lock comes before theirs.
   v_payment_keys text[] := billing_private.lock_payments_of(
     p_object ->> 'id', v_customer_id);
+  v_account_id uuid := billing_private.note_customer(
+    v_customer_id, billing_private.subscription_metadata_of(p_object));
   v_failure record := billing_private.failed_attempts(p_object ->> 'id');
 begin
   insert into billing.invoices as stored (
@@ -2856,6 +2871,8 @@ declare
   v_customer_id text := billing_private.stripe_id(p_object -> 'customer');
   v_account_id uuid := billing_private.note_customer(v_customer_id, null);
 begin
+  perform billing_private.lock_payment(p_object ->> 'id');
+
   insert into billing.payments as stored (
     account_id, stripe_payment_key, status, amount_minor, amount_received_minor, currency,
     failure_code, decline_code, failure_message, stripe_invoice_id, stripe_customer_id,
@@ -2923,6 +2940,7 @@ begin
   if v_intent_id is not null and not v_is_paid then
     return;
   end if;
+  perform billing_private.lock_payment(coalesce(v_intent_id, p_object ->> 'id'));
 
   insert into billing.payments as stored (
     account_id, stripe_payment_key, status, amount_minor, amount_received_minor,
@@ -3040,29 +3058,27 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_payment_key text;
+  v_payment_key text := coalesce(
+    billing_private.stripe_id(p_object #> '{payment,payment_intent}'),
+    billing_private.stripe_id(p_object #> '{payment,charge}'));
 begin
   -- It names no customer: whoever writes the invoice meanwhile would miss the link.
   perform billing_private.lock_payment(billing_private.stripe_id(p_object -> 'invoice'));
+  perform billing_private.lock_payment(v_payment_key);
 
   -- Since basil the only link between an invoice and its payment.
   insert into billing.payments as stored (
     stripe_payment_key, amount_minor, currency, stripe_invoice_id, created_at
   )
   select
-    payment_key,
+    v_payment_key,
     coalesce(billing_private.stripe_integer(p_object -> 'amount_requested'), 0),
     coalesce(p_object ->> 'currency', 'xxx'),
     billing_private.stripe_id(p_object -> 'invoice'),
     p_event.occurred_at
-  from coalesce(
-    billing_private.stripe_id(p_object #> '{payment,payment_intent}'),
-    billing_private.stripe_id(p_object #> '{payment,charge}')
-  ) as payment_key
-  where payment_key is not null
+  where v_payment_key is not null
   on conflict (stripe_payment_key) do update
-  set stripe_invoice_id = excluded.stripe_invoice_id
-  returning stripe_payment_key into v_payment_key;
+  set stripe_invoice_id = excluded.stripe_invoice_id;
 
   perform billing_private.bind_payment_rows(v_payment_key);
 end;
@@ -3079,8 +3095,6 @@ volatile
 set search_path = ''
 as $$
 begin
-  perform billing_private.lock_payment(p_stripe_payment_key);
-
   -- Nearly always nothing waits for it, and a statement has its triggers run all the same.
   if exists (
       select from billing.refunds
@@ -3123,7 +3137,7 @@ $$;
 
 comment on function billing_private.bind_payment_rows(text) is
   'Gives refunds, disputes and warnings that came before their payment its account, and what was '
-  'bought with it the access they leave.';
+  'bought with it the access they leave. Whoever calls it holds the payment''s lock.';
 
 
 create function billing_private.project_refund(

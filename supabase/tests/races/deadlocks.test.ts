@@ -18,8 +18,11 @@ import { driftOf, idOf, ingest } from "../support/readers.ts";
 import {
   customer,
   invoice,
+  paymentIntent,
   paymentMethod,
+  refund,
   second,
+  subscription,
   type EventFields,
   type StripeObject,
 } from "../support/stripe-objects.ts";
@@ -78,6 +81,72 @@ describe("a card that is taken off by an event that names no customer", () => {
       { account_id: idOf("ann"), stripe_default_payment_method_id: null, is_on: false },
     ]);
   });
+});
+
+describe("what an invoice was paid with, told by an event that names no customer", () => {
+  it.each(["its customer", "its invoice", "its subscription"])(
+    "does not wait in a circle with %s, which tells whose they are",
+    async (by) => {
+      const name = by.replace("its ", "bob_");
+      const [keeper, binder, linker] = await Promise.all([
+        database.connect(),
+        database.connect("service_role"),
+        database.connect("service_role"),
+      ]);
+      const pids = { binder: await pidOf(binder), linker: await pidOf(linker) };
+      const claim = { account_id: idOf(name) };
+      await world.owner.query("insert into billing.accounts (id) values ($1)", [claim.account_id]);
+      const due = invoice(`in_${name}`, `cus_${name}`, `sub_${name}`, { status: "open" });
+      const tell = (type: string, object: StripeObject, place: number): EventFields => ({
+        id: `evt_${name}_${place}`,
+        type,
+        created: start + place,
+        object,
+      });
+      const intent = paymentIntent(`pi_${name}`, `cus_${name}`);
+      await ingest(binder, tell("payment_intent.created", intent, 1));
+      await ingest(binder, tell("refund.created", refund(`re_${name}`, intent.id), 2));
+      if (by !== "its invoice") await ingest(binder, tell("invoice.created", due, 3));
+
+      // The binding has the payment's row and waits for its refund.
+      await keeper.query("begin");
+      await keeper.query("select from billing.refunds where stripe_payment_key = $1 for update", [
+        intent.id,
+      ]);
+      const agreement = subscription(`sub_${name}`, `cus_${name}`, [], { metadata: claim });
+      const parent = {
+        type: "subscription_details",
+        subscription_details: { metadata: claim, subscription: agreement.id },
+      };
+      const naming = {
+        "its customer": tell("customer.updated", customer(`cus_${name}`, { metadata: claim }), 4),
+        "its invoice": tell("invoice.updated", { ...due, parent }, 4),
+        "its subscription": tell("customer.subscription.created", agreement, 4),
+      }[by]!;
+      const binding = ingest(binder, naming);
+      expect(await waitsOrEnds(world.owner, pids.binder, binding)).toBe("waits");
+      const link: StripeObject = {
+        id: `inpay_${name}`,
+        object: "invoice_payment",
+        amount_requested: 1000,
+        currency: "usd",
+        invoice: due.id,
+        payment: { type: "payment_intent", payment_intent: intent.id },
+        status: "paid",
+      };
+      const linking = ingest(linker, tell("invoice_payment.paid", link, 5));
+      await waitsOrEnds(world.owner, pids.linker, linking);
+      await keeper.query("commit");
+
+      expect((await binding).status).toBe("applied");
+      expect((await linking).status).toBe("applied");
+      const { rows } = await world.owner.query(
+        "select account_id, stripe_invoice_id from billing.payments where stripe_payment_key = $1",
+        [intent.id],
+      );
+      expect(rows).toEqual([{ account_id: claim.account_id, stripe_invoice_id: due.id }]);
+    },
+  );
 });
 
 describe("eight connections, our commands, the heartbeat and administrators", () => {
