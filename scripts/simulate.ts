@@ -31,7 +31,7 @@ Options:
   --seed         the same seed tells the same lives; a random one is chosen and printed
   --connections  how many deliver at the same time
   --case         this case of the seed alone
-  --repeat       tell it so often: where connections race, not every time ends alike
+  --repeat       tell it so often, with other luck each time: when answers come, which connection is faster
 `;
 
 /** Cases that share a database. */
@@ -60,8 +60,8 @@ runScript(help, async (args) => {
   const chunks =
     values.case === undefined
       ? inChunks(seed, whole("--cases", values.cases, 1))
-      : Array.from({ length: whole("--repeat", values.repeat, 1) }, () => [
-          { seed, number: whole("--case", values.case!, 0) },
+      : Array.from({ length: whole("--repeat", values.repeat, 1) }, (_, luck) => [
+          { seed, number: whole("--case", values.case!, 0), luck },
         ]);
 
   note(`Seed ${seed}. Starting Postgres …`);

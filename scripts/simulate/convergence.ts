@@ -24,6 +24,8 @@ import { catalog, inboxOf, prepare, readableTypes, troubles, type World } from "
 export interface Case {
   seed: number;
   number: number;
+  /** When Stripe is asked in between, and how it answers, differs from one to another. */
+  luck?: number;
 }
 
 export interface Failure {
@@ -40,7 +42,8 @@ const casesPerLife = 4;
 
 /** Tells the lives of these cases, orderly and disturbed, and compares what is stored. */
 export async function checkCases(world: World, cases: Case[]): Promise<Failure[]> {
-  const random = createRandom(cases[0]!.seed + cases[0]!.number);
+  const { seed, number, luck = 0 } = cases[0]!;
+  const random = createRandom(seed + number + Math.imul(luck, 0x85ebca6b));
   const stripe = createStripe(random);
   const disturbed = cases.map((which) => disturb(which, stripe));
   const orderly = new Map(

@@ -2121,7 +2121,8 @@ comment on column billing.payments.decline_code is
   'The issuer''s reason. Show lost, stolen and fraud to the customer as a plain decline.';
 
 create index payments_account_id_idx on billing.payments (account_id, created_at desc);
-create index payments_stripe_customer_id_idx on billing.payments (stripe_customer_id);
+create index payments_stripe_customer_id_idx
+on billing.payments (stripe_customer_id, stripe_invoice_id);
 
 alter table billing.payments enable row level security;
 

@@ -542,17 +542,7 @@ begin
         select
         from snapshots as other
         where other.object = snapshots.object and other.origin is not null
-      ) as is_repeated,
-      -- It came after the re-read was asked for and may have happened before: it led to what the
-      -- re-read found, is what had come already, or was undone by what had come.
-      not bool_or(source = 'reread') and exists (
-        select
-        from known as other
-        where not other.is_outdated and other.source = 'reread' and other.object = snapshots.object
-          or other.is_outdated and other.origin = snapshots.object
-          or other.is_outdated and other.origin = snapshots.origin
-            and other.object = snapshots.object
-      ) as is_late
+      ) as is_repeated
     from snapshots
     where previous is not null
       or is_creation
@@ -623,8 +613,11 @@ begin
   select
     max(ranked.event_id),
     count(distinct ranked.object) > 1
-      or exists (select from changes where is_late)
-        and (select count(distinct snapshots.object) from snapshots) > 1
+      -- What came after the re-read was asked for may have happened before.
+      or (
+        select count(distinct candidates.object) > 1 and bool_or(candidates.source = 'reread')
+        from candidates
+      )
       -- An answer no event confirms, where an event tells of another way from the same state: that
       -- state may have been come to twice, and nobody knows from which time the answer is.
       or bool_or(exists (
@@ -3966,9 +3959,18 @@ begin
   perform billing_private.lock_payment(p_stripe_invoice_id);
 
   select array_agg(stripe_payment_key order by stripe_payment_key) into v_payment_keys
-  from billing.payments
-  where stripe_customer_id = p_stripe_customer_id
-    and stripe_invoice_id = p_stripe_invoice_id;
+  from (
+    select stripe_payment_key
+    from billing.payments
+    where stripe_customer_id = p_stripe_customer_id
+      and stripe_invoice_id = p_stripe_invoice_id
+    union all
+    -- What only the invoice payment told of so far.
+    select stripe_payment_key
+    from billing.payments
+    where stripe_customer_id is null
+      and stripe_invoice_id = p_stripe_invoice_id
+  ) as made;
   perform billing_private.lock_payment(payment_key)
   from unnest(v_payment_keys) as payment_key;
   return v_payment_keys;

@@ -123,6 +123,8 @@ insert into tests.served values
     $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
   ('billing.payments_stripe_customer_id_idx', 'bind_customer',
     $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
+  ('billing.payments_stripe_customer_id_idx', 'project_invoice',
+    $$ select billing_private.lock_payments_of('in_5', 'cus_5') $$),
   ('billing.payment_methods_stripe_customer_id_idx', 'bind_customer',
     $$ select billing_private.bind_customer('cus_unbound_1', tests.person(5)) $$),
   ('billing.discounts_stripe_customer_id_idx', 'bind_customer',

@@ -351,6 +351,72 @@ describe("what belongs together and comes at the same time", () => {
   );
 });
 
+describe("a dispute of a payment that only its invoice is known of", () => {
+  const told = (name: string): EventFields[] => [
+    {
+      id: `evt_${name}_1`,
+      type: "customer.updated",
+      created: start,
+      object: customer(`cus_${name}`, { metadata: { account_id: idOf(name) } }),
+    },
+    {
+      id: `evt_${name}_2`,
+      type: "charge.dispute.created",
+      created: start + 1,
+      object: {
+        id: `du_${name}`,
+        object: "dispute",
+        amount: 1000,
+        charge: `ch_${name}`,
+        created: start,
+        currency: "usd",
+        payment_intent: `pi_${name}`,
+        status: "needs_response",
+      },
+    },
+    {
+      id: `evt_${name}_3`,
+      type: "invoice.created",
+      created: start,
+      object: invoice(`in_${name}`, `cus_${name}`, `sub_${name}`),
+    },
+  ];
+
+  it.each([
+    [0, 1],
+    [1, 0],
+    [2, 1],
+    [1, 2],
+  ])("G9: restricts the account it turns out to be of, %i before %i", async (...places) => {
+    const name = `claimed_${places.join("_")}`;
+    await owner.query("insert into billing.accounts (id) values ($1)", [idOf(name)]);
+    await ingest(services[0]!, subscriptionEvent(name, "created", start));
+    await ingest(services[0]!, {
+      id: `evt_${name}_0`,
+      type: "invoice_payment.paid",
+      created: start,
+      object: {
+        id: `inpay_${name}`,
+        object: "invoice_payment",
+        amount_requested: 1000,
+        currency: "usd",
+        invoice: `in_${name}`,
+        payment: { type: "payment_intent", payment_intent: `pi_${name}` },
+        status: "paid",
+      },
+    });
+    const events = told(name);
+    const [other] = [0, 1, 2].filter((place) => !places.includes(place));
+    await ingest(services[0]!, events[other!]!);
+    const [first, last] = places.map((place) => events[place]!);
+    await overlap(owner, delivery(0, first!), delivery(1, last!));
+
+    expect(
+      await values(`account_id from billing.access_restrictions where reference = 'du_${name}'`),
+    ).toEqual([idOf(name)]);
+  });
+});
+
 interface SubscriptionFields {
   id?: string;
   price?: string;
