@@ -537,11 +537,15 @@ begin
       greatest(
         count(*) filter (where source = 'webhook'), count(*) filter (where source <> 'webhook')
       ) as times,
-      -- An answer that does not know what it changed may tell of the same as an event.
-      origin is null and bool_and(source = 'command') and exists (
+      -- An answer that does not know what it changed may tell of the same as an event; and so may
+      -- one that knows it in another API version than the event.
+      bool_and(source = 'command') and exists (
         select
         from snapshots as other
-        where other.object = snapshots.object and other.origin is not null
+        where other.object = snapshots.object
+          and other.origin is not null
+          and other.origin is distinct from snapshots.origin
+          and (snapshots.origin is null or other.source = 'webhook')
       ) as is_repeated
     from snapshots
     where previous is not null

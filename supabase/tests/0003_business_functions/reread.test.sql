@@ -2,7 +2,7 @@
 -- And the answers to commands, which tell of the same second as their events.
 begin;
 \ir ../helpers.psql
-select plan(55);
+select plan(57);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -369,6 +369,35 @@ select tests.hear('evt_forth_again', '2026-01-12', tests.sub('active', true),
 select is(tests.stored(), 'active, ending', 'B2: what was known before the question, told again');
 select tests.hear('evt_back', '2026-01-12', tests.sub('active'), '{"cancel_at_period_end": true}');
 select matches(tests.stored(), 'in doubt$', 'A8: then which of the two was last nobody knows');
+rollback to asked;
+
+select tests.hear('evt_back', '2026-01-12', tests.sub('active') || '{"old_field": 1}',
+  '{"cancel_at_period_end": true}');
+select billing_private.request_reread('subscription', 'sub_ann', 'test');
+select tests.claim();
+select tests.say(tests.sub('active'), 'Mon, 12 Jan 2026 00:00:00 GMT', 0);
+select tests.hear('evt_forth', '2026-01-12', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+select matches(
+  tests.stored(), 'in doubt$',
+  'A8, D7: so is one whose undoing was told in another API version before the question'
+);
+rollback to asked;
+
+-- The answer builds on an event of another API version: it tells of the same change as its own event.
+select tests.hear('evt_noted', '2026-01-12', tests.sub('active') || '{"old_field": 1}',
+  '{"metadata": {"note": null}}');
+select tests.ask_to_end();
+select tests.say(tests.sub('active', true), 'Mon, 12 Jan 2026 00:00:00 GMT');
+select tests.hear('evt_end', '2026-01-12', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+select tests.ask_to_stay();
+select tests.say(tests.sub('active'), 'Mon, 12 Jan 2026 00:00:00 GMT');
+select tests.hear('evt_stay', '2026-01-12', tests.sub('active'), '{"cancel_at_period_end": true}');
+select matches(
+  tests.stored(), 'in doubt$',
+  'B2, D7: a change told by its event and by an answer in another version happened once, or twice'
+);
 rollback to asked;
 
 -- An answer in another API version than the events equals none of them; and back and forth, with one
