@@ -755,8 +755,8 @@ comment on function billing_private.first_snapshot(billing_private.stripe_events
 -- -----------------------------------------------------------------------------
 
 -- Locks are taken in this order, by everybody: catalog, customer, account, payment; then rows. Of
--- payments the invoice's comes before its payments'; whoever comes without the customer's lock takes
--- no others than these two, so who has that lock may take an account's in between.
+-- payments the invoice's comes before its payments'. Whoever comes without the customer's lock
+-- takes none but these two, so whoever has it may take an account's in between.
 
 create function billing_private.is_catalog_object(p_object_type text)
 returns boolean
