@@ -3098,6 +3098,16 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      refund_payment: {
+        Args: {
+          amount_minor?: number;
+          payment_id: string;
+          reason: string;
+          reference: string;
+          refund_reason?: string;
+        };
+        Returns: string;
+      };
       remove_administrator: { Args: { reason: string; user_id: string }; Returns: undefined };
       replay_event: { Args: { event_id: string; reason: string }; Returns: string };
       replay_events: {

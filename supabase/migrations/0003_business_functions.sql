@@ -7525,6 +7525,8 @@ begin
       perform billing_private.apply_response(p_command, p_response, 'invoice.updated', p_asked_at);
     when 'create_product', 'create_price', 'update_product', 'update_price' then
       perform billing_private.catalog_published(p_command, p_response, p_asked_at);
+    when 'refund_charge' then
+      perform billing_private.apply_response(p_command, p_response, 'refund.created', p_asked_at);
     when 'create_coupon' then
       perform billing_private.apply_response(p_command, p_response, 'coupon.created', p_asked_at);
     when 'update_customer' then

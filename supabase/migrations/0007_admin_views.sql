@@ -28,7 +28,8 @@
 --   13  drifts, sweeps, back-fill and rebuild
 --   14  the catalog at Stripe
 --   15  contents of plans
---   16  who may call what
+--   16  giving money back
+--   17  who may call what
 -- =============================================================================
 
 
@@ -110,7 +111,16 @@ begin
     jsonb_build_object(
       'subscription', invoices.stripe_subscription_id, 'currency', invoices.currency,
       'amount_paid_minor', invoices.amount_paid_minor,
-      'ended_at', subscriptions.ended_at),
+      'ended_at', subscriptions.ended_at,
+      'payment_id', (
+        select payments.id
+        from billing.payments
+        where payments.account_id = dunning_cases.account_id
+          and payments.stripe_invoice_id = invoices.stripe_invoice_id
+          and payments.amount_received_minor > 0
+        order by payments.created_at desc, payments.id
+        limit 1
+      )),
     dunning_cases.closed_at
   from billing.dunning_cases
   join billing.invoices on invoices.id = dunning_cases.invoice_id
@@ -2615,10 +2625,159 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 16  who may call what
+-- 16  giving money back
+-- -----------------------------------------------------------------------------
+
+create function billing_private.refundable_amount(p_payment billing.payments)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return p_payment.amount_received_minor
+    -- The charge and its refunds are told of one by one: whichever knows of more is ahead.
+    - greatest(
+      p_payment.amount_refunded_minor,
+      (
+        select coalesce(sum(amount_minor), 0)
+        from billing.refunds
+        where stripe_payment_key = p_payment.stripe_payment_key
+          and coalesce(status not in ('failed', 'canceled'), true)
+      ))
+    - (
+      select coalesce(sum((params ->> 'amount')::bigint), 0)
+      from billing_private.commands
+      where subject_id = p_payment.id
+        and kind = 'refund_charge'
+        and status in ('pending', 'leased', 'succeeded')
+        and not exists (
+          select from billing.refunds where stripe_refund_id = commands.result_id
+        )
+    );
+end;
+$$;
+
+comment on function billing_private.refundable_amount(billing.payments) is
+  'What is left of a payment: received, not given back, and not on the way back. In the smallest '
+  'unit of its currency.';
+
+
+-- Long for its refusals.
+create function billing_private.admin_refund_payment(
+  p_payment_id uuid,
+  p_reason text,
+  p_reference text,
+  p_amount_minor bigint,
+  p_refund_reason text
+)
+returns uuid
+language plpgsql
+volatile
+security definer -- the outbox is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_payment billing.payments;
+  v_asked billing_private.commands;
+  v_left bigint;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'refund_payment', p_payment_id::text);
+  if coalesce(btrim(p_reference) !~ '^.{1,200}$', true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'reference', 'problem', 'is needed: it tells this refund from another'));
+  elsif p_refund_reason not in ('duplicate', 'fraudulent', 'requested_by_customer') then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'refund_reason',
+      'problem', 'must be duplicate, fraudulent or requested_by_customer'));
+  end if;
+
+  -- Two at once would each find all of it.
+  perform billing_private.lock_payment(
+    (select stripe_payment_key from billing.payments where id = p_payment_id));
+  select * into v_payment
+  from billing.payments
+  where id = p_payment_id
+    and stripe_payment_key is not null;
+  if not found then
+    perform billing_private.fail('PAYMENT_NOT_FOUND', jsonb_build_object(
+      'payment_id', p_payment_id));
+  end if;
+
+  select * into v_asked
+  from billing_private.commands
+  where subject_id = p_payment_id
+    and kind = 'refund_charge'
+    and params #>> '{metadata,reference}' = btrim(p_reference);
+  if found and coalesce((v_asked.params ->> 'amount')::bigint = p_amount_minor, true) then
+    return v_asked.id; -- twice changes nothing more
+  elsif found then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'reference', 'problem', 'names a refund of another amount',
+      'amount_minor', (v_asked.params ->> 'amount')::bigint));
+  end if;
+
+  v_left := billing_private.refundable_amount(v_payment);
+  if p_amount_minor < 1 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'amount_minor', 'problem', 'must be above 0'));
+  elsif v_left < greatest(p_amount_minor, 1) then
+    perform billing_private.fail('REFUND_TOO_HIGH', jsonb_build_object(
+      'payment_id', p_payment_id, 'left_minor', v_left, 'currency', v_payment.currency));
+  end if;
+  return billing_private.enqueue_command(
+    'refund_charge', v_payment.account_id, '/v1/refunds',
+    jsonb_strip_nulls(jsonb_build_object(
+      case when v_payment.stripe_payment_key like 'pi\_%' then 'payment_intent' else 'charge' end,
+      v_payment.stripe_payment_key,
+      'amount', coalesce(p_amount_minor, v_left),
+      'reason', p_refund_reason,
+      'metadata', jsonb_build_object('reference', btrim(p_reference)))),
+    'POST', v_payment.id);
+end;
+$$;
+
+
+create function billing_admin.refund_payment(
+  payment_id uuid,
+  reason text,
+  reference text,
+  amount_minor bigint default null,
+  refund_reason text default null
+)
+returns uuid
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_refund_payment(
+    payment_id, reason, reference, amount_minor, refund_reason);
+end;
+
+comment on function billing_admin.refund_payment(uuid, text, text, bigint, text) is
+$$Has Stripe give back what is left of a payment, or a part of it. Returns the command's id.
+
+The refund stands in billing.refunds once Stripe has answered, and the plan's access policy follows
+it; what Stripe refuses stands in billing_admin.command_backlog.
+reference: what tells it from other refunds of the payment; the same one twice is one refund.
+amount_minor: in the payment's currency; null for what is left when it is asked for. refund_reason:
+what Stripe is told: duplicate, fraudulent (Stripe blocks the card) or requested_by_customer.
+
+Errors
+  VALIDATION_FAILED  400  no reason or reference, no amount, a reason Stripe does not know
+  NOT_AN_ADMIN       403  the caller is no administrator
+  PAYMENT_NOT_FOUND  404  Stripe has no such payment
+  REFUND_TOO_HIGH    422  more than is left, also of what is on the way back$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 17  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
+  billing_private.refundable_amount,
+  billing_private.admin_refund_payment,
+  billing_admin.refund_payment,
   billing_private.admin_publish_catalog,
   billing_admin.publish_catalog,
   billing_private.admin_publish_plan,
@@ -2743,6 +2902,8 @@ grant execute on function
   billing_admin.publish_plan,
   billing_private.admin_change_price,
   billing_admin.change_price,
+  billing_private.admin_refund_payment,
+  billing_admin.refund_payment,
   billing_private.admin_create_coupon,
   billing_admin.create_coupon,
   billing_private.publish_plan_version,

@@ -112,6 +112,7 @@ select set_eq(
     'billing_admin.publish_plan_version(text,jsonb,text)',
     'billing_admin.publish_catalog(text)',
     'billing_admin.publish_plan(text,text)',
+    'billing_admin.refund_payment(uuid,text,text,bigint,text)',
     'billing_admin.configure_doorbell(text,text,text)',
     'billing_admin.correct_entitlements(text,uuid)',
     'billing_admin.discard_event(text,text)',
@@ -181,6 +182,7 @@ select set_eq(
     'billing_private.publish_plan_version(text,jsonb,text)',
     'billing_private.admin_publish_catalog(text)',
     'billing_private.admin_publish_plan(text,text)',
+    'billing_private.admin_refund_payment(uuid,text,text,bigint,text)',
     'billing_private.configure_doorbell(text,text,text)',
     'billing_private.check_eligibility(text,uuid)',
     'billing_private.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
@@ -314,6 +316,7 @@ select set_eq(
     'billing_private.publish_plan_version(text,jsonb,text)',
     'billing_private.admin_publish_catalog(text)',
     'billing_private.admin_publish_plan(text,text)',
+    'billing_private.admin_refund_payment(uuid,text,text,bigint,text)',
     'billing_private.configure_doorbell(text,text,text)',
     'billing_private.discard_event(text,text)',
     'billing_private.discard_events(text,text,text,'
