@@ -713,6 +713,7 @@ export type Database = {
           feature_key: string;
           granted_by: string | null;
           id: string;
+          kind: string;
           limit_value: number | null;
           reason: string;
           revoked_at: string | null;
@@ -727,6 +728,7 @@ export type Database = {
           feature_key: string;
           granted_by?: string | null;
           id?: string;
+          kind?: string;
           limit_value?: number | null;
           reason: string;
           revoked_at?: string | null;
@@ -740,6 +742,7 @@ export type Database = {
           feature_key?: string;
           granted_by?: string | null;
           id?: string;
+          kind?: string;
           limit_value?: number | null;
           reason?: string;
           revoked_at?: string | null;
@@ -774,6 +777,7 @@ export type Database = {
           recorded_at: string;
           source_id: string;
           source_kind: string;
+          store_key: string | null;
           valid_from: string;
           valid_until: string;
         };
@@ -787,6 +791,7 @@ export type Database = {
           recorded_at?: string;
           source_id: string;
           source_kind: string;
+          store_key?: string | null;
           valid_from: string;
           valid_until: string;
         };
@@ -799,6 +804,7 @@ export type Database = {
           recorded_at?: string;
           source_id?: string;
           source_kind?: string;
+          store_key?: string | null;
           valid_from?: string;
           valid_until?: string;
         };
@@ -2206,6 +2212,44 @@ export type Database = {
           },
         ];
       };
+      current_sources: {
+        Row: {
+          access_level: string;
+          account_id: string;
+          feature_key: string;
+          limit_value: number | null;
+          plan_id: string | null;
+          source_id: string;
+          source_kind: string;
+          store_key: string | null;
+          valid_from: string;
+          valid_until: string;
+        };
+        ComputedFields: never;
+        Relationships: [
+          {
+            foreignKeyName: "entitlements_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "entitlements_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+          {
+            foreignKeyName: "entitlements_plan_id_fkey";
+            columns: ["plan_id"];
+            isOneToOne: false;
+            referencedRelation: "plans";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
       payment_history: {
         Row: {
           account_id: string | null;
@@ -2314,6 +2358,10 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      entitlement_limit: {
+        Args: { account_id?: string; feature: string; store?: string };
+        Returns: number;
+      };
       explain_entitlement: {
         Args: { account_id?: string; at?: string; feature: string };
         Returns: Database["billing"]["CompositeTypes"]["entitlement_explanation"][];
@@ -2334,7 +2382,10 @@ export type Database = {
           isSetofReturn: false;
         };
       };
-      has_entitlement: { Args: { account_id?: string; feature: string }; Returns: boolean };
+      has_entitlement: {
+        Args: { account_id?: string; feature: string; store?: string };
+        Returns: boolean;
+      };
       has_entitlement_at: {
         Args: { account_id?: string; at: string; feature: string };
         Returns: boolean;
@@ -2385,6 +2436,7 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      membership_tier: { Args: { account_id?: string; store?: string }; Returns: string };
       my_entitlements: {
         Args: { account_id?: string };
         Returns: {
@@ -2565,6 +2617,8 @@ export type Database = {
         limit_value: number | null;
         valid_from: string | null;
         valid_until: string | null;
+        decides_limit: boolean | null;
+        decides_end: boolean | null;
       };
       ingest_result: {
         event_id: string | null;
@@ -3017,8 +3071,10 @@ export type Database = {
         Args: {
           account_id: string;
           feature: string;
+          kind?: string;
           limit_value?: number;
           reason: string;
+          valid_from?: string;
           valid_until?: string;
         };
         Returns: Database["billing"]["Tables"]["entitlement_grants"]["Row"];

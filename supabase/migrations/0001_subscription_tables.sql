@@ -2640,6 +2640,7 @@ create table billing.entitlement_grants (
   id uuid not null default gen_random_uuid(),
   account_id uuid not null references billing.accounts (id) on delete restrict,
   feature_key text not null references billing.features (key) on delete restrict,
+  kind text not null default 'support',
   limit_value bigint,
   valid_from timestamptz not null,
   valid_until timestamptz not null default 'infinity',
@@ -2650,14 +2651,19 @@ create table billing.entitlement_grants (
   created_at timestamptz not null default billing_private.now(),
 
   primary key (id),
+  constraint entitlement_grants_kind_is_known check (
+    kind in ('gift', 'support', 'promotion', 'trial_extension')
+  ),
   constraint entitlement_grants_interval_is_ordered check (valid_from < valid_until),
   constraint entitlement_grants_limit_is_not_negative check (limit_value >= 0),
   constraint entitlement_grants_reason_is_given check (reason <> '')
 );
 
 comment on table billing.entitlement_grants is
-  'Features given by hand (gift, support, promotion), each with an end and a reason. Revoked, '
-  'never deleted.';
+  'Features given by hand, for [valid_from, valid_until), each with a reason. Revoked, never '
+  'deleted.';
+comment on column billing.entitlement_grants.kind is
+  'gift, support, promotion or trial_extension: what explain_entitlement() names as the reason.';
 
 create index entitlement_grants_account_id_idx on billing.entitlement_grants (account_id);
 create index entitlement_grants_feature_key_idx on billing.entitlement_grants (feature_key);
@@ -2684,13 +2690,16 @@ create table billing.entitlements (
   source_id uuid not null,
   access_level text not null default 'full',
   plan_id uuid references billing.plans (id) on delete restrict,
+  store_key text,
   limit_value bigint,
   valid_from timestamptz not null,
   valid_until timestamptz not null,
   recorded_at timestamptz not null default billing_private.now(),
 
   primary key (account_id, feature_key, source_kind, source_id, access_level),
-  constraint entitlements_source_is_known check (source_kind in ('subscription_item', 'grant')),
+  constraint entitlements_source_is_known check (
+    source_kind in ('subscription_item', 'grant', 'contract')
+  ),
   constraint entitlements_level_is_known check (access_level in ('full', 'read_only')),
   constraint entitlements_interval_is_ordered check (valid_from < valid_until)
 );
@@ -2699,7 +2708,9 @@ comment on table billing.entitlements is
   'What each account has, from which source, for exactly how long. Derived: written only by '
   'billing_private.refresh_entitlements().';
 comment on column billing.entitlements.source_id is
-  'The subscription item or the grant.';
+  'The subscription item, the grant or the contract.';
+comment on column billing.entitlements.store_key is
+  'The store whose plan it is; null for the platform''s plans, and for what is no plan''s.';
 comment on column billing.entitlements.access_level is
   'full, or read_only: what a plan''s policies leave while it is overdue, paused, refunded or '
   'disputed. One source may give full access first and reading after.';
@@ -2736,6 +2747,7 @@ create table billing_private.entitlement_history (
   source_id uuid not null,
   access_level text not null,
   plan_id uuid,
+  store_key text,
   limit_value bigint,
   valid_from timestamptz not null,
   valid_until timestamptz not null,

@@ -17,9 +17,9 @@
 --   1  what the sources say
 --   2  billing_private.refresh_entitlements()
 --   3  in step with the sources
---   4  billing.current_entitlements and has_entitlement()
---   5  billing.current_access and access_level()
---   6  billing.my_entitlements()
+--   4  what is in force at this instant
+--   5  billing.has_entitlement(), access_level() and entitlement_limit()
+--   6  billing.my_entitlements() and membership_tier()
 --   7  billing.explain_entitlement() and has_entitlement_at()
 --   8  validate and correct
 --   9  whether the money adds up
@@ -153,6 +153,7 @@ create type billing_private.entitlement_source as (
   source_id uuid,
   access_level text,
   plan_id uuid,
+  store_key text,
   subscription_status text,
   limit_value bigint,
   valid_from timestamptz,
@@ -173,13 +174,14 @@ begin
   with items as materialized (
     select
       subscriptions.account_id, subscriptions.status, subscription_items.id, plans.id as plan_id,
-      subscription_items.plan_version,
+      stores.key as store_key, subscription_items.plan_version,
       levels.access_level, levels.valid_from, levels.valid_until, access.reason
     from billing.subscriptions
     join billing.subscription_items on subscription_items.subscription_id = subscriptions.id
     join billing.prices on prices.id = subscription_items.price_id
     join billing.plans on plans.id = prices.plan_id
     join billing.access_policies on access_policies.key = plans.access_policy_key
+    left join billing.stores on stores.id = plans.store_id
     left join billing.invoices
       on invoices.stripe_invoice_id = subscriptions.stripe_latest_invoice_id
     left join lateral (
@@ -220,7 +222,7 @@ begin
   )
   select
     items.account_id, plan_features.feature_key, 'subscription_item', items.id,
-    items.access_level, items.plan_id, items.status, plan_features.limit_value,
+    items.access_level, items.plan_id, items.store_key, items.status, plan_features.limit_value,
     items.valid_from, items.valid_until, items.reason
   from items
   join billing.plan_features
@@ -228,9 +230,9 @@ begin
     and plan_features.version = items.plan_version
   union all
   select
-    account_id, feature_key, 'grant', id, 'full', null, null, limit_value, valid_from,
+    account_id, feature_key, 'grant', id, 'full', null, null, null, limit_value, valid_from,
     case when revoked_at is null then valid_until end,
-    case when revoked_at is null then 'granted' else 'revoked' end
+    case when revoked_at is null then kind else 'revoked' end
   from billing.entitlement_grants
   where account_id = any (p_account_ids);
 end;
@@ -291,9 +293,13 @@ begin
   ) as stored
   full join billing_private.computed_entitlements(p_account_ids) as computed
     using (account_id, feature_key, source_kind, source_id, access_level)
-  where (stored.plan_id, stored.limit_value, stored.valid_from, stored.valid_until)
-    is distinct from
-    (computed.plan_id, computed.limit_value, computed.valid_from, computed.valid_until);
+  where (
+      stored.plan_id, stored.store_key, stored.limit_value, stored.valid_from, stored.valid_until
+    )
+    is distinct from (
+      computed.plan_id, computed.store_key, computed.limit_value, computed.valid_from,
+      computed.valid_until
+    );
 
   if v_differences is not null then
     perform billing_private.write_entitlements(v_differences);
@@ -330,13 +336,13 @@ begin
   from unnest(p_differences);
 
   insert into billing_private.entitlement_history (
-    account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
-    valid_from, valid_until, recorded_at, replaced_at
+    account_id, feature_key, source_kind, source_id, access_level, plan_id, store_key,
+    limit_value, valid_from, valid_until, recorded_at, replaced_at
   )
   select
     (stored).account_id, (stored).feature_key, (stored).source_kind, (stored).source_id,
-    (stored).access_level, (stored).plan_id, (stored).limit_value, (stored).valid_from,
-    (stored).valid_until, (stored).recorded_at, v_now
+    (stored).access_level, (stored).plan_id, (stored).store_key, (stored).limit_value,
+    (stored).valid_from, (stored).valid_until, (stored).recorded_at, v_now
   from unnest(p_differences)
   where (stored).account_id is not null;
 
@@ -354,6 +360,7 @@ begin
   if v_has_different then
     update billing.entitlements
     set plan_id = (difference.computed).plan_id,
+        store_key = (difference.computed).store_key,
         limit_value = (difference.computed).limit_value,
         valid_from = (difference.computed).valid_from,
         valid_until = (difference.computed).valid_until,
@@ -368,13 +375,13 @@ begin
   end if;
   if v_has_missing then
     insert into billing.entitlements (
-      account_id, feature_key, source_kind, source_id, access_level, plan_id, limit_value,
-      valid_from, valid_until, recorded_at
+      account_id, feature_key, source_kind, source_id, access_level, plan_id, store_key,
+      limit_value, valid_from, valid_until, recorded_at
     )
     select
       (computed).account_id, (computed).feature_key, (computed).source_kind,
-      (computed).source_id, (computed).access_level, (computed).plan_id, (computed).limit_value,
-      (computed).valid_from, (computed).valid_until, v_now
+      (computed).source_id, (computed).access_level, (computed).plan_id, (computed).store_key,
+      (computed).limit_value, (computed).valid_from, (computed).valid_until, v_now
     from unnest(p_differences)
     where (stored).account_id is null;
   end if;
@@ -636,6 +643,7 @@ comment on function billing_private.refresh_after_invoices() is
   'Refreshes the accounts whose overdue invoice was paid, or voided because collection is paused.';
 
 
+-- Long because each table of the catalog has its own columns that access depends on.
 create function billing_private.refresh_after_catalog()
 returns trigger
 language plpgsql
@@ -674,10 +682,18 @@ begin
       join rows_before as before using (id)
       join billing.prices on prices.plan_id = after.id
       where (before.tier, before.tier_rank, before.renewal_grace, before.past_due_grace,
-          before.access_policy_key, before.dunning_policy_key)
+          before.access_policy_key, before.dunning_policy_key, before.store_id)
         is distinct from
         (after.tier, after.tier_rank, after.renewal_grace, after.past_due_grace,
-          after.access_policy_key, after.dunning_policy_key));
+          after.access_policy_key, after.dunning_policy_key, after.store_id));
+  elsif tg_table_name = 'stores' then
+    v_price_ids := array(
+      select prices.id
+      from rows_after as after
+      join rows_before as before using (id)
+      join billing.plans on plans.store_id = after.id
+      join billing.prices on prices.plan_id = plans.id
+      where before.key <> after.key);
   else
     v_price_ids := array(
       select after.id
@@ -706,7 +722,7 @@ end;
 $$;
 
 comment on function billing_private.refresh_after_catalog() is
-  'Refreshes the subscribers of plans whose features, graces, tier or prices changed.';
+  'Refreshes the subscribers of plans whose features, graces, tier, store or prices changed.';
 
 
 create function billing_private.refresh_after_policies()
@@ -796,6 +812,10 @@ create trigger t000_catalog
   for each statement execute function billing_private.wait_for_subscribers();
 
 create trigger t000_catalog
+  before update on billing.stores
+  for each statement execute function billing_private.wait_for_subscribers();
+
+create trigger t000_catalog
   before update on billing.plans
   for each statement execute function billing_private.wait_for_subscribers();
 
@@ -859,6 +879,11 @@ create trigger t100_access_of_deletes
   for each statement execute function billing_private.refresh_after_catalog();
 
 create trigger t100_access_of_updates
+  after update on billing.stores
+  referencing old table as rows_before new table as rows_after
+  for each statement execute function billing_private.refresh_after_catalog();
+
+create trigger t100_access_of_updates
   after update on billing.plans
   referencing old table as rows_before new table as rows_after
   for each statement execute function billing_private.refresh_after_catalog();
@@ -908,23 +933,43 @@ create trigger t100_access_of_updates
 
 
 -- -----------------------------------------------------------------------------
--- 4  billing.current_entitlements and has_entitlement()
+-- 4  what is in force at this instant
 -- -----------------------------------------------------------------------------
 
-create view billing.current_entitlements with (security_invoker = true) as
+create view billing.current_sources with (security_invoker = true) as
 select
   entitlements.account_id,
   entitlements.feature_key,
-  case
-    when count(*) = count(entitlements.limit_value) then max(entitlements.limit_value)
-  end as limit_value,
-  min(entitlements.valid_from) as valid_from,
-  max(entitlements.valid_until) as valid_until
+  entitlements.access_level,
+  entitlements.source_kind,
+  entitlements.source_id,
+  entitlements.plan_id,
+  entitlements.store_key,
+  entitlements.limit_value,
+  entitlements.valid_from,
+  entitlements.valid_until
 from billing.entitlements
-where entitlements.access_level = 'full'
-  and entitlements.valid_from <= (select billing_private.now())
-  and entitlements.valid_until > (select billing_private.now())
-group by entitlements.account_id, entitlements.feature_key;
+cross join (select billing_private.now() as at) as clock
+where entitlements.valid_from <= clock.at
+  and entitlements.valid_until > clock.at;
+
+comment on view billing.current_sources is
+  'What each account has at this instant, source by source. billing.current_entitlements puts the '
+  'sources of a feature together.';
+
+
+create view billing.current_entitlements with (security_invoker = true) as
+select
+  current_sources.account_id,
+  current_sources.feature_key,
+  case
+    when count(*) = count(current_sources.limit_value) then max(current_sources.limit_value)
+  end as limit_value,
+  min(current_sources.valid_from) as valid_from,
+  max(current_sources.valid_until) as valid_until
+from billing.current_sources
+where current_sources.access_level = 'full'
+group by current_sources.account_id, current_sources.feature_key;
 
 comment on view billing.current_entitlements is
   'What each account has at this instant, in full. Several sources of one feature: the best limit, '
@@ -933,13 +978,72 @@ comment on column billing.current_entitlements.limit_value is
   'The highest limit of all sources; null for unlimited, and for boolean features.';
 
 
--- plpgsql keeps its plan and, unlike a definer function, leaves the decision who may see which
--- account to row level security. One plan for all: where an account is named Postgres would
--- otherwise plan for that account at each call, which takes several times as long as the answer.
--- The clock comes with the view, which needs no usage on billing_private.
+create view billing.current_access with (security_invoker = true) as
+select
+  current_sources.account_id,
+  current_sources.feature_key,
+  -- Alphabetical order happens to be the order of rank.
+  min(current_sources.access_level) as access_level
+from billing.current_sources
+group by current_sources.account_id, current_sources.feature_key;
+
+comment on view billing.current_access is
+  'How far each account may use a feature at this instant: full, or read_only. No row is none.';
+
+
+-- -----------------------------------------------------------------------------
+-- 5  billing.has_entitlement(), access_level() and entitlement_limit()
+-- -----------------------------------------------------------------------------
+
+-- About the own account there is no row of others to keep from the caller, so the look-up goes past
+-- row level security: that halves what the question costs.
+create function billing_private.has_own_entitlement(p_feature text)
+returns boolean
+language plpgsql
+stable
+parallel safe
+security definer -- row level security would cost as much again, and finds the same
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.user_id();
+  v_now timestamptz := billing_private.now();
+begin
+  return exists (
+    select
+    from billing.entitlements
+    where account_id = v_account_id
+      and feature_key = p_feature
+      and access_level = 'full'
+      and valid_from <= v_now
+      and valid_until > v_now
+  );
+end;
+$$;
+
+comment on function billing_private.has_own_entitlement(text) is
+  'Whether the caller''s own account has the feature in full, at this instant; false for visitors.';
+
+
+-- An operator resolves its function when it is created. plpgsql resolves names when it runs, for
+-- which callers would need usage on billing_private; and a function in SQL is planned anew at each
+-- call.
+create operator billing.?! (
+  function = billing_private.has_own_entitlement,
+  rightarg = text
+);
+
+comment on operator billing.?! (none, text) is
+  'How has_entitlement() reaches billing_private. Call billing.has_entitlement().';
+
+
+-- What another account has is for row level security to show, or not. One plan for all accounts:
+-- Postgres would otherwise plan for the one that is named at each call, which takes several times
+-- as long as the answer.
 create function billing.has_entitlement(
   feature text,
-  account_id uuid default null
+  account_id uuid default null,
+  store text default null
 )
 returns boolean
 language plpgsql
@@ -949,42 +1053,40 @@ set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 as $$
 begin
+  if has_entitlement.account_id is null and has_entitlement.store is null then
+    return operator(billing.?!) has_entitlement.feature;
+  end if;
+
+  if has_entitlement.store is null then
+    return exists (
+      select
+      from billing.current_sources
+      where current_sources.account_id = has_entitlement.account_id
+        and current_sources.feature_key = has_entitlement.feature
+        and current_sources.access_level = 'full'
+    );
+  end if;
+
   return exists (
     select
-    from billing.current_entitlements
-    where current_entitlements.account_id = coalesce(
-      has_entitlement.account_id, (select user_id from billing.caller))
-      and current_entitlements.feature_key = has_entitlement.feature
+    from billing.current_sources
+    where current_sources.account_id = coalesce(
+        has_entitlement.account_id, (select user_id from billing.caller))
+      and current_sources.feature_key = has_entitlement.feature
+      and current_sources.access_level = 'full'
+      and current_sources.store_key = has_entitlement.store
   );
 end;
 $$;
 
-comment on function billing.has_entitlement(text, uuid) is
+comment on function billing.has_entitlement(text, uuid, text) is
 $$True while the account has the feature in full, at this instant. In a policy write (select
 billing.has_entitlement('feature')).
 
-account_id: null for the caller's own account. False for an unknown feature, for another's account
-and for visitors:
-whoever asks about a stranger learns nothing.$$;
-
-
--- -----------------------------------------------------------------------------
--- 5  billing.current_access and access_level()
--- -----------------------------------------------------------------------------
-
-create view billing.current_access with (security_invoker = true) as
-select
-  entitlements.account_id,
-  entitlements.feature_key,
-  -- Alphabetical order happens to be the order of rank.
-  min(entitlements.access_level) as access_level
-from billing.entitlements
-where entitlements.valid_from <= (select billing_private.now())
-  and entitlements.valid_until > (select billing_private.now())
-group by entitlements.account_id, entitlements.feature_key;
-
-comment on view billing.current_access is
-  'How far each account may use a feature at this instant: full, or read_only. No row is none.';
+account_id: null for the caller's own account; a team's where the caller is a member. store: the
+key of a store, to count only what that store's plans give; null for whatever gives it. False for
+an unknown feature or store, for another's account and for visitors: whoever asks about a stranger
+learns nothing.$$;
 
 
 create function billing.access_level(
@@ -1004,7 +1106,7 @@ begin
       select current_access.access_level
       from billing.current_access
       where current_access.account_id = coalesce(
-        access_level.account_id, (select user_id from billing.caller))
+          access_level.account_id, (select user_id from billing.caller))
         and current_access.feature_key = access_level.feature
     ),
     'none');
@@ -1020,8 +1122,47 @@ account_id: null for the caller's own account. none for an unknown feature, for 
 and for visitors.$$;
 
 
+create function billing.entitlement_limit(
+  feature text,
+  account_id uuid default null,
+  store text default null
+)
+returns bigint
+language plpgsql
+stable
+parallel safe
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+begin
+  -- Without sources there is nothing to have; one without a limit has none.
+  return (
+    select case
+      when count(*) = count(current_sources.limit_value)
+        then coalesce(max(current_sources.limit_value), 0)
+    end
+    from billing.current_sources
+    where current_sources.account_id = coalesce(
+      entitlement_limit.account_id, (select user_id from billing.caller))
+      and current_sources.feature_key = entitlement_limit.feature
+      and current_sources.access_level = 'full'
+      and (
+        entitlement_limit.store is null or current_sources.store_key = entitlement_limit.store
+      )
+  );
+end;
+$$;
+
+comment on function billing.entitlement_limit(text, uuid, text) is
+$$How much of a feature the account has at this instant: the best limit of all its sources. 0
+without access, null for no limit.
+
+In a policy, where the number in use is counted beside it: coalesce(used < (select
+billing.entitlement_limit('clubs')), true). account_id and store: as for has_entitlement().$$;
+
+
 -- -----------------------------------------------------------------------------
--- 6  billing.my_entitlements()
+-- 6  billing.my_entitlements() and membership_tier()
 -- -----------------------------------------------------------------------------
 
 create function billing.my_entitlements(account_id uuid default null)
@@ -1048,6 +1189,80 @@ exclusive).
 account_id: null for the caller's own account. No rows for another's.$$;
 
 
+create function billing_private.readable_account(p_account_id uuid)
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_own uuid := billing_private.user_id();
+begin
+  if p_account_id is null or p_account_id = v_own then
+    return v_own;
+  elsif p_account_id = any (array(select billing_private.my_account_ids()))
+    or billing_private.is_trusted()
+  then
+    return p_account_id;
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.readable_account(uuid) is
+  'The account asked about, or the caller''s own; null where the caller may not know of it.';
+
+
+create function billing_private.membership_tier(
+  p_account_id uuid,
+  p_store_key text
+)
+returns text
+language plpgsql
+stable
+security definer -- plans that are not listed have members too
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.readable_account(p_account_id);
+  v_now timestamptz := billing_private.now();
+begin
+  return (
+    select plans.tier
+    from billing.entitlements
+    join billing.plans on plans.id = entitlements.plan_id
+    where entitlements.account_id = v_account_id
+      and entitlements.access_level = 'full'
+      and entitlements.valid_from <= v_now
+      and entitlements.valid_until > v_now
+      and plans.tier is not null
+      and (p_store_key is null or entitlements.store_key = p_store_key)
+    order by plans.tier_rank desc, plans.key
+    limit 1
+  );
+end;
+$$;
+
+
+create function billing.membership_tier(
+  account_id uuid default null,
+  store text default null
+)
+returns text
+language sql
+stable
+set search_path = ''
+begin atomic
+  select billing_private.membership_tier(membership_tier.account_id, membership_tier.store);
+end;
+
+comment on function billing.membership_tier(uuid, text) is
+$$Tier of the highest-ranking plan that gives the account access at this instant; null without one.
+
+account_id: null for the caller's own account. store: the key of a store, to count only its plans.
+Null for another's account and for visitors.$$;
+
+
 -- -----------------------------------------------------------------------------
 -- 7  billing.explain_entitlement() and has_entitlement_at()
 -- -----------------------------------------------------------------------------
@@ -1062,15 +1277,21 @@ create type billing.entitlement_explanation as (
   subscription_status text,
   limit_value bigint,
   valid_from timestamptz,
-  valid_until timestamptz
+  valid_until timestamptz,
+  decides_limit boolean,
+  decides_end boolean
 );
 
 comment on type billing.entitlement_explanation is
   'One source of a feature: whether it gave access at the instant asked about, how far, and why or '
   'why not. reason: active, trialing, ending, paid (past due, but the latest invoice is paid), '
-  'past_due_grace, granted, recorded; or ended, revoked, incomplete, unpaid, paused, full_refund, '
-  'partial_refund, dispute_opened, dispute_lost, dispute_won, unknown_status, period_unknown, '
-  'expired, not_begun.';
+  'past_due_grace, recorded, or a grant''s kind (gift, support, promotion, trial_extension); else '
+  'ended, revoked, incomplete, unpaid, paused, full_refund, partial_refund, dispute_opened, '
+  'dispute_lost, dispute_won, unknown_status, period_unknown, expired, not_begun.';
+comment on column billing.entitlement_explanation.decides_limit is
+  'Of several sources the one with the best limit: what entitlement_limit() says.';
+comment on column billing.entitlement_explanation.decides_end is
+  'Of several sources the one that ends last.';
 
 
 create function billing_private.explain_entitlement(
@@ -1098,39 +1319,67 @@ begin
     perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature));
   end if;
 
-  if p_at < v_now then
-    return query
-    select * from billing_private.recorded_entitlement(p_feature, v_account_id, p_at);
-    return;
-  end if;
+  return query
+  select
+    gives_access, reason, source_kind, source_id, access_level, plan_key, subscription_status,
+    limit_value, valid_from, valid_until,
+    -- Several sources: the best limit, the latest end. Of equals one is named, always the same.
+    counts and 1 = row_number() over (
+      partition by counts
+      order by limit_value desc nulls first, valid_until desc, source_kind, source_id),
+    counts and 1 = row_number() over (
+      partition by counts
+      order by valid_until desc, source_kind, source_id)
+  from (
+    select *, gives_access and access_level = 'full' as counts
+    from billing_private.recorded_entitlement(p_feature, v_account_id, p_at)
+    where p_at < v_now
+    union all
+    select *, gives_access and access_level = 'full'
+    from billing_private.foreseen_entitlement(p_feature, v_account_id, coalesce(p_at, v_now))
+    where not coalesce(p_at < v_now, false)
+  ) as explained
+  order by
+    gives_access desc, access_level, valid_until desc nulls last, source_kind, source_id;
+end;
+$$;
 
+
+create function billing_private.foreseen_entitlement(
+  p_feature text,
+  p_account_id uuid,
+  p_at timestamptz
+)
+returns setof billing.entitlement_explanation
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
   return query
   select
     judged.gives_access,
     case
       when judged.gives_access or sources.valid_until is null then sources.reason
-      when sources.valid_from > judged.at then 'not_begun'
+      when sources.valid_from > p_at then 'not_begun'
       when sources.reason ~ '^(full_refund|partial_refund|dispute_)' then sources.reason
       else 'expired'
     end,
     sources.source_kind, sources.source_id, sources.access_level, plans.key,
-    sources.subscription_status, sources.limit_value, sources.valid_from, sources.valid_until
-  from billing_private.entitlement_sources(array[v_account_id]) as sources
+    sources.subscription_status, sources.limit_value, sources.valid_from, sources.valid_until,
+    null::boolean, null::boolean
+  from billing_private.entitlement_sources(array[p_account_id]) as sources
   cross join lateral (
-    select
-      coalesce(p_at, v_now) as at,
-      coalesce(
-        sources.valid_from <= coalesce(p_at, v_now)
-          and coalesce(p_at, v_now) < sources.valid_until,
-        false) as gives_access
+    select coalesce(sources.valid_from <= p_at and p_at < sources.valid_until, false)
+      as gives_access
   ) as judged
   left join billing.plans on plans.id = sources.plan_id
-  where sources.feature_key = p_feature
-  order by
-    judged.gives_access desc, sources.access_level, sources.valid_until desc nulls last,
-    sources.source_id;
+  where sources.feature_key = p_feature;
 end;
 $$;
+
+comment on function billing_private.foreseen_entitlement(text, uuid, timestamptz) is
+  'What the sources of a feature, as they are, give an account now or at an instant to come.';
 
 
 create function billing_private.recorded_entitlement(
@@ -1147,7 +1396,8 @@ begin
   return query
   select
     true, 'recorded', recorded.source_kind, recorded.source_id, recorded.access_level, plans.key,
-    null::text, recorded.limit_value, recorded.valid_from, recorded.valid_until
+    null::text, recorded.limit_value, recorded.valid_from, recorded.valid_until,
+    null::boolean, null::boolean
   from (
     select
       source_kind, source_id, access_level, plan_id, limit_value, valid_from, valid_until,
@@ -1167,8 +1417,7 @@ begin
   where recorded.recorded_at <= p_at
     and p_at < recorded.replaced_at
     and recorded.valid_from <= p_at
-    and p_at < recorded.valid_until
-  order by recorded.access_level, recorded.valid_until desc, recorded.source_id;
+    and p_at < recorded.valid_until;
 end;
 $$;
 
@@ -1193,6 +1442,7 @@ end;
 
 comment on function billing.explain_entitlement(text, uuid, timestamptz) is
 $$Why an account has, had or will have a feature: one row per source, those that give access first.
+decides_limit and decides_end name the one whose limit, and the one whose end, the account has.
 
 account_id: null for the caller's own account; admins may ask about any. at: null for now; a
 future instant is
@@ -1263,8 +1513,8 @@ begin
     select
       account_id, feature_key, source_kind, source_id, access_level,
       jsonb_build_object(
-        'plan_id', plan_id, 'limit_value', limit_value, 'valid_from', valid_from,
-        'valid_until', valid_until) as facts
+        'plan_id', plan_id, 'store_key', store_key, 'limit_value', limit_value,
+        'valid_from', valid_from, 'valid_until', valid_until) as facts
     from billing.entitlements
     where account_id = any (p_account_ids)
       and valid_until > billing_private.now()
@@ -1273,8 +1523,8 @@ begin
     select
       account_id, feature_key, source_kind, source_id, access_level,
       jsonb_build_object(
-        'plan_id', plan_id, 'limit_value', limit_value, 'valid_from', valid_from,
-        'valid_until', valid_until) as facts
+        'plan_id', plan_id, 'store_key', store_key, 'limit_value', limit_value,
+        'valid_from', valid_from, 'valid_until', valid_until) as facts
     from billing_private.computed_entitlements(p_account_ids)
   )
   select
@@ -1775,10 +2025,16 @@ revoke all on function
   billing_private.refresh_after_policies,
   billing_private.refresh_after_restrictions,
   billing_private.wait_for_subscribers,
+  billing_private.has_own_entitlement,
   billing.has_entitlement,
   billing.access_level,
+  billing.entitlement_limit,
   billing.my_entitlements,
+  billing_private.readable_account,
+  billing_private.membership_tier,
+  billing.membership_tier,
   billing_private.explain_entitlement,
+  billing_private.foreseen_entitlement,
   billing_private.recorded_entitlement,
   billing.explain_entitlement,
   billing.has_entitlement_at,
@@ -1794,6 +2050,8 @@ revoke all on function
   billing_private.rebuild
 from public, anon, authenticated, service_role;
 
+revoke all on billing.current_sources from public, anon, authenticated, service_role;
+grant select on billing.current_sources to anon, authenticated, service_role;
 revoke all on billing.current_entitlements from public, anon, authenticated, service_role;
 grant select on billing.current_entitlements to anon, authenticated, service_role;
 revoke all on billing.current_access from public, anon, authenticated, service_role;
@@ -1802,9 +2060,13 @@ grant select on billing.current_access to anon, authenticated, service_role;
 -- Visitors may ask, and are told no: a policy that asks must not fail for them.
 grant select on billing.entitlements to anon;
 grant execute on function
+  billing_private.has_own_entitlement,
   billing.has_entitlement,
   billing.access_level,
-  billing.my_entitlements
+  billing.entitlement_limit,
+  billing.my_entitlements,
+  billing_private.membership_tier,
+  billing.membership_tier
 to anon, authenticated, service_role;
 
 grant execute on function

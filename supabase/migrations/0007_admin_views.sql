@@ -1102,7 +1102,9 @@ create function billing_private.grant_entitlement(
   p_feature text,
   p_reason text,
   p_valid_until timestamptz,
-  p_limit_value bigint
+  p_limit_value bigint,
+  p_kind text default 'support',
+  p_valid_from timestamptz default null
 )
 returns billing.entitlement_grants
 language plpgsql
@@ -1112,6 +1114,7 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := billing_private.now();
+  v_valid_from timestamptz := coalesce(p_valid_from, v_now);
   v_account_id uuid;
   v_grant billing.entitlement_grants;
 begin
@@ -1119,20 +1122,31 @@ begin
   v_account_id := billing_private.require_account(p_account_id);
   if not exists (select from billing.features where key = p_feature) then
     perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature));
+  elsif v_valid_from < v_now then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'valid_from', 'problem', 'must not be in the past'));
   elsif p_valid_until <= v_now then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'valid_until', 'problem', 'must be in the future'));
+  elsif p_valid_until <= v_valid_from then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'valid_until', 'problem', 'must be after valid_from'));
   elsif p_limit_value < 0 then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'limit_value', 'problem', 'must not be negative'));
+  elsif p_kind is null
+    or p_kind not in ('gift', 'support', 'promotion', 'trial_extension')
+  then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'kind', 'problem', 'must be gift, support, promotion or trial_extension'));
   end if;
 
   insert into billing.entitlement_grants (
-    account_id, feature_key, limit_value, valid_from, valid_until, reason, granted_by
+    account_id, feature_key, kind, limit_value, valid_from, valid_until, reason, granted_by
   )
   values (
-    v_account_id, p_feature, p_limit_value, v_now, coalesce(p_valid_until, 'infinity'), p_reason,
-    billing_private.user_id()
+    v_account_id, p_feature, p_kind, p_limit_value, v_valid_from,
+    coalesce(p_valid_until, 'infinity'), p_reason, billing_private.user_id()
   )
   returning * into v_grant;
   return v_grant;
@@ -1145,24 +1159,30 @@ create function billing_admin.grant_entitlement(
   feature text,
   reason text,
   valid_until timestamptz default null,
-  limit_value bigint default null
+  limit_value bigint default null,
+  kind text default 'support',
+  valid_from timestamptz default null
 )
 returns billing.entitlement_grants
 language sql
 volatile
 set search_path = ''
 begin atomic
-  select billing_private.grant_entitlement(account_id, feature, reason, valid_until, limit_value);
+  select billing_private.grant_entitlement(
+    account_id, feature, reason, valid_until, limit_value, kind, valid_from);
 end;
 
-comment on function billing_admin.grant_entitlement(uuid, text, text, timestamptz, bigint) is
-$$Gives an account a feature from now on, beside what it pays for.
+comment on function billing_admin.grant_entitlement(
+  uuid, text, text, timestamptz, bigint, text, timestamptz
+) is
+$$Gives an account a feature, beside what it pays for.
 
 valid_until: end, exclusive; null for no end. limit_value: units of a limit or metered feature;
-null for unlimited.
+null for unlimited. kind: gift, support, promotion or trial_extension. valid_from: null for now.
 
 Errors
-  VALIDATION_FAILED  400  no reason, an end in the past, a negative limit
+  VALIDATION_FAILED  400  no reason, an unknown kind, a beginning in the past, an end that is not
+                          after it, a negative limit
   NOT_AN_ADMIN       403  the caller is no administrator
   ACCOUNT_NOT_FOUND  404  neither an account nor a user has this id
   FEATURE_NOT_FOUND  404  there is no such feature$$;

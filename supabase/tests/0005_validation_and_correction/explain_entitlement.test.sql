@@ -96,14 +96,14 @@ select results_eq(
   $$,
   $$
     values
-      (true, 'granted', 'grant', md5('now')::uuid, 'full', null, null, 7::bigint,
-        '2026-01-10'::timestamptz, 'infinity'::timestamptz),
+      (true, 'support', 'grant', md5('now')::uuid, 'full', null, null, 7::bigint,
+        '2026-01-10'::timestamptz, 'infinity'::timestamptz, true, true),
       (false, 'not_begun', 'grant', md5('later')::uuid, 'full', null, null, null,
-        '2026-01-20', '2026-01-25'),
+        '2026-01-20', '2026-01-25', false, false),
       (
         false, 'unpaid', 'subscription_item',
         (select id from billing.subscription_items where stripe_subscription_item_id = 'si_unpaid'),
-        'full', 'plus', 'unpaid', null, '2026-01-10', null
+        'full', 'plus', 'unpaid', null, '2026-01-10', null, false, false
       )
   $$,
   'every source is listed with what it says, those that give access first'
@@ -142,7 +142,7 @@ select is(
   'after the grace for failed payments, access will have expired'
 );
 select is(
-  pg_temp.why('unpaid', '2026-01-20'), array['yes granted', 'no revoked', 'no unpaid'],
+  pg_temp.why('unpaid', '2026-01-20'), array['yes support', 'no revoked', 'no unpaid'],
   'a grant that will have begun will be a reason'
 );
 

@@ -198,7 +198,7 @@ select is(
     from billing.explain_entitlement('premium')
     where gives_access
   ),
-  array['granted'],
+  array['support'],
   'the member is told that it was granted'
 );
 select throws_ok(

@@ -68,9 +68,13 @@ select set_eq(
   $$ select name from functions where has_function_privilege('anon', oid, 'execute') $$,
   array[
     'billing.access_level(text,uuid)',
-    'billing.has_entitlement(text,uuid)',
+    'billing.entitlement_limit(text,uuid,text)',
+    'billing.has_entitlement(text,uuid,text)',
     'billing.list_plans(text,text)',
+    'billing.membership_tier(uuid,text)',
     'billing.my_entitlements(uuid)',
+    'billing_private.has_own_entitlement(text)',
+    'billing_private.membership_tier(uuid,text)',
     'billing_private.now()',
     'billing_private.user_id()'
   ],
@@ -91,7 +95,9 @@ select set_eq(
     'billing.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing.find_discount(text,uuid)',
-    'billing.has_entitlement(text,uuid)',
+    'billing.entitlement_limit(text,uuid,text)',
+    'billing.has_entitlement(text,uuid,text)',
+    'billing.membership_tier(uuid,text)',
     'billing.has_entitlement_at(text,timestamp with time zone,uuid)',
     'billing.list_plans(text,text)',
     'billing.my_entitlements(uuid)',
@@ -118,7 +124,8 @@ select set_eq(
     'billing_admin.discard_event(text,text)',
     'billing_admin.discard_events(text,text,text,'
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
-    'billing_admin.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_admin.grant_entitlement(uuid,text,text,timestamp with time zone,bigint,text,'
+      'timestamp with time zone)',
     'billing_admin.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
       'timestamp with time zone,integer)',
     'billing_admin.note_incident(uuid,text)',
@@ -191,9 +198,12 @@ select set_eq(
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing_private.find_discount(text,uuid)',
-    'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint,text,'
+      'timestamp with time zone)',
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
       'timestamp with time zone,integer)',
+    'billing_private.has_own_entitlement(text)',
+    'billing_private.membership_tier(uuid,text)',
     'billing_private.my_account_ids()',
     'billing_private.my_account_ids(text)',
     'billing_private.my_subscription(uuid)',
@@ -323,13 +333,16 @@ select set_eq(
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_private.explain_entitlement(text,uuid,timestamp with time zone)',
     'billing_private.find_discount(text,uuid)',
-    'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint)',
+    'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint,text,'
+      'timestamp with time zone)',
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
       'timestamp with time zone,integer)',
     'billing_private.ingest_stripe_event(text)',
     'billing_private.ingest_stripe_events(text[])',
     'billing_private.is_admin()',
     'billing_private.is_listed_admin()',
+    'billing_private.has_own_entitlement(text)',
+    'billing_private.membership_tier(uuid,text)',
     'billing_private.my_account_ids()',
     'billing_private.my_account_ids(text)',
     'billing_private.my_subscription(uuid)',
@@ -397,8 +410,9 @@ select is_empty(
 select set_eq(
   $$ select proname from functions where schema <> 'billing_private' and provolatile <> 'v' $$,
   array[
-    'access_level', 'audit_of_account', 'check_eligibility', 'explain_entitlement',
-    'has_entitlement', 'has_entitlement_at', 'list_plans', 'my_entitlements', 'my_subscription'
+    'access_level', 'audit_of_account', 'check_eligibility', 'entitlement_limit',
+    'explain_entitlement', 'has_entitlement', 'has_entitlement_at', 'list_plans',
+    'membership_tier', 'my_entitlements', 'my_subscription'
   ]::name[],
   'exactly these RPCs only read, and answer to GET'
 );

@@ -64,7 +64,8 @@ from (values
   ('since', '2026-01-01'),
   ('starts_at', '2026-01-10'),
   ('status', 'dead'),
-  ('store', 'night-owl'),
+  ('store', null),
+  ('store_key', null),
   ('subscription_id', (select id::text from billing.subscriptions limit 1)),
   ('success_url', 'https://app.example/yes'),
   ('task', 'check_health'),
@@ -74,6 +75,7 @@ from (values
   ('until', '2027-01-01'),
   ('unit_amount_minor', '100'),
   ('user_id', md5('carl')),
+  ('valid_from', '2026-02-01'),
   ('valid_until', '2027-01-01'),
   ('vault_secret_name', 'billing_secret_key')
 ) as arguments (name, value);
@@ -103,7 +105,7 @@ language sql as $$
   left join tests.arguments on arguments.name = given.name
   where nspname = p_schema
     and has_function_privilege('authenticated', pg_proc.oid, 'execute')
-    and proname not in ('now', 'user_id', 'my_account_ids')
+    and proname not in ('now', 'user_id', 'my_account_ids', 'has_own_entitlement')
   group by pg_proc.oid, nspname, proname;
 $$;
 
@@ -150,7 +152,7 @@ $$;
 create function tests.says_nothing(p_answer text) returns boolean
 language sql as $$
   select p_answer = '[]'
-    or p_answer ~ '^\[\{"\w+": (false|"none")\}\]$'
+    or p_answer ~ '^\[\{"\w+": (false|"none"|0|null)\}\]$'
     or p_answer ~ '^PT403 you are not a member of this account '
     or p_answer ~ '^PT403 this needs a billing administrator ';
 $$;
@@ -217,7 +219,9 @@ select is_empty(
     where name not in (
         'billing.list_plans(text,text)',
         'billing.access_level(text,uuid)',
-        'billing.has_entitlement(text,uuid)',
+        'billing.entitlement_limit(text,uuid,text)',
+        'billing.has_entitlement(text,uuid,text)',
+        'billing.membership_tier(uuid,text)',
         'billing.my_entitlements(uuid)')
       and answer not like '42501 permission denied for function %'
   $$,
@@ -230,7 +234,9 @@ select is_empty(
     from tests.answers('visitor', 'billing')
     where name in (
         'billing.access_level(text,uuid)',
-        'billing.has_entitlement(text,uuid)',
+        'billing.entitlement_limit(text,uuid,text)',
+        'billing.has_entitlement(text,uuid,text)',
+        'billing.membership_tier(uuid,text)',
         'billing.my_entitlements(uuid)')
       and not tests.says_nothing(answer)
   $$,
@@ -264,8 +270,9 @@ select is_empty(
     select name, answer
     from tests.answers('visitor', 'billing_private')
     where answer not like '42501 permission denied for function %'
+      and (name <> 'billing_private.membership_tier(uuid,text)' or not tests.says_nothing(answer))
   $$,
-  'a visitor is refused all of them'
+  'a visitor is refused all of them, or told no'
 );
 
 select throws_ok(

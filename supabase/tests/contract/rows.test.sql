@@ -60,7 +60,8 @@ select is_empty(
     from tests.relations('{billing}')
     where not tests.is_catalog(name)
       and name not in (
-        'billing.entitlements', 'billing.current_entitlements', 'billing.current_access')
+        'billing.entitlements', 'billing.current_sources', 'billing.current_entitlements',
+        'billing.current_access')
       and tests.outcome_as('visitor', format('select * from %s', name)) <> '42501'
   $$,
   'a visitor is refused all but the catalog and what has_entitlement() reads, which is empty'
