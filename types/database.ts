@@ -2277,6 +2277,8 @@ export type Database = {
           features: Json | null;
           interval_count: number;
           kind: string;
+          package_rounding: string | null;
+          package_size: number | null;
           plan_key: string;
           plan_name: string;
           price_key: string | null;
@@ -2284,8 +2286,12 @@ export type Database = {
           store_name: string | null;
           tier: string | null;
           tier_rank: number;
+          tiers: Json | null;
+          tiers_mode: string | null;
           trial_days: number | null;
+          unit_amount_decimal: number | null;
           unit_amount_minor: number | null;
+          usage_type: string;
         };
         ComputedFields: never;
         Relationships: [];
@@ -2419,6 +2425,8 @@ export type Database = {
           features: Json | null;
           interval_count: number;
           kind: string;
+          package_rounding: string | null;
+          package_size: number | null;
           plan_key: string;
           plan_name: string;
           price_key: string | null;
@@ -2426,8 +2434,12 @@ export type Database = {
           store_name: string | null;
           tier: string | null;
           tier_rank: number;
+          tiers: Json | null;
+          tiers_mode: string | null;
           trial_days: number | null;
+          unit_amount_decimal: number | null;
           unit_amount_minor: number | null;
+          usage_type: string;
         }[];
         SetofOptions: {
           from: "*";
@@ -2547,6 +2559,16 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      price_amount: {
+        Args: { price_key: string; quantity?: number };
+        Returns: Database["billing"]["CompositeTypes"]["price_quote"];
+        SetofOptions: {
+          from: "*";
+          to: "price_quote";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       report_rejected_webhook: { Args: { reason: string }; Returns: undefined };
       resume_subscription: {
         Args: { account_id?: string };
@@ -2632,6 +2654,14 @@ export type Database = {
         period_start: string | null;
         period_end: string | null;
         is_proration: boolean | null;
+      };
+      price_quote: {
+        price_key: string | null;
+        quantity: number | null;
+        amount_minor: number | null;
+        currency: string | null;
+        billing_interval: string | null;
+        interval_count: number | null;
       };
       rebuilt_object: {
         object_type: string | null;

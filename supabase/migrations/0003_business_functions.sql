@@ -36,31 +36,32 @@
 --   18  billing.ingest_stripe_event() and ingest_stripe_events()
 --   19  billing.report_rejected_webhook()
 --   20  history of subscriptions
---   21  billing.plan_offers and list_plans()
---   22  billing.my_subscription()
---   23  commands
---   24  one trial per person
---   25  billing.prepare_checkout()
---   26  billing.prepare_portal()
---   27  billing.find_discount()
---   28  billing.claim_commands() and complete_command()
---   29  rules of the lifecycle
---   30  billing.cancel_subscription() and undo_cancel()
---   31  billing.change_plan()
---   32  billing.preview_change()
---   33  billing.pause_subscription() and resume_subscription()
---   34  billing.prepare_payment_method()
---   35  manual subscriptions
---   36  invoices of manual subscriptions
---   37  proration
---   38  reconciliation with Stripe
---   39  publishing the catalog
---   40  reporting usage to Stripe's meters
---   41  which invoices are overdue
---   42  whether and when to collect again
---   43  doing what dunning policies say
---   44  billing.payment_history
---   45  who may call what
+--   21  what a price comes to
+--   22  billing.plan_offers and list_plans()
+--   23  billing.my_subscription()
+--   24  commands
+--   25  one trial per person
+--   26  billing.prepare_checkout()
+--   27  billing.prepare_portal()
+--   28  billing.find_discount()
+--   29  billing.claim_commands() and complete_command()
+--   30  rules of the lifecycle
+--   31  billing.cancel_subscription() and undo_cancel()
+--   32  billing.change_plan()
+--   33  billing.preview_change()
+--   34  billing.pause_subscription() and resume_subscription()
+--   35  billing.prepare_payment_method()
+--   36  manual subscriptions
+--   37  invoices of manual subscriptions
+--   38  proration
+--   39  reconciliation with Stripe
+--   40  publishing the catalog
+--   41  reporting usage to Stripe's meters
+--   42  which invoices are overdue
+--   43  whether and when to collect again
+--   44  doing what dunning policies say
+--   45  billing.payment_history
+--   46  who may call what
 -- =============================================================================
 
 
@@ -5113,7 +5114,161 @@ create trigger t050_history_of_inserts
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing.plan_offers and list_plans()
+-- 21  what a price comes to
+-- -----------------------------------------------------------------------------
+
+create function billing_private.tiered_amount(
+  p_tiers jsonb,
+  p_tiers_mode text,
+  p_quantity numeric
+)
+returns numeric
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return (
+    with tiers as (
+      select
+        place,
+        billing_private.stripe_decimal(tier -> 'up_to') as up_to,
+        coalesce(
+          lag(billing_private.stripe_decimal(tier -> 'up_to')) over (order by place), 0) as below,
+        coalesce(
+          billing_private.stripe_decimal(tier -> 'unit_amount_decimal'),
+          billing_private.stripe_decimal(tier -> 'unit_amount'), 0) as unit_amount,
+        coalesce(
+          billing_private.stripe_decimal(tier -> 'flat_amount_decimal'),
+          billing_private.stripe_decimal(tier -> 'flat_amount'), 0) as flat_amount
+      from jsonb_array_elements(p_tiers) with ordinality as listed (tier, place)
+    )
+    select sum(
+      flat_amount + unit_amount * case p_tiers_mode
+        when 'volume' then p_quantity
+        else least(p_quantity, up_to) - below
+      end)
+    from tiers
+    where case p_tiers_mode
+        -- All units cost what the tier says that the last one falls into.
+        when 'volume' then
+          (place = 1 or p_quantity > below) and (up_to is null or p_quantity <= up_to)
+        -- The flat amount of the first tier is due even for nothing.
+        else place = 1 or p_quantity > below
+      end
+  );
+end;
+$$;
+
+comment on function billing_private.tiered_amount(jsonb, text, numeric) is
+$$What a quantity costs by tiers, in the smallest unit of the currency, exactly, with its fractions.
+
+p_tiers: as in billing.prices.tiers. p_tiers_mode: graduated or volume
+(https://docs.stripe.com/subscriptions/pricing-models/tiered-pricing). Null where there are no
+tiers, or the volume is beyond the last one.$$;
+
+
+create function billing_private.amount_of(
+  p_price billing.prices,
+  p_quantity numeric
+)
+returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- A fraction of the smallest unit is rounded half up, once, at the end.
+  return round(case
+    when p_price.billing_scheme = 'tiered' then
+      billing_private.tiered_amount(p_price.tiers, p_price.tiers_mode, p_quantity)
+    else coalesce(p_price.unit_amount_minor, p_price.unit_amount_decimal) * case
+      when p_price.package_size is null then p_quantity
+      when p_price.package_rounding = 'down' then floor(p_quantity / p_price.package_size)
+      else ceil(p_quantity / p_price.package_size)
+    end
+  end);
+end;
+$$;
+
+comment on function billing_private.amount_of(billing.prices, numeric) is
+  'What a quantity costs for one interval, in the smallest unit; null while the tiers of a price '
+  'are not known.';
+
+
+create type billing.price_quote as (
+  price_key text,
+  quantity numeric,
+  amount_minor bigint,
+  currency text,
+  billing_interval text,
+  interval_count integer
+);
+
+comment on type billing.price_quote is
+  'What a quantity costs at a price for one interval, before discounts and taxes.';
+
+
+create function billing_private.price_amount(
+  p_price_key text,
+  p_quantity numeric
+)
+returns billing.price_quote
+language plpgsql
+stable
+security definer -- the arithmetic is out of the reach of visitors
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+begin
+  if coalesce(p_quantity not between 0 and 1e15, true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'quantity', 'problem', 'must not be negative, nor beyond 10^15'));
+  end if;
+  select prices.* into v_price
+  from billing.prices
+  where prices.key = p_price_key
+    and prices.is_active
+    and exists (select from billing.plan_offers where plan_offers.price_key = p_price_key);
+  if not found then
+    perform billing_private.fail('PRICE_NOT_FOUND', jsonb_build_object('price_key', p_price_key));
+  end if;
+
+  return row(
+    v_price.key, p_quantity, billing_private.amount_of(v_price, p_quantity), v_price.currency,
+    v_price.billing_interval, v_price.interval_count
+  )::billing.price_quote;
+end;
+$$;
+
+
+create function billing.price_amount(
+  price_key text,
+  quantity numeric default 1
+)
+returns billing.price_quote
+language sql
+stable
+set search_path = ''
+begin atomic
+  select billing_private.price_amount(price_key, quantity);
+end;
+
+comment on function billing.price_amount(text, numeric) is
+$$What a quantity of an offer costs for one interval, before discounts and taxes, as Stripe reckons
+it: per unit, in packages, in graduated or volume tiers; rounded once, half up. Anyone may call it;
+use GET, so it can be cached.
+
+amount_minor: in the currency's smallest unit; null while Stripe has not told the tiers yet.
+
+Errors
+  VALIDATION_FAILED  400  a negative quantity
+  PRICE_NOT_FOUND    404  there is no such price on offer$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 22  billing.plan_offers and list_plans()
 -- -----------------------------------------------------------------------------
 
 create view billing.plan_offers with (security_invoker = true) as
@@ -5132,6 +5287,12 @@ select
   prices.billing_interval,
   prices.interval_count,
   prices.trial_days,
+  prices.unit_amount_decimal,
+  prices.usage_type,
+  prices.tiers_mode,
+  prices.tiers,
+  prices.package_size,
+  prices.package_rounding,
   (
     select coalesce(
       jsonb_object_agg(feature_key, coalesce(to_jsonb(limit_value), 'true')), '{}')
@@ -5155,7 +5316,7 @@ comment on view billing.plan_offers is
 comment on column billing.plan_offers.features is
   'Feature keys with their limit; true where there is none.';
 comment on column billing.plan_offers.unit_amount_minor is
-  'Per interval, in the currency''s smallest unit.';
+  'Per interval, in the currency''s smallest unit; null where billing.price_amount() must reckon.';
 
 
 -- plpgsql keeps its plan, which costs more to make than the offers cost to read.
@@ -5186,7 +5347,7 @@ store: only this store's plans; currency: only prices in it (ISO 4217).$$;
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.my_subscription()
+-- 23  billing.my_subscription()
 -- -----------------------------------------------------------------------------
 
 create type billing.subscription_summary as (
@@ -5451,7 +5612,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 23  commands
+-- 24  commands
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_command(
@@ -5759,7 +5920,7 @@ comment on function billing_private.retire_checkouts(uuid, uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 24  one trial per person
+-- 25  one trial per person
 -- -----------------------------------------------------------------------------
 
 create function billing_private.normal_email(p_email text)
@@ -6035,7 +6196,7 @@ comment on function billing_private.end_trial(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing.prepare_checkout()
+-- 26  billing.prepare_checkout()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_url(
@@ -6591,7 +6752,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 26  billing.prepare_portal()
+-- 27  billing.prepare_portal()
 -- -----------------------------------------------------------------------------
 
 create type billing.stripe_request as (
@@ -6757,7 +6918,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.find_discount()
+-- 28  billing.find_discount()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.find_discount(
@@ -6864,7 +7025,7 @@ comment on function billing_private.take_promotion_codes(
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.claim_commands() and complete_command()
+-- 29  billing.claim_commands() and complete_command()
 -- -----------------------------------------------------------------------------
 
 create type billing.claimed_command as (
@@ -7795,7 +7956,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 29  rules of the lifecycle
+-- 30  rules of the lifecycle
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_transition(
@@ -7974,7 +8135,7 @@ comment on function billing_private.is_to_end(billing.subscriptions) is
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.cancel_subscription() and undo_cancel()
+-- 31  billing.cancel_subscription() and undo_cancel()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.cancel_subscription(
@@ -8201,7 +8362,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 31  billing.change_plan()
+-- 32  billing.change_plan()
 -- -----------------------------------------------------------------------------
 
 create type billing_private.terms as (
@@ -8939,7 +9100,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 32  billing.preview_change()
+-- 33  billing.preview_change()
 -- -----------------------------------------------------------------------------
 
 create type billing.preview_line as (
@@ -9137,7 +9298,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 33  billing.pause_subscription() and resume_subscription()
+-- 34  billing.pause_subscription() and resume_subscription()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.pause_terms(
@@ -9456,7 +9617,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 34  billing.prepare_payment_method()
+-- 35  billing.prepare_payment_method()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prepare_payment_method(
@@ -9612,7 +9773,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 35  manual subscriptions
+-- 36  manual subscriptions
 -- -----------------------------------------------------------------------------
 
 -- What an invoice of ours charges for; Stripe's lines are mirrored as they come.
@@ -10070,7 +10231,7 @@ comment on function billing_private.renew_manual_subscriptions(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 36  invoices of manual subscriptions
+-- 37  invoices of manual subscriptions
 -- -----------------------------------------------------------------------------
 
 create function billing_private.next_invoice_number(p_at timestamptz)
@@ -10410,7 +10571,7 @@ comment on function billing_private.close_invoice(uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 37  proration
+-- 38  proration
 -- -----------------------------------------------------------------------------
 
 create function billing_private.prorate(
@@ -10529,7 +10690,7 @@ comment on function billing_private.lines_of_change(
 
 
 -- -----------------------------------------------------------------------------
--- 38  reconciliation with Stripe
+-- 39  reconciliation with Stripe
 -- -----------------------------------------------------------------------------
 
 -- What Stripe shows is read like an event and compared with what is stored. A list says nothing
@@ -11300,7 +11461,7 @@ comment on function billing_private.request_sweep(text, boolean, timestamptz) is
 
 
 -- -----------------------------------------------------------------------------
--- 39  publishing the catalog
+-- 40  publishing the catalog
 -- -----------------------------------------------------------------------------
 
 -- What differs from Stripe's newest snapshot is told to Stripe, one call at a time for each plan
@@ -11664,7 +11825,7 @@ comment on function billing_private.replace_price(billing.prices, bigint) is
 
 
 -- -----------------------------------------------------------------------------
--- 40  reporting usage to Stripe's meters
+-- 41  reporting usage to Stripe's meters
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_meter_event(
@@ -11734,7 +11895,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 41  which invoices are overdue
+-- 42  which invoices are overdue
 -- -----------------------------------------------------------------------------
 
 create function billing_private.dunning_state(
@@ -12046,7 +12207,7 @@ create trigger t060_dunning_of_updates
 
 
 -- -----------------------------------------------------------------------------
--- 42  whether and when to collect again
+-- 43  whether and when to collect again
 -- -----------------------------------------------------------------------------
 
 create function billing_private.is_hard_decline(p_decline billing_private.declines)
@@ -12386,7 +12547,7 @@ comment on function billing_private.plan_dunning(uuid[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 43  doing what dunning policies say
+-- 44  doing what dunning policies say
 -- -----------------------------------------------------------------------------
 
 create function billing_private.enqueue_invoice_command(
@@ -12669,7 +12830,7 @@ comment on function billing_private.note_refused_payment(billing_private.command
 
 
 -- -----------------------------------------------------------------------------
--- 44  billing.payment_history
+-- 45  billing.payment_history
 -- -----------------------------------------------------------------------------
 
 create view billing.payment_history with (security_invoker = true) as
@@ -12740,7 +12901,7 @@ comment on column billing.payment_history.document_url is
 
 
 -- -----------------------------------------------------------------------------
--- 45  who may call what
+-- 46  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -12782,6 +12943,10 @@ revoke all on function
   billing_private.project_product,
   billing_private.settle_price_key,
   billing_private.project_price,
+  billing_private.tiered_amount,
+  billing_private.amount_of,
+  billing_private.price_amount,
+  billing.price_amount,
   billing_private.bind_price,
   billing_private.base_item,
   billing_private.follow_base_item,
@@ -13063,7 +13228,11 @@ revoke all on billing.payment_history from public, anon, authenticated, service_
 grant select on billing.payment_history to authenticated, service_role;
 revoke all on billing.plan_offers from public, anon, authenticated, service_role;
 grant select on billing.plan_offers to anon, authenticated, service_role;
-grant execute on function billing.list_plans to anon, authenticated, service_role;
+grant execute on function
+  billing.list_plans,
+  billing.price_amount,
+  billing_private.price_amount
+to anon, authenticated, service_role;
 
 -- The functions behind the wrappers: callable only through them, for want of usage on the schema.
 grant execute on function

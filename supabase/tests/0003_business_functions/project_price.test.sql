@@ -1,7 +1,7 @@
 -- billing_private.project_price(): what a plan costs, as Stripe says; names that move.
 begin;
 \ir ../helpers.psql
-select plan(29);
+select plan(31);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -51,6 +51,21 @@ select results_eq(
       'per_unit', 14, true, true)
   $$,
   'G1: amount, currency, interval and trial are kept as they are, in the smallest unit'
+);
+rollback to s;
+
+select tests.price('price_1', '2026-01-02',
+  '{"transform_quantity": {"divide_by": 5, "round": "down"}}');
+select results_eq(
+  $$ select package_size, package_rounding from billing.prices where stripe_price_id = 'price_1' $$,
+  $$ values (5::bigint, 'down') $$,
+  'packages are kept'
+);
+select tests.price('price_1', '2026-01-03', '{"transform_quantity": null}');
+select results_eq(
+  $$ select package_size, package_rounding from billing.prices where stripe_price_id = 'price_1' $$,
+  $$ values (null::bigint, null::text) $$,
+  'and gone where the newest snapshot shows none'
 );
 rollback to s;
 

@@ -67,11 +67,13 @@ select is_empty(
 select set_eq(
   $$ select name from functions where has_function_privilege('anon', oid, 'execute') $$,
   array[
+    'billing_private.price_amount(text,numeric)',
     'billing.access_level(text,uuid)',
     'billing.entitlement_limit(text,uuid,text)',
     'billing.has_entitlement(text,uuid,text)',
     'billing.list_plans(text,text)',
     'billing.membership_tier(uuid,text)',
+    'billing.price_amount(text,numeric)',
     'billing.my_entitlements(uuid)',
     'billing_private.has_own_entitlement(text)',
     'billing_private.membership_tier(uuid,text)',
@@ -100,6 +102,7 @@ select set_eq(
     'billing.membership_tier(uuid,text)',
     'billing.has_entitlement_at(text,timestamp with time zone,uuid)',
     'billing.list_plans(text,text)',
+    'billing.price_amount(text,numeric)',
     'billing.my_entitlements(uuid)',
     'billing.my_subscription(uuid)',
     'billing.pause_subscription(text,timestamp with time zone,boolean,uuid)',
@@ -160,6 +163,7 @@ select set_eq(
       and has_function_privilege('authenticated', oid, 'execute')
   $$,
   array[
+    'billing_private.price_amount(text,numeric)',
     'billing_private.add_administrator(uuid,text)',
     'billing_private.admin_alerts()',
     'billing_private.admin_audit_log()',
@@ -293,6 +297,7 @@ select is_empty(
 select set_eq(
   $$ select name from functions where prosecdef $$,
   array[
+    'billing_private.price_amount(text,numeric)',
     'billing_private.add_administrator(uuid,text)',
     'billing_private.admin_alerts()',
     'billing_private.admin_audit_log()',
@@ -412,7 +417,8 @@ select set_eq(
   array[
     'access_level', 'audit_of_account', 'check_eligibility', 'entitlement_limit',
     'explain_entitlement', 'has_entitlement', 'has_entitlement_at', 'list_plans',
-    'membership_tier', 'my_entitlements', 'my_subscription'
+    'membership_tier', 'my_entitlements', 'my_subscription',
+    'price_amount'
   ]::name[],
   'exactly these RPCs only read, and answer to GET'
 );
