@@ -943,6 +943,10 @@ create table billing_private.stripe_lists (
   constraint stripe_lists_position_key unique (position)
 );
 
+-- Not here: tax ids, which Stripe lists customer by customer (/v1/tax_ids alone lists those of the
+-- account itself), and test clocks, which live mode does not list. Both are read one by one where
+-- events contradict each other. Payment methods and entitlements, listed customer by customer as
+-- well, are asked for at the end of a sweep of the subscriptions.
 comment on table billing_private.stripe_lists is
   'The lists of Stripe that are swept, in this order: what others refer to comes first.';
 comment on column billing_private.stripe_lists.object_type is

@@ -11359,6 +11359,48 @@ comment on function billing_private.request_payment_methods(uuid) is
   'those they are paid with and that never came are asked for one by one.';
 
 
+create function billing_private.request_entitlements(p_sweep_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select
+    from billing_private.sweeps
+    where id = p_sweep_id
+      and list_key = 'subscriptions'
+  ) then
+    return;
+  end if;
+
+  -- All at once: request_list() looks for each among all that wait.
+  insert into billing_private.commands (
+    kind, method, path, params, target_object_id, wish, cause, request_id
+  )
+  select
+    'list_entitlements', 'GET', '/v1/entitlements/active_entitlements',
+    jsonb_build_object('customer', replace(object_id, 'entitlements:', ''), 'limit', 100),
+    object_id, jsonb_build_object('event_id', event_id, 'seen', '{}'::text[]),
+    '{"reason": "swept"}', billing_private.request_id()
+  from billing_private.stripe_objects
+  where object_id like 'entitlements:%'
+    and object_id not in (
+      select target_object_id
+      from billing_private.commands
+      where kind = 'list_entitlements'
+        and status in ('pending', 'leased')
+    )
+  order by object_id;
+end;
+$$;
+
+comment on function billing_private.request_entitlements(uuid) is
+  'Stripe lists entitlements only customer by customer: after a sweep of the subscriptions they '
+  'are read again for each customer of whom a summary ever came.';
+
+
 create function billing_private.end_sweep(
   p_sweep_id uuid,
   p_error jsonb
@@ -11377,6 +11419,7 @@ begin
     and status = 'running';
   if p_error is null then
     perform billing_private.request_payment_methods(p_sweep_id);
+    perform billing_private.request_entitlements(p_sweep_id);
   end if;
   perform billing_private.continue_sweeps();
 end;
@@ -13219,6 +13262,7 @@ revoke all on function
   billing_private.enqueue_sweep_page,
   billing_private.continue_sweeps,
   billing_private.request_payment_methods,
+  billing_private.request_entitlements,
   billing_private.end_sweep,
   billing_private.interrupt_sweep,
   billing_private.request_sweep

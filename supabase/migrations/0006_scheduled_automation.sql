@@ -887,6 +887,18 @@ begin
   get diagnostics v_rows = row_count;
   v_count := v_count + v_rows;
 
+  -- One that is still there has been seen again since: lists are compared every week.
+  delete from billing_private.drifts
+  where id = any (array(
+    select id
+    from billing_private.drifts
+    where last_seen_at < v_now - interval '90 days'
+    order by last_seen_at
+    limit 1000
+  ));
+  get diagnostics v_rows = row_count;
+  v_count := v_count + v_rows;
+
   -- What Stripe has done stands in the mirror and in the history; a call that was given up is kept
   -- until somebody has seen to it.
   delete from billing_private.commands
@@ -929,7 +941,8 @@ $$;
 
 comment on function billing_private.task_clean_up() is
   'Removes run logs and refusal counts older than 30 days, rings of the doorbell and our job''s '
-  'pg_cron log older than 7.';
+  'pg_cron log older than 7, and sweeps, differences from Stripe and finished calls to it older '
+  'than 90.';
 
 
 -- -----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 -- Sweeps: Stripe's lists are read page by page, compared with what is stored, and put right.
 begin;
 \ir ../helpers.psql
-select plan(63);
+select plan(68);
 
 select tests.catalog();
 select tests.set_time('2026-01-20 08:00');
@@ -372,6 +372,54 @@ select results_eq(
   $$ select path from billing_private.commands where kind = 'reread' $$,
   $$ values ('/v1/payment_methods/pm_1') $$,
   'payment methods that subscriptions are paid with, which Stripe does not list, are read singly'
+);
+rollback to s;
+
+select tests.deliver('evt_ents', 'entitlements.active_entitlement_summary.updated', '2026-01-11',
+  '{"object": "entitlements.active_entitlement_summary", "customer": "cus_ann", "livemode": false,
+    "entitlements": {"object": "list", "has_more": false, "data": [
+      {"id": "ent_old", "object": "entitlements.active_entitlement", "feature": "feat_1",
+        "lookup_key": "old"}]}}');
+select tests.begin_sweep('customers');
+select tests.show('[]');
+select is_empty(
+  $$ select * from billing_private.commands where kind = 'list_entitlements' $$,
+  'a sweep of another list asks for no entitlements'
+);
+select tests.begin_sweep('subscriptions');
+select tests.show('[]');
+select results_eq(
+  $$
+    select method, path, params, target_object_id from billing_private.commands
+    where kind = 'list_entitlements'
+  $$,
+  $$
+    values ('GET', '/v1/entitlements/active_entitlements',
+      '{"customer": "cus_ann", "limit": 100}'::jsonb, 'entitlements:cus_ann')
+  $$,
+  'H2: entitlements, listed customer by customer, are read for those of whom they were told'
+);
+select tests.begin_sweep('subscriptions');
+select tests.show('[]');
+select is(
+  (select count(*) from billing_private.commands where kind = 'list_entitlements'), 1::bigint,
+  'not while they are being read'
+);
+select is(
+  (
+    select outcome.status
+    from billing_private.commands
+    cross join lateral billing.complete_command(
+      commands.id, commands.lease, 200, '{"object": "list", "has_more": false, "data": [
+        {"id": "ent_new", "object": "entitlements.active_entitlement", "feature": "feat_2",
+          "lookup_key": "new", "livemode": false}]}') as outcome
+    where kind = 'list_entitlements'
+  ),
+  'succeeded', 'Stripe''s list comes'
+);
+select results_eq(
+  'select lookup_key from billing.stripe_entitlements', array['new'],
+  'H2: whatever was never told of is put right'
 );
 rollback to s;
 

@@ -1,7 +1,7 @@
 -- The task clean_up: removes what is old, keeps what is young.
 begin;
 \ir ../helpers.psql
-select plan(21);
+select plan(23);
 
 select tests.take_tasks();
 select tests.catalog();
@@ -109,6 +109,26 @@ select is(
   'those that were given up stay'
 );
 delete from billing_private.commands where finished_at < '2025-11-01';
+
+-- ---- differences from Stripe ------------------------------------------------
+
+insert into billing_private.drifts
+  (object_type, object_id, class, found_by, found_at, last_seen_at, repaired_at)
+values
+  ('invoice', 'in_repaired', 'stale', 'sweep', '2025-10-12', '2025-10-12 11:59:59', '2025-10-12'),
+  ('invoice', 'in_gone', 'stale', 'sweep', '2025-06-01', '2025-10-12 11:59:59', null),
+  ('invoice', 'in_young', 'stale', 'sweep', '2025-06-01', '2025-10-12 12:00:00', '2025-10-12'),
+  ('invoice', 'in_seen_again', 'stale', 'sweep', '2025-06-01', '2026-01-09', null);
+select is(
+  billing_private.task_clean_up(), 2::bigint,
+  'differences that nobody has seen for more than 90 days are removed, repaired or not'
+);
+select results_eq(
+  $$ select object_id from billing_private.drifts order by 1 $$,
+  array['in_seen_again', 'in_young'],
+  'those that are seen again and again stay'
+);
+delete from billing_private.drifts where object_type = 'invoice';
 
 -- ---- what stays -------------------------------------------------------------
 
