@@ -115,6 +115,68 @@ describe("a downgrade", () => {
   });
 });
 
+describe("a change that waits", () => {
+  async function waiting(name: string) {
+    const { client } = await stack.user(name);
+    await subscribe(stack, client, "privileged_monthly");
+    await stack.clock.advanceBy(10 * 86_400);
+    await ask(client, "change-plan", { price_key: "member_monthly" });
+    expect((await subscriptionOf(client)).schedule).not.toBeNull();
+    return client;
+  }
+
+  it("does not hide what another one costs at once, to the cent", async () => {
+    const client = await waiting("undecided");
+    const wish = { price_key: "privileged_plus_monthly", quantity: 2 };
+    const preview = await ask(client, "preview-change", wish);
+    expect(preview).toMatchObject({ at_period_end: false, credit_minor: 0 });
+    expect((await subscriptionOf(client)).schedule).not.toBeNull();
+
+    const { proration_date, due_now_minor } = preview;
+    const changed = await ask(client, "change-plan", { ...wish, proration_date });
+    expect(changed).toMatchObject({
+      price_key: "privileged_plus_monthly",
+      quantity: 2,
+      pending_price_key: null,
+    });
+    const { latest_invoice, schedule } = await subscriptionOf(client);
+    expect(schedule).toBeNull();
+    const invoice = await stripe.invoices.retrieve(String(latest_invoice));
+    expect([invoice.amount_paid, due_now_minor]).toEqual([due_now_minor, invoice.total]);
+  });
+
+  it("is not what another later one is shown to cost", async () => {
+    const client = await waiting("wavering-later");
+    const wish = { price_key: "member_monthly", quantity: 3 };
+    const preview = await ask(client, "preview-change", { ...wish, at_period_end: true });
+    expect(preview).toMatchObject({ at_period_end: true, due_now_minor: 0, total_minor: 1_200 });
+
+    const changed = await ask(client, "change-plan", { ...wish, at_period_end: true });
+    await stack.clock.advanceTo(Date.parse(String(changed["pending_change_at"])) / 1_000 + 7_200);
+    const { latest_invoice } = await subscriptionOf(client);
+    expect((await stripe.invoices.retrieve(String(latest_invoice))).total).toBe(1_200);
+  });
+
+  it("costs nothing to take back, and Stripe need not be asked", async () => {
+    const client = await waiting("returning");
+    const before = await questions();
+    const preview = await ask(client, "preview-change", { price_key: "privileged_monthly" });
+    expect(preview).toMatchObject({ total_minor: 0, due_now_minor: 0, credit_minor: 0, lines: [] });
+    expect(await questions()).toBe(before);
+    const back = await ask(client, "change-plan", { price_key: "privileged_monthly" });
+    expect(back).toMatchObject({ price_key: "privileged_monthly", pending_price_key: null });
+  });
+
+  async function questions(): Promise<number> {
+    const { rows } = await withClient(stack.database.url, (db) =>
+      db.query<{ count: number }>(
+        "select count(*)::integer from billing_private.commands where kind = 'preview_change'",
+      ),
+    );
+    return rows[0]?.count ?? NaN;
+  }
+});
+
 describe("cancelling", () => {
   it("and thinking again are answered when Stripe has done them", async () => {
     const { client } = await stack.user("wavering");
