@@ -1993,6 +1993,9 @@ comment on column billing.invoices.subscription_id is
 comment on column billing.invoices.status is
   'draft, open, paid, void or uncollectible; open vocabulary. paid says nothing about money: '
   'compare amount_paid_minor.';
+comment on column billing.invoices.currency is
+  'ISO 4217, in lower case. xxx, its code for no currency, where Stripe named none: so it is with '
+  'all amounts that are mirrored.';
 comment on column billing.invoices.amount_overpaid_minor is
   'Paid beyond what was due; it is credit for later invoices.';
 comment on column billing.invoices.tax_minor is

@@ -2684,6 +2684,7 @@ begin
   )
   values (
     v_account_id, p_object ->> 'number', p_object ->> 'status', p_object ->> 'billing_reason',
+    -- No currency, here and with all that is mirrored below: see billing.invoices.currency.
     coalesce(p_object ->> 'currency', 'xxx'),
     coalesce(billing_private.stripe_integer(p_object -> 'subtotal'), 0),
     coalesce(billing_private.stripe_integer(p_object -> 'total'), 0),
