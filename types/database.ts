@@ -878,26 +878,38 @@ export type Database = {
       };
       features: {
         Row: {
+          aggregation: string;
+          alert_percents: number[];
+          clients_may_consume: boolean;
           created_at: string;
           description: string | null;
           key: string;
           kind: string;
           name: string;
+          stripe_event_name: string | null;
         };
         ComputedFields: never;
         Insert: {
+          aggregation?: string;
+          alert_percents?: number[];
+          clients_may_consume?: boolean;
           created_at?: string;
           description?: string | null;
           key: string;
           kind?: string;
           name: string;
+          stripe_event_name?: string | null;
         };
         Update: {
+          aggregation?: string;
+          alert_percents?: number[];
+          clients_may_consume?: boolean;
           created_at?: string;
           description?: string | null;
           key?: string;
           kind?: string;
           name?: string;
+          stripe_event_name?: string | null;
         };
         Relationships: [];
       };
@@ -1264,20 +1276,38 @@ export type Database = {
         Row: {
           feature_key: string;
           limit_value: number | null;
+          on_plan_change: string;
+          overage: string;
+          overage_limit: number | null;
           plan_id: string;
+          resets_every: string | null;
+          rollover_cap: number;
+          rollover_floor: number;
           version: number;
         };
         ComputedFields: never;
         Insert: {
           feature_key: string;
           limit_value?: number | null;
+          on_plan_change?: string;
+          overage?: string;
+          overage_limit?: number | null;
           plan_id: string;
+          resets_every?: string | null;
+          rollover_cap?: number;
+          rollover_floor?: number;
           version?: number;
         };
         Update: {
           feature_key?: string;
           limit_value?: number | null;
+          on_plan_change?: string;
+          overage?: string;
+          overage_limit?: number | null;
           plan_id?: string;
+          resets_every?: string | null;
+          rollover_cap?: number;
+          rollover_floor?: number;
           version?: number;
         };
         Relationships: [
@@ -2153,6 +2183,361 @@ export type Database = {
           },
         ];
       };
+      usage_adjustments: {
+        Row: {
+          account_id: string;
+          created_at: string;
+          feature_key: string;
+          id: string;
+          idempotency_key: string;
+          kind: string;
+          period_start: string;
+          quantity: number;
+          reason: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          created_at?: string;
+          feature_key: string;
+          id?: string;
+          idempotency_key: string;
+          kind: string;
+          period_start: string;
+          quantity: number;
+          reason?: string | null;
+        };
+        Update: {
+          account_id?: string;
+          created_at?: string;
+          feature_key?: string;
+          id?: string;
+          idempotency_key?: string;
+          kind?: string;
+          period_start?: string;
+          quantity?: number;
+          reason?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "usage_adjustments_account_id_feature_key_period_start_fkey";
+            columns: ["account_id", "feature_key", "period_start"];
+            isOneToOne: false;
+            referencedRelation: "usage_totals";
+            referencedColumns: ["account_id", "feature_key", "period_start"];
+          },
+        ];
+      };
+      usage_alerts: {
+        Row: {
+          account_id: string;
+          allowance: number;
+          created_at: string;
+          feature_key: string;
+          percent: number;
+          period_start: string;
+          used: number;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          allowance: number;
+          created_at?: string;
+          feature_key: string;
+          percent: number;
+          period_start: string;
+          used: number;
+        };
+        Update: {
+          account_id?: string;
+          allowance?: number;
+          created_at?: string;
+          feature_key?: string;
+          percent?: number;
+          period_start?: string;
+          used?: number;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "usage_alerts_account_id_feature_key_period_start_fkey";
+            columns: ["account_id", "feature_key", "period_start"];
+            isOneToOne: false;
+            referencedRelation: "usage_totals";
+            referencedColumns: ["account_id", "feature_key", "period_start"];
+          },
+        ];
+      };
+      usage_burns: {
+        Row: {
+          account_id: string;
+          feature_key: string;
+          grant_id: string;
+          period_start: string;
+          quantity: number;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          feature_key: string;
+          grant_id: string;
+          period_start: string;
+          quantity: number;
+        };
+        Update: {
+          account_id?: string;
+          feature_key?: string;
+          grant_id?: string;
+          period_start?: string;
+          quantity?: number;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "usage_burns_account_id_feature_key_period_start_fkey";
+            columns: ["account_id", "feature_key", "period_start"];
+            isOneToOne: false;
+            referencedRelation: "usage_totals";
+            referencedColumns: ["account_id", "feature_key", "period_start"];
+          },
+          {
+            foreignKeyName: "usage_burns_grant_id_fkey";
+            columns: ["grant_id"];
+            isOneToOne: false;
+            referencedRelation: "usage_grants";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      usage_grants: {
+        Row: {
+          account_id: string;
+          burnt: number;
+          created_at: string;
+          feature_key: string;
+          granted_by: string | null;
+          id: string;
+          priority: number;
+          quantity: number;
+          reason: string;
+          reference: string | null;
+          revoked_at: string | null;
+          revoked_reason: string | null;
+          valid_from: string;
+          valid_until: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          burnt?: number;
+          created_at?: string;
+          feature_key: string;
+          granted_by?: string | null;
+          id?: string;
+          priority?: number;
+          quantity: number;
+          reason: string;
+          reference?: string | null;
+          revoked_at?: string | null;
+          revoked_reason?: string | null;
+          valid_from: string;
+          valid_until?: string;
+        };
+        Update: {
+          account_id?: string;
+          burnt?: number;
+          created_at?: string;
+          feature_key?: string;
+          granted_by?: string | null;
+          id?: string;
+          priority?: number;
+          quantity?: number;
+          reason?: string;
+          reference?: string | null;
+          revoked_at?: string | null;
+          revoked_reason?: string | null;
+          valid_from?: string;
+          valid_until?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "usage_grants_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "usage_grants_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+        ];
+      };
+      usage_records: {
+        Row: {
+          account_id: string;
+          allowance: number | null;
+          corrects_key: string | null;
+          feature_key: string;
+          id: string;
+          idempotency_key: string;
+          occurred_at: string;
+          period_start: string;
+          properties: Json | null;
+          quantity: number;
+          recorded_at: string;
+          recorded_month: string;
+          unique_value: string | null;
+          used_after: number | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          allowance?: number | null;
+          corrects_key?: string | null;
+          feature_key: string;
+          id?: string;
+          idempotency_key: string;
+          occurred_at: string;
+          period_start: string;
+          properties?: Json | null;
+          quantity: number;
+          recorded_at: string;
+          recorded_month: string;
+          unique_value?: string | null;
+          used_after?: number | null;
+        };
+        Update: {
+          account_id?: string;
+          allowance?: number | null;
+          corrects_key?: string | null;
+          feature_key?: string;
+          id?: string;
+          idempotency_key?: string;
+          occurred_at?: string;
+          period_start?: string;
+          properties?: Json | null;
+          quantity?: number;
+          recorded_at?: string;
+          recorded_month?: string;
+          unique_value?: string | null;
+          used_after?: number | null;
+        };
+        Relationships: [];
+      };
+      usage_reservations: {
+        Row: {
+          account_id: string;
+          created_at: string;
+          expires_at: string;
+          feature_key: string;
+          finished_at: string | null;
+          id: string;
+          idempotency_key: string | null;
+          period_start: string;
+          quantity: number;
+          settled_quantity: number | null;
+          status: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          created_at?: string;
+          expires_at: string;
+          feature_key: string;
+          finished_at?: string | null;
+          id?: string;
+          idempotency_key?: string | null;
+          period_start: string;
+          quantity: number;
+          settled_quantity?: number | null;
+          status?: string;
+        };
+        Update: {
+          account_id?: string;
+          created_at?: string;
+          expires_at?: string;
+          feature_key?: string;
+          finished_at?: string | null;
+          id?: string;
+          idempotency_key?: string | null;
+          period_start?: string;
+          quantity?: number;
+          settled_quantity?: number | null;
+          status?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "usage_reservations_account_id_feature_key_period_start_fkey";
+            columns: ["account_id", "feature_key", "period_start"];
+            isOneToOne: false;
+            referencedRelation: "usage_totals";
+            referencedColumns: ["account_id", "feature_key", "period_start"];
+          },
+        ];
+      };
+      usage_totals: {
+        Row: {
+          account_id: string;
+          alerted_percent: number;
+          closed_at: string | null;
+          feature_key: string;
+          included: number | null;
+          latest_at: string | null;
+          period_end: string;
+          period_start: string;
+          prepaid: number;
+          reserved: number;
+          rollover: number;
+          used: number;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          alerted_percent?: number;
+          closed_at?: string | null;
+          feature_key: string;
+          included?: number | null;
+          latest_at?: string | null;
+          period_end: string;
+          period_start: string;
+          prepaid?: number;
+          reserved?: number;
+          rollover?: number;
+          used?: number;
+        };
+        Update: {
+          account_id?: string;
+          alerted_percent?: number;
+          closed_at?: string | null;
+          feature_key?: string;
+          included?: number | null;
+          latest_at?: string | null;
+          period_end?: string;
+          period_start?: string;
+          prepaid?: number;
+          reserved?: number;
+          rollover?: number;
+          used?: number;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "usage_totals_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "usage_totals_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+        ];
+      };
     };
     Views: {
       caller: {
@@ -2360,6 +2745,22 @@ export type Database = {
         SetofOptions: {
           from: "*";
           to: "command_outcome";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      consume: {
+        Args: {
+          account_id?: string;
+          feature: string;
+          idempotency_key?: string;
+          properties?: Json;
+          quantity?: number;
+        };
+        Returns: Database["billing"]["CompositeTypes"]["usage_decision"];
+        SetofOptions: {
+          from: "*";
+          to: "usage_decision";
           isOneToOne: true;
           isSetofReturn: false;
         };
@@ -2703,6 +3104,20 @@ export type Database = {
         pending_command: string | null;
         refusal: Json | null;
         open_invoice_url: string | null;
+      };
+      usage_decision: {
+        is_allowed: boolean | null;
+        feature_key: string | null;
+        quantity: number | null;
+        used: number | null;
+        reserved: number | null;
+        allowance: number | null;
+        remaining: number | null;
+        overage: number | null;
+        period_start: string | null;
+        period_end: string | null;
+        reason: string | null;
+        is_repeated: boolean | null;
       };
     };
   };

@@ -67,6 +67,14 @@
 --   49  billing.external_identities
 --   50  billing.role_permissions
 --   51  billing.memberships
+--   52  billing.usage_totals
+--   53  billing.usage_records
+--   54  billing_private.usage_unique_values
+--   55  billing.usage_grants
+--   56  billing.usage_burns
+--   57  billing.usage_reservations
+--   58  billing.usage_adjustments
+--   59  billing.usage_alerts
 -- =============================================================================
 
 
@@ -143,6 +151,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'List billing_admin.event_backlog for the ids that exist.'),
   ('FEATURE_NOT_FOUND', 404, 'there is no such feature',
     'List billing.features for the keys that exist.'),
+  ('FEATURE_NOT_INCLUDED', 402, 'no plan of the account includes this feature',
+    'Offer a plan that does; billing.list_plans() shows which.'),
   ('GRANT_NOT_FOUND', 404, 'there is no such grant',
     'List billing.entitlement_grants for the ids that exist.'),
   ('INCIDENT_NOT_FOUND', 404, 'there is no such incident',
@@ -159,6 +169,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'Details name both states; billing.subscription_transitions lists what is allowed.'),
   ('LEASE_LOST', 409, 'the command is no longer leased to this worker',
     'Drop the result; whoever holds the lease now completes the command.'),
+  ('LIMIT_REACHED', 402, 'the limit of this feature is reached',
+    'Details say what is allowed and used; offer more, or wait for the next period.'),
   ('METHOD_NOT_ALLOWED', 405, 'this method is not allowed here',
     'See the Allow header.'),
   ('MFA_REQUIRED', 403, 'administrators confirm a second factor first',
@@ -185,6 +197,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'Details name what is left; refunds on the way count as given back.'),
   ('ROUTE_NOT_FOUND', 404, 'there is no such route',
     'See the README for the routes of this function.'),
+  ('SERVER_ONLY', 403, 'only the server may do this',
+    'Call it with a secret key, or through a function of your own that decides who may.'),
   ('SIGNATURE_EXPIRED', 400, 'the signature is outside the time tolerance',
     'Stripe signs each retry anew; check this machine''s clock if it happens often.'),
   ('SIGNATURE_INVALID', 400, 'the signature does not match',
@@ -295,6 +309,7 @@ create table billing_private.settings (
   functions_secret_name text,
   hash_salt uuid not null default gen_random_uuid(),
   repeated_trial text not null default 'flag',
+  usage_records_kept interval not null default '3 months',
   require_mfa_for_admins boolean not null default false,
 
   primary key (only_row),
@@ -320,6 +335,9 @@ comment on column billing_private.settings.repeated_trial is
   ' among the critical issues, end_trial begins to collect at once.';
 comment on column billing_private.settings.require_mfa_for_admins is
   'Administrators may use billing_admin only in a session with a second factor (aal2).';
+comment on column billing_private.settings.usage_records_kept is
+  'How long single usage records are kept, in whole months; at least this month and the two before.'
+  ' Totals are kept for ever.';
 comment on column billing_private.settings.functions_secret_name is
   'Name in the Vault of a secret key of the project, which opens the dispatcher.';
 
@@ -963,15 +981,38 @@ create table billing.features (
   name text not null,
   description text,
   kind text not null default 'boolean',
+  aggregation text not null default 'sum',
+  alert_percents integer[] not null default '{80,100}',
+  clients_may_consume boolean not null default false,
+  stripe_event_name text,
   created_at timestamptz not null default billing_private.now(),
 
   primary key (key),
   constraint features_key_is_a_slug check (key ~ '^[a-z0-9][a-z0-9_-]*$'),
-  constraint features_kind_is_known check (kind in ('boolean', 'limit', 'metered'))
+  constraint features_kind_is_known check (kind in ('boolean', 'limit', 'metered')),
+  constraint features_aggregation_is_known check (
+    aggregation in ('sum', 'count', 'max', 'unique', 'latest')
+  ),
+  constraint features_held_is_a_sum check (kind <> 'limit' or aggregation = 'sum'),
+  constraint features_alert_percents_are_positive check (0 < all (alert_percents)),
+  constraint features_stripe_knows_the_aggregation check (
+    stripe_event_name is null
+    or (kind = 'metered' and aggregation in ('sum', 'count', 'latest'))
+  )
 );
 
 comment on table billing.features is
   'What can be given: boolean (on or off), limit (up to n at a time) or metered (n per period).';
+comment on column billing.features.aggregation is
+  'How records of a metered feature make its total: their sum, their count, the highest, the '
+  'number of unique values, or the latest.';
+comment on column billing.features.alert_percents is
+  'At which shares of the allowance billing.usage_alerts is told, once per period.';
+comment on column billing.features.clients_may_consume is
+  'Whether members may count units themselves; otherwise only the server does: service_role, '
+  'triggers and functions of the application.';
+comment on column billing.features.stripe_event_name is
+  'The meter of Stripe''s that each record is reported to; null for none.';
 
 alter table billing.features enable row level security;
 
@@ -1259,11 +1300,24 @@ create table billing.plan_features (
   version integer not null default 1,
   feature_key text not null references billing.features (key) on delete restrict,
   limit_value bigint,
+  resets_every interval,
+  overage text not null default 'refuse',
+  overage_limit bigint,
+  rollover_floor bigint not null default 0,
+  rollover_cap bigint not null default 0,
+  on_plan_change text not null default 'keep',
 
   primary key (plan_id, version, feature_key),
   foreign key (plan_id, version)
     references billing.plan_versions (plan_id, version) on delete cascade,
-  constraint plan_features_limit_is_not_negative check (limit_value >= 0)
+  constraint plan_features_limit_is_not_negative check (limit_value >= 0),
+  constraint plan_features_reset_is_at_least_an_hour check (resets_every >= interval '1 hour'),
+  constraint plan_features_overage_is_known check (overage in ('refuse', 'allow')),
+  constraint plan_features_overage_is_not_negative check (overage_limit >= 0),
+  constraint plan_features_rollover_is_ordered check (
+    0 <= rollover_floor and rollover_floor <= rollover_cap
+  ),
+  constraint plan_features_plan_change_is_known check (on_plan_change in ('keep', 'scale'))
 );
 
 comment on table billing.plan_features is
@@ -1272,6 +1326,20 @@ comment on table billing.plan_features is
   'billing_admin.publish_plan_version().';
 comment on column billing.plan_features.limit_value is
   'Units of a limit or metered feature; null for unlimited, and for boolean features.';
+comment on column billing.plan_features.resets_every is
+  'Length of a period of a metered feature, from the subscription''s anchor; null for the price''s '
+  'own interval.';
+comment on column billing.plan_features.overage is
+  'Beyond the limit: refuse, or allow and count (a soft limit).';
+comment on column billing.plan_features.overage_limit is
+  'How far beyond a soft limit; null for any distance.';
+comment on column billing.plan_features.rollover_cap is
+  'How many unused units of a period are added to the next, at most; 0 for none.';
+comment on column billing.plan_features.rollover_floor is
+  'How many units are added to the next period at least, even where none were left.';
+comment on column billing.plan_features.on_plan_change is
+  'What a period allows whose plan changes under way: keep, the better limit it has had; or scale, '
+  'each limit''s share of the time. Prepaid units and leftovers stay in any case.';
 
 create index plan_features_feature_key_idx on billing.plan_features (feature_key);
 
@@ -3061,3 +3129,360 @@ create policy select_member on billing.memberships
 
 revoke all on billing.memberships from public, anon, authenticated, service_role;
 grant select on billing.memberships to authenticated, service_role;
+
+-- -----------------------------------------------------------------------------
+-- 52  billing.usage_totals
+-- -----------------------------------------------------------------------------
+
+-- One row decides and counts, so it is made to be updated in place: room in each page, and no
+-- index on anything that changes.
+create table billing.usage_totals (
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  feature_key text not null references billing.features (key) on delete restrict,
+  period_start timestamptz not null,
+  period_end timestamptz not null,
+  used numeric not null default 0,
+  reserved numeric not null default 0,
+  rollover numeric not null default 0,
+  prepaid numeric not null default 0,
+  included numeric,
+  latest_at timestamptz,
+  alerted_percent integer not null default 0,
+  closed_at timestamptz,
+
+  primary key (account_id, feature_key, period_start),
+  constraint usage_totals_period_is_ordered check (period_start < period_end),
+  constraint usage_totals_reserved_is_not_negative check (reserved >= 0),
+  constraint usage_totals_rollover_is_not_negative check (rollover >= 0),
+  constraint usage_totals_prepaid_is_not_negative check (prepaid >= 0)
+) with (fillfactor = 50);
+
+comment on table billing.usage_totals is
+  'What each account has used of each feature in each period; of a limit feature, what it holds, in'
+  ' one period without an end. Not audited: each unit stands in billing.usage_records, or is a row '
+  'of the application''s own.';
+comment on column billing.usage_totals.period_start is
+  'By the subscription''s own anchor; without a subscription, months since the account was made '
+  '(UTC).';
+comment on column billing.usage_totals.used is
+  'By the feature''s aggregation. What came after closed_at stands in billing.usage_adjustments.';
+comment on column billing.usage_totals.reserved is
+  'Held by open reservations, those included that have expired and nobody has asked about since.';
+comment on column billing.usage_totals.rollover is
+  'Units left over from the period before.';
+comment on column billing.usage_totals.prepaid is
+  'Units of this period that prepaid grants paid for.';
+comment on column billing.usage_totals.included is
+  'Units the period included when it was closed, leftovers aside; null while it runs, and for '
+  'unlimited.';
+comment on column billing.usage_totals.latest_at is
+  'When the record was made that used shows, where the latest counts.';
+comment on column billing.usage_totals.alerted_percent is
+  'The highest threshold that was told in this period.';
+comment on column billing.usage_totals.closed_at is
+  'Since when the period is told to nobody otherwise: what comes later are adjustments.';
+
+create index usage_totals_feature_key_idx on billing.usage_totals (feature_key);
+
+alter table billing.usage_totals enable row level security;
+
+create policy select_member on billing.usage_totals
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.usage_totals from public, anon, authenticated, service_role;
+grant select on billing.usage_totals to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 53  billing.usage_records
+-- -----------------------------------------------------------------------------
+
+-- No foreign keys: each would lock its row in accounts for every record of a busy account. The
+-- total a record is counted in has them.
+create table billing.usage_records (
+  account_id uuid not null,
+  idempotency_key text not null,
+  recorded_month timestamptz not null,
+  id uuid not null default gen_random_uuid(),
+  feature_key text not null,
+  quantity numeric not null,
+  occurred_at timestamptz not null,
+  recorded_at timestamptz not null,
+  period_start timestamptz not null,
+  unique_value text,
+  corrects_key text,
+  used_after numeric,
+  allowance numeric,
+  properties jsonb,
+
+  primary key (account_id, idempotency_key, recorded_month)
+) partition by range (recorded_month);
+
+comment on table billing.usage_records is
+  'What was used, one row each, only ever added to: partitioned by the month it was heard of, not '
+  'by the month it happened in, so that a key is known again whatever its time stamp says.';
+comment on column billing.usage_records.idempotency_key is
+  'Counts once per account; the id where the caller gave none.';
+comment on column billing.usage_records.recorded_month is
+  'Beginning of the month (UTC) it was heard of in: its partition.';
+comment on column billing.usage_records.id is
+  'Also Stripe''s identifier of the report.';
+comment on column billing.usage_records.period_start is
+  'Of the period in billing.usage_totals it was counted in.';
+comment on column billing.usage_records.unique_value is
+  'What is counted once in a period, where unique values count.';
+comment on column billing.usage_records.corrects_key is
+  'The record that this one corrects; its quantity is the difference.';
+comment on column billing.usage_records.used_after is
+  'What consume() answered: units used with this record; null for usage that was only recorded.';
+comment on column billing.usage_records.allowance is
+  'What consume() answered: units allowed; null for unlimited.';
+
+-- usage by day, and what correct_usage() counts again.
+create index usage_records_account_id_feature_key_occurred_at_idx
+  on billing.usage_records (account_id, feature_key, occurred_at);
+
+alter table billing.usage_records enable row level security;
+
+create policy select_member on billing.usage_records
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.usage_records from public, anon, authenticated, service_role;
+grant select on billing.usage_records to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 54  billing_private.usage_unique_values
+-- -----------------------------------------------------------------------------
+
+create table billing_private.usage_unique_values (
+  account_id uuid not null,
+  feature_key text not null,
+  period_start timestamptz not null,
+  value text not null,
+  recorded_at timestamptz not null default billing_private.now(),
+
+  primary key (account_id, feature_key, period_start, value),
+  foreign key (account_id, feature_key, period_start)
+    references billing.usage_totals (account_id, feature_key, period_start) on delete cascade
+);
+
+comment on table billing_private.usage_unique_values is
+  'Which values have been counted in a period, where unique values count.';
+
+alter table billing_private.usage_unique_values enable row level security;
+create policy select_nobody on billing_private.usage_unique_values
+  for select to public using (false);
+
+revoke all on billing_private.usage_unique_values from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 55  billing.usage_grants
+-- -----------------------------------------------------------------------------
+
+create table billing.usage_grants (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  feature_key text not null references billing.features (key) on delete restrict,
+  quantity numeric not null,
+  burnt numeric not null default 0,
+  priority integer not null default 100,
+  valid_from timestamptz not null,
+  valid_until timestamptz not null default 'infinity',
+  reason text not null,
+  reference text,
+  granted_by uuid,
+  revoked_at timestamptz,
+  revoked_reason text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (account_id, reference),
+  constraint usage_grants_quantity_is_positive check (quantity > 0),
+  constraint usage_grants_burnt_is_within check (burnt between 0 and quantity),
+  constraint usage_grants_interval_is_ordered check (valid_from < valid_until),
+  constraint usage_grants_reason_is_given check (reason <> '')
+);
+
+comment on table billing.usage_grants is
+  'Prepaid units of a metered feature, used when the period''s own are used up: by priority '
+  '(lowest number first), then by end, then by age. No reset and no plan change takes them away.';
+comment on column billing.usage_grants.reference is
+  'What it was granted for, at most once per account: an order, an invoice; null for a gift.';
+
+create index usage_grants_account_id_feature_key_idx
+  on billing.usage_grants (account_id, feature_key);
+create index usage_grants_feature_key_idx on billing.usage_grants (feature_key);
+
+alter table billing.usage_grants enable row level security;
+
+create policy select_member on billing.usage_grants
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.usage_grants from public, anon, authenticated, service_role;
+grant select on billing.usage_grants to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 56  billing.usage_burns
+-- -----------------------------------------------------------------------------
+
+create table billing.usage_burns (
+  account_id uuid not null,
+  feature_key text not null,
+  period_start timestamptz not null,
+  grant_id uuid not null references billing.usage_grants (id) on delete restrict,
+  quantity numeric not null,
+
+  primary key (account_id, feature_key, period_start, grant_id),
+  foreign key (account_id, feature_key, period_start)
+    references billing.usage_totals (account_id, feature_key, period_start) on delete restrict,
+  constraint usage_burns_quantity_is_not_negative check (quantity >= 0)
+);
+
+comment on table billing.usage_burns is
+  'Which grant paid for how many units of which period.';
+
+create index usage_burns_grant_id_idx on billing.usage_burns (grant_id);
+
+alter table billing.usage_burns enable row level security;
+
+create policy select_member on billing.usage_burns
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.usage_burns from public, anon, authenticated, service_role;
+grant select on billing.usage_burns to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 57  billing.usage_reservations
+-- -----------------------------------------------------------------------------
+
+create table billing.usage_reservations (
+  account_id uuid not null,
+  id uuid not null default gen_random_uuid(),
+  feature_key text not null,
+  period_start timestamptz not null,
+  idempotency_key text,
+  quantity numeric not null,
+  status text not null default 'open',
+  expires_at timestamptz not null,
+  settled_quantity numeric,
+  created_at timestamptz not null default billing_private.now(),
+  finished_at timestamptz,
+
+  primary key (account_id, id),
+  unique (account_id, idempotency_key),
+  foreign key (account_id, feature_key, period_start)
+    references billing.usage_totals (account_id, feature_key, period_start) on delete restrict,
+  constraint usage_reservations_quantity_is_positive check (quantity > 0),
+  constraint usage_reservations_status_is_known check (
+    status in ('open', 'settled', 'released', 'expired')
+  ),
+  constraint usage_reservations_settled_has_a_quantity check (
+    (status = 'settled') = (settled_quantity is not null)
+  )
+);
+
+comment on table billing.usage_reservations is
+  'Units set aside for work that is going on. Nothing has to run for one to stop counting at '
+  'expires_at.';
+comment on column billing.usage_reservations.expires_at is
+  'At the latest the end of the period whose units it holds.';
+comment on column billing.usage_reservations.settled_quantity is
+  'What was used in the end.';
+
+create index usage_reservations_period_idx
+  on billing.usage_reservations (account_id, feature_key, period_start);
+
+alter table billing.usage_reservations enable row level security;
+
+create policy select_member on billing.usage_reservations
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.usage_reservations from public, anon, authenticated, service_role;
+grant select on billing.usage_reservations to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 58  billing.usage_adjustments
+-- -----------------------------------------------------------------------------
+
+create table billing.usage_adjustments (
+  account_id uuid not null,
+  id uuid not null default gen_random_uuid(),
+  feature_key text not null,
+  period_start timestamptz not null,
+  quantity numeric not null,
+  kind text not null,
+  idempotency_key text not null,
+  reason text,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (account_id, id),
+  foreign key (account_id, feature_key, period_start)
+    references billing.usage_totals (account_id, feature_key, period_start) on delete restrict,
+  constraint usage_adjustments_kind_is_known check (kind in ('late', 'correction'))
+);
+
+comment on table billing.usage_adjustments is
+  'What was heard of a period after it was closed: by how much its total would be another.';
+comment on column billing.usage_adjustments.idempotency_key is
+  'Of the record that came late or corrects one.';
+
+create index usage_adjustments_period_idx
+  on billing.usage_adjustments (account_id, feature_key, period_start);
+
+alter table billing.usage_adjustments enable row level security;
+
+create policy select_member on billing.usage_adjustments
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.usage_adjustments from public, anon, authenticated, service_role;
+grant select on billing.usage_adjustments to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 59  billing.usage_alerts
+-- -----------------------------------------------------------------------------
+
+create table billing.usage_alerts (
+  account_id uuid not null,
+  feature_key text not null,
+  period_start timestamptz not null,
+  percent integer not null,
+  used numeric not null,
+  allowance numeric not null,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (account_id, feature_key, period_start, percent),
+  foreign key (account_id, feature_key, period_start)
+    references billing.usage_totals (account_id, feature_key, period_start) on delete restrict
+);
+
+comment on table billing.usage_alerts is
+  'That an account reached a share of what a period allows: once for each share and period, however'
+  ' often it is reached.';
+
+alter table billing.usage_alerts enable row level security;
+
+create policy select_member on billing.usage_alerts
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.usage_alerts from public, anon, authenticated, service_role;
+grant select on billing.usage_alerts to authenticated, service_role;

@@ -61,7 +61,12 @@
 --   43  whether and when to collect again
 --   44  doing what dunning policies say
 --   45  billing.payment_history
---   46  who may call what
+--   46  usage: terms
+--   47  usage: what a period allows
+--   48  usage: periods and what they leave
+--   49  usage: deciding and counting
+--   50  billing.consume()
+--   51  who may call what
 -- =============================================================================
 
 
@@ -12945,7 +12950,1251 @@ comment on column billing.payment_history.document_url is
 
 
 -- -----------------------------------------------------------------------------
--- 46  who may call what
+-- 46  usage: terms
+-- -----------------------------------------------------------------------------
+
+create type billing_private.usage_terms as (
+  kind text,
+  aggregation text,
+  alert_percents integer[],
+  stripe_event_name text,
+  is_included boolean,
+  limit_value bigint,
+  anchor timestamptz,
+  length interval,
+  period_start timestamptz,
+  period_end timestamptz,
+  overage text,
+  overage_limit bigint,
+  rollover_floor bigint,
+  rollover_cap bigint,
+  on_plan_change text
+);
+
+comment on type billing_private.usage_terms is
+  'What an account may use of a feature at an instant, in which period, and what the leading plan '
+  'says about the rest. limit_value is null for unlimited.';
+
+
+create function billing_private.usage_period(
+  p_anchor timestamptz,
+  p_length interval,
+  p_at timestamptz,
+  out period_start timestamptz,
+  out period_end timestamptz
+)
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_number integer := 1;
+begin
+  if p_at >= p_anchor then
+    select * into period_start, period_end
+    from billing_private.period_at(p_anchor, p_length, p_at);
+    return;
+  end if;
+
+  -- A trial comes before its subscription's anchor: periods are counted back from there.
+  period_end := p_anchor;
+  loop
+    period_start := (p_anchor at time zone 'UTC' - v_number * p_length) at time zone 'UTC';
+    exit when period_start <= p_at;
+    period_end := period_start;
+    v_number := v_number + 1;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.usage_period(timestamptz, interval, timestamptz) is
+  'The period of usage that contains an instant: anchor + n × length in UTC; n is negative before '
+  'the anchor.';
+
+
+-- Its body is long because it is one look-up: the sources, their plan, their anchor. One plan for
+-- all accounts: to plan for one at each call would take longer than the answer.
+create function billing_private.usage_terms(
+  p_account_id uuid,
+  p_feature_key text,
+  p_at timestamptz
+)
+returns billing_private.usage_terms
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  v_terms billing_private.usage_terms;
+  v_source record;
+begin
+  select kind, aggregation, alert_percents, stripe_event_name
+  into v_terms.kind, v_terms.aggregation, v_terms.alert_percents, v_terms.stripe_event_name
+  from billing.features
+  where key = p_feature_key;
+  if not found then
+    perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature_key));
+  end if;
+  v_terms.is_included := false;
+  v_terms.overage := 'refuse';
+  v_terms.rollover_floor := 0;
+  v_terms.rollover_cap := 0;
+  v_terms.on_plan_change := 'keep';
+
+  -- A gift may raise the limit; the period stays the subscription's, or it would reset what was
+  -- used.
+  for v_source in
+    select
+      entitlements.limit_value, subscriptions.billing_anchor, prices.billing_interval,
+      prices.interval_count, plan_features.plan_id, plan_features.resets_every,
+      plan_features.overage, plan_features.overage_limit, plan_features.rollover_floor,
+      plan_features.rollover_cap, plan_features.on_plan_change
+    from billing.entitlements
+    left join billing.subscription_items
+      on entitlements.source_kind = 'subscription_item'
+      and subscription_items.id = entitlements.source_id
+    left join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+    left join billing.prices on prices.id = subscription_items.price_id
+    left join billing.plan_features
+      on plan_features.plan_id = entitlements.plan_id
+      and plan_features.version = subscription_items.plan_version
+      and plan_features.feature_key = entitlements.feature_key
+    where entitlements.account_id = p_account_id
+      and entitlements.feature_key = p_feature_key
+      and entitlements.access_level = 'full'
+      and entitlements.valid_from <= p_at
+      and entitlements.valid_until > p_at
+    order by
+      subscriptions.billing_anchor is null, entitlements.limit_value desc nulls first,
+      entitlements.source_id
+  loop
+    if not v_terms.is_included then
+      v_terms.is_included := true;
+      v_terms.limit_value := v_source.limit_value;
+      v_terms.anchor := v_source.billing_anchor;
+      v_terms.length := coalesce(
+        v_source.resets_every,
+        billing_private.interval_of(v_source.billing_interval, v_source.interval_count));
+      if v_source.plan_id is not null then
+        v_terms.overage := v_source.overage;
+        v_terms.overage_limit := v_source.overage_limit;
+        v_terms.rollover_floor := v_source.rollover_floor;
+        v_terms.rollover_cap := v_source.rollover_cap;
+        v_terms.on_plan_change := v_source.on_plan_change;
+      end if;
+    elsif v_source.limit_value is null or v_source.limit_value > v_terms.limit_value then
+      v_terms.limit_value := v_source.limit_value;
+    end if;
+  end loop;
+
+  if v_terms.kind <> 'metered' then
+    v_terms.period_start := '-infinity';
+    v_terms.period_end := 'infinity';
+    return v_terms;
+  end if;
+  v_terms.anchor := coalesce(
+    v_terms.anchor, (select created_at from billing.accounts where id = p_account_id));
+  v_terms.length := coalesce(v_terms.length, interval '1 month');
+  select * into v_terms.period_start, v_terms.period_end
+  from billing_private.usage_period(v_terms.anchor, v_terms.length, p_at);
+  return v_terms;
+end;
+$$;
+
+comment on function billing_private.usage_terms(uuid, text, timestamptz) is
+$$What an account may use of a feature at an instant, and in which period.
+
+The period is that of the subscription item that gives the feature, of several the one with the best
+limit; where none does, months since the account was made (UTC). The limit is the best of all
+sources. A limit feature has one period, without beginning and end.
+
+Errors
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 47  usage: what a period allows
+-- -----------------------------------------------------------------------------
+
+create function billing_private.limits_over(
+  p_account_id uuid,
+  p_feature_key text,
+  p_from timestamptz,
+  p_until timestamptz
+)
+returns table (is_of_plan boolean, limit_value bigint, begins_at timestamptz, ends_at timestamptz)
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+begin
+  return query
+  with versions as (
+    select
+      source_kind, source_id, entitlements.limit_value, valid_from, valid_until, recorded_at,
+      timestamptz 'infinity' as replaced_at
+    from billing.entitlements
+    where account_id = p_account_id and feature_key = p_feature_key and access_level = 'full'
+    union all
+    select
+      source_kind, source_id, entitlement_history.limit_value, valid_from, valid_until,
+      recorded_at, replaced_at
+    from billing_private.entitlement_history
+    where account_id = p_account_id
+      and feature_key = p_feature_key
+      and replaced_at > p_from
+      and access_level = 'full'
+  ),
+  spans as (
+    select
+      source_kind = 'subscription_item' as is_of_plan, versions.limit_value,
+      -- What is heard of late has been so from its beginning; what changes it, from then on.
+      greatest(
+        valid_from, p_from,
+        case when lag(recorded_at) over by_source is not null then recorded_at end) as begins_at,
+      least(valid_until, replaced_at, p_until) as ends_at
+    from versions
+    window by_source as (partition by source_kind, source_id order by recorded_at, replaced_at)
+  )
+  select spans.* from spans where spans.begins_at < spans.ends_at;
+end;
+$$;
+
+comment on function billing_private.limits_over(uuid, text, timestamptz, timestamptz) is
+  'The limits an account had of a feature within an interval, source by source, with spans.';
+
+
+create function billing_private.included_units(
+  p_account_id uuid,
+  p_feature_key text,
+  p_terms billing_private.usage_terms,
+  p_at timestamptz
+)
+returns numeric
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  v_units numeric;
+  v_from timestamptz;
+  v_is_unlimited boolean;
+begin
+  if p_terms.kind <> 'metered' or p_terms.limit_value is null then
+    return p_terms.limit_value;
+  end if;
+
+  select max(limits.limit_value), min(limits.begins_at), bool_or(limits.limit_value is null)
+  into v_units, v_from, v_is_unlimited
+  from billing_private.limits_over(
+    p_account_id, p_feature_key, p_terms.period_start, p_at) as limits
+  where is_of_plan;
+
+  if p_terms.on_plan_change = 'keep' then
+    return case when not coalesce(v_is_unlimited, false)
+      then greatest(v_units, p_terms.limit_value) end;
+  elsif v_from is null then
+    return p_terms.limit_value;
+  end if;
+
+  with limits as (
+    select *
+    from billing_private.limits_over(p_account_id, p_feature_key, p_terms.period_start, p_at)
+    where is_of_plan
+  ),
+  edges as (
+    select begins_at as edge from limits
+    union
+    select ends_at from limits
+    union
+    select p_at
+  ),
+  spans as (
+    select
+      edge as begins_at,
+      coalesce(lead(edge) over (order by edge), p_terms.period_end) as ends_at
+    from edges
+  )
+  select ceil(
+    sum(best.units * extract(epoch from spans.ends_at - spans.begins_at))
+    / extract(epoch from p_terms.period_end - v_from))
+  into v_units
+  from spans
+  cross join lateral (
+    select case
+      when spans.begins_at >= p_at or bool_or(limits.limit_value is null)
+        then p_terms.limit_value::numeric
+      else coalesce(max(limits.limit_value), 0)
+    end as units
+    from limits
+    where limits.begins_at <= spans.begins_at and limits.ends_at > spans.begins_at
+  ) as best
+  where spans.begins_at < spans.ends_at;
+  return v_units;
+end;
+$$;
+
+comment on function billing_private.included_units(
+  uuid, text, billing_private.usage_terms, timestamptz
+) is
+$$Units a period includes, as seen at an instant; null for unlimited. Leftovers and prepaid units
+come on top.
+
+keep: the best limit a plan has given in this period, or any source gives now. scale: each plan's
+limit by its share of the time, the running one until the end, rounded up.$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 48  usage: periods and what they leave
+-- -----------------------------------------------------------------------------
+
+create function billing_private.close_usage_period(
+  p_totals billing.usage_totals,
+  p_terms billing_private.usage_terms
+)
+returns billing.usage_totals
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_totals billing.usage_totals;
+  v_terms billing_private.usage_terms := p_terms;
+  v_last timestamptz := p_totals.period_end - interval '1 microsecond';
+  v_count bigint;
+  v_limited bigint;
+begin
+  select * into strict v_totals
+  from billing.usage_totals
+  where account_id = p_totals.account_id
+    and feature_key = p_totals.feature_key
+    and period_start = p_totals.period_start
+  for update;
+  if v_totals.closed_at is not null then
+    return v_totals;
+  end if;
+
+  select max(limits.limit_value), count(*), count(limits.limit_value)
+  into v_terms.limit_value, v_count, v_limited
+  from billing_private.limits_over(
+    p_totals.account_id, p_totals.feature_key, v_last, p_totals.period_end) as limits;
+  if v_count = 0 then
+    v_terms.limit_value := 0;
+  elsif v_count > v_limited then
+    v_terms.limit_value := null;
+  end if;
+  v_terms.period_start := p_totals.period_start;
+  v_terms.period_end := p_totals.period_end;
+
+  update billing.usage_totals
+  set included = billing_private.included_units(
+        p_totals.account_id, p_totals.feature_key, v_terms, p_totals.period_end),
+      reserved = 0,
+      closed_at = billing_private.now()
+  where account_id = p_totals.account_id
+    and feature_key = p_totals.feature_key
+    and period_start = p_totals.period_start
+  returning * into v_totals;
+  return v_totals;
+end;
+$$;
+
+comment on function billing_private.close_usage_period(
+  billing.usage_totals, billing_private.usage_terms
+) is
+  'Closes a period that is over: notes what it included; what comes later are adjustments.';
+
+
+create function billing_private.leftover_units(
+  p_account_id uuid,
+  p_feature_key text,
+  p_terms billing_private.usage_terms
+)
+returns numeric
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_totals billing.usage_totals;
+  v_at timestamptz;
+  v_units numeric := 0;
+  v_limit bigint;
+  v_skipped billing_private.usage_terms := p_terms;
+begin
+  if p_terms.rollover_cap = 0 then
+    return 0;
+  end if;
+
+  select * into v_totals
+  from billing.usage_totals
+  where account_id = p_account_id
+    and feature_key = p_feature_key
+    and period_end <= p_terms.period_start
+  order by period_start desc
+  limit 1;
+  if found then
+    v_totals := billing_private.close_usage_period(v_totals, p_terms);
+    v_units := least(
+      p_terms.rollover_cap,
+      greatest(
+        v_totals.included + v_totals.rollover - v_totals.used, p_terms.rollover_floor));
+    v_at := v_totals.period_end;
+  else
+    select min(begins_at) into v_at
+    from billing_private.limits_over(
+      p_account_id, p_feature_key, '-infinity', p_terms.period_start)
+    where is_of_plan;
+  end if;
+
+  -- Periods in which nothing was used have no row. More of them than this fill any cap that a few
+  -- dozen periods can fill.
+  v_at := greatest(v_at, p_terms.period_start - 60 * p_terms.length);
+  while v_at < p_terms.period_start loop
+    select * into v_skipped.period_start, v_skipped.period_end
+    from billing_private.usage_period(p_terms.anchor, p_terms.length, v_at);
+    select max(limits.limit_value) into v_limit
+    from billing_private.limits_over(
+      p_account_id, p_feature_key, v_skipped.period_end - interval '1 microsecond',
+      v_skipped.period_end) as limits;
+    v_units := case when v_limit is null then 0 else least(
+      p_terms.rollover_cap, greatest(v_limit + v_units, p_terms.rollover_floor)) end;
+    v_at := v_skipped.period_end;
+  end loop;
+  return coalesce(v_units, 0);
+end;
+$$;
+
+comment on function billing_private.leftover_units(uuid, text, billing_private.usage_terms) is
+$$What the periods before leave to this one: least(cap, greatest(left, floor)), period by period,
+and nothing across one that the account did not have the feature in.$$;
+
+
+create function billing_private.open_usage_period(
+  p_account_id uuid,
+  p_feature_key text,
+  p_terms billing_private.usage_terms
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if exists (
+    select
+    from billing.usage_totals
+    where account_id = p_account_id
+      and feature_key = p_feature_key
+      and period_start = p_terms.period_start
+  ) then
+    return;
+  end if;
+  insert into billing.usage_totals (account_id, feature_key, period_start, period_end, rollover)
+  values (
+    p_account_id, p_feature_key, p_terms.period_start, p_terms.period_end,
+    billing_private.leftover_units(p_account_id, p_feature_key, p_terms)
+  )
+  on conflict do nothing;
+end;
+$$;
+
+comment on function billing_private.open_usage_period(uuid, text, billing_private.usage_terms) is
+  'Makes the row a period is counted in, with what the period before left. Twice or at once: one '
+  'row.';
+
+
+-- -----------------------------------------------------------------------------
+-- 49  usage: deciding and counting
+-- -----------------------------------------------------------------------------
+
+create type billing.usage_decision as (
+  is_allowed boolean,
+  feature_key text,
+  quantity numeric,
+  used numeric,
+  reserved numeric,
+  allowance numeric,
+  remaining numeric,
+  overage numeric,
+  period_start timestamptz,
+  period_end timestamptz,
+  reason text,
+  is_repeated boolean
+);
+
+comment on type billing.usage_decision is
+  'Whether units may be used, and where the period stands with them. allowance is what the period '
+  'includes, with leftovers and the prepaid units it has taken, null for unlimited; remaining does '
+  'not show prepaid units that are still untouched. reason: not_included or limit_reached where it '
+  'is not allowed. is_repeated: the key was answered before, and this is that answer.';
+
+
+create type billing_private.usage_state as (
+  totals billing.usage_totals,
+  included numeric,
+  is_allowed boolean
+);
+
+comment on type billing_private.usage_state is
+  'A period''s row, what it includes without leftovers (null for unlimited), and whether the units '
+  'asked for are counted in it.';
+
+
+create function billing_private.decision_of(
+  p_state billing_private.usage_state,
+  p_quantity numeric
+)
+returns billing.usage_decision
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_decision billing.usage_decision;
+begin
+  v_decision.is_allowed := p_state.is_allowed;
+  v_decision.feature_key := (p_state.totals).feature_key;
+  v_decision.quantity := p_quantity;
+  v_decision.used := (p_state.totals).used;
+  v_decision.reserved := (p_state.totals).reserved;
+  v_decision.allowance := p_state.included + (p_state.totals).rollover + (p_state.totals).prepaid;
+  v_decision.remaining := greatest(
+    v_decision.allowance - v_decision.used - v_decision.reserved, 0);
+  v_decision.overage := coalesce(greatest(v_decision.used - v_decision.allowance, 0), 0);
+  v_decision.period_start := (p_state.totals).period_start;
+  v_decision.period_end := (p_state.totals).period_end;
+  v_decision.reason := case when not p_state.is_allowed then 'limit_reached' end;
+  v_decision.is_repeated := false;
+  return v_decision;
+end;
+$$;
+
+comment on function billing_private.decision_of(billing_private.usage_state, numeric) is
+  'A state of a period as callers are told it.';
+
+
+create function billing_private.expire_reservations(p_totals billing.usage_totals)
+returns numeric
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_units numeric;
+begin
+  with expired as (
+    update billing.usage_reservations
+    set status = 'expired',
+        finished_at = expires_at
+    where account_id = p_totals.account_id
+      and feature_key = p_totals.feature_key
+      and period_start = p_totals.period_start
+      and status = 'open'
+      and expires_at <= billing_private.now()
+    returning quantity
+  )
+  select coalesce(sum(quantity), 0) into v_units from expired;
+  return v_units;
+end;
+$$;
+
+comment on function billing_private.expire_reservations(billing.usage_totals) is
+  'Ends the reservations of a period whose time has run out, and returns how much they held. The '
+  'caller holds the period''s row and takes it off.';
+
+
+create function billing_private.burn_grants(
+  p_totals billing.usage_totals,
+  p_units numeric
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  with usable as materialized (
+    select id, quantity - burnt as units, priority, valid_until, created_at
+    from billing.usage_grants
+    where account_id = p_totals.account_id
+      and feature_key = p_totals.feature_key
+      and revoked_at is null
+      and burnt < quantity
+      and valid_from <= billing_private.now()
+      and valid_until > billing_private.now()
+    order by id
+    for update
+  ),
+  in_line as (
+    select
+      id, units,
+      sum(units) over (order by priority, valid_until, created_at, id) - units as units_before
+    from usable
+  ),
+  burnt as (
+    update billing.usage_grants
+    set burnt = burnt + least(in_line.units, p_units - in_line.units_before)
+    from in_line
+    where usage_grants.id = in_line.id
+      and in_line.units_before < p_units
+    returning usage_grants.id, least(in_line.units, p_units - in_line.units_before) as units
+  )
+  insert into billing.usage_burns (account_id, feature_key, period_start, grant_id, quantity)
+  select p_totals.account_id, p_totals.feature_key, p_totals.period_start, id, units
+  from burnt
+  on conflict (account_id, feature_key, period_start, grant_id) do update
+  set quantity = usage_burns.quantity + excluded.quantity;
+end;
+$$;
+
+comment on function billing_private.burn_grants(billing.usage_totals, numeric) is
+  'Takes units from prepaid grants: by priority, then by end, then by age. The caller holds the '
+  'period''s row.';
+
+
+create function billing_private.prepaid_units(p_account_id uuid, p_feature_key text)
+returns numeric
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (
+      select sum(quantity - burnt)
+      from billing.usage_grants
+      where account_id = p_account_id
+        and feature_key = p_feature_key
+        and revoked_at is null
+        and valid_from <= billing_private.now()
+        and valid_until > billing_private.now()
+    ),
+    0);
+end;
+$$;
+
+comment on function billing_private.prepaid_units(uuid, text) is
+  'Units of prepaid grants an account can use now.';
+
+
+-- Long because it is one decision: what is free, what grants pay for, what a soft limit lets pass.
+create function billing_private.take_units(
+  p_account_id uuid,
+  p_feature_key text,
+  p_units numeric,
+  p_terms billing_private.usage_terms,
+  p_is_reservation boolean default false
+)
+returns billing_private.usage_state
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_state billing_private.usage_state;
+  v_totals billing.usage_totals;
+  v_allowance numeric;
+  v_prepaid numeric;
+  v_uncovered numeric;
+  v_needed numeric;
+begin
+  perform billing_private.open_usage_period(p_account_id, p_feature_key, p_terms);
+  select * into strict v_totals
+  from billing.usage_totals
+  where account_id = p_account_id
+    and feature_key = p_feature_key
+    and period_start = p_terms.period_start
+  for update;
+  if v_totals.reserved > 0 then
+    v_totals.reserved := v_totals.reserved - billing_private.expire_reservations(v_totals);
+  end if;
+
+  v_state.included := billing_private.included_units(
+    p_account_id, p_feature_key, p_terms, billing_private.now());
+  v_allowance := v_state.included + v_totals.rollover + v_totals.prepaid;
+  -- What a change of plan left uncovered, or a soft limit let pass, is no debt to be paid now.
+  v_uncovered := greatest(v_totals.used - v_allowance, 0);
+  v_needed := coalesce(greatest(
+    v_totals.used + v_totals.reserved + p_units - v_allowance, 0) - v_uncovered, 0);
+  v_prepaid := case when v_needed > 0 and p_terms.kind = 'metered'
+    then billing_private.prepaid_units(p_account_id, p_feature_key) else 0 end;
+  v_state.is_allowed := v_needed <= v_prepaid
+    or (
+      p_terms.overage = 'allow'
+      and coalesce(v_uncovered + v_needed - v_prepaid <= p_terms.overage_limit, true)
+    );
+
+  if v_state.is_allowed and p_is_reservation then
+    v_totals.reserved := v_totals.reserved + p_units;
+  elsif v_state.is_allowed then
+    v_needed := least(
+      v_prepaid, coalesce(greatest(v_totals.used + p_units - v_allowance, 0) - v_uncovered, 0));
+    if v_needed > 0 then
+      perform billing_private.burn_grants(v_totals, v_needed);
+    end if;
+    v_totals.used := v_totals.used + p_units;
+    v_totals.prepaid := v_totals.prepaid + v_needed;
+  end if;
+
+  update billing.usage_totals
+  set used = v_totals.used,
+      reserved = v_totals.reserved,
+      prepaid = v_totals.prepaid
+  where account_id = p_account_id
+    and feature_key = p_feature_key
+    and period_start = p_terms.period_start;
+  v_state.totals := v_totals;
+  return v_state;
+end;
+$$;
+
+comment on function billing_private.take_units(
+  uuid, text, numeric, billing_private.usage_terms, boolean
+) is
+  'Decides under the lock of the period''s row, with everything that may bear on it: reservations '
+  'that have expired, the plans of the period, prepaid grants, a soft limit. All or none.';
+
+
+create function billing_private.note_thresholds(
+  p_state billing_private.usage_state,
+  p_terms billing_private.usage_terms
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_totals billing.usage_totals := p_state.totals;
+  v_allowance numeric := p_state.included + v_totals.rollover;
+  v_percents integer[] := array(
+    select percent
+    from unnest(p_terms.alert_percents) as percent
+    where percent > v_totals.alerted_percent
+      and v_totals.used * 100 >= percent * v_allowance
+  );
+begin
+  if v_percents = '{}' then
+    return;
+  end if;
+  insert into billing.usage_alerts (
+    account_id, feature_key, period_start, percent, used, allowance
+  )
+  select
+    v_totals.account_id, v_totals.feature_key, v_totals.period_start, percent, v_totals.used,
+    v_allowance
+  from unnest(v_percents) as percent
+  on conflict do nothing;
+
+  update billing.usage_totals
+  set alerted_percent = (select max(percent) from unnest(v_percents) as percent)
+  where account_id = v_totals.account_id
+    and feature_key = v_totals.feature_key
+    and period_start = v_totals.period_start;
+end;
+$$;
+
+comment on function billing_private.note_thresholds(
+  billing_private.usage_state, billing_private.usage_terms
+) is
+  'Writes a row for each threshold that was reached and not told yet in this period.';
+
+
+create function billing_private.is_at_threshold(
+  p_state billing_private.usage_state,
+  p_terms billing_private.usage_terms
+)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return p_state.included + (p_state.totals).rollover > 0
+    and (p_state.totals).alerted_percent < any (p_terms.alert_percents)
+    and least(
+      (p_state.totals).used * 100 / (p_state.included + (p_state.totals).rollover), 1000000
+    )::integer >= any (p_terms.alert_percents);
+end;
+$$;
+
+comment on function billing_private.is_at_threshold(
+  billing_private.usage_state, billing_private.usage_terms
+) is
+  'False where no threshold can have been reached, so that counting writes nothing else.';
+
+
+create function billing_private.usage_month(p_at timestamptz)
+returns timestamptz
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return date_trunc('month', p_at at time zone 'UTC') at time zone 'UTC';
+end;
+$$;
+
+comment on function billing_private.usage_month(timestamptz) is
+  'Beginning of an instant''s month (UTC): which partition of usage_records it belongs to.';
+
+
+create function billing_private.recorded_decision(p_account_id uuid, p_idempotency_key text)
+returns billing.usage_decision
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  v_record billing.usage_records;
+  v_decision billing.usage_decision;
+begin
+  -- This month and the two before: 59 days at least.
+  select * into v_record
+  from billing.usage_records
+  where account_id = p_account_id
+    and idempotency_key = p_idempotency_key
+    and recorded_month >= billing_private.usage_month(
+      billing_private.now() - interval '2 months')
+  order by recorded_month desc
+  limit 1;
+  if not found then
+    return null;
+  end if;
+
+  v_decision.is_allowed := true;
+  v_decision.feature_key := v_record.feature_key;
+  v_decision.quantity := v_record.quantity;
+  v_decision.used := v_record.used_after;
+  v_decision.allowance := v_record.allowance;
+  v_decision.remaining := greatest(v_record.allowance - v_record.used_after, 0);
+  v_decision.overage := coalesce(greatest(v_record.used_after - v_record.allowance, 0), 0);
+  v_decision.period_start := v_record.period_start;
+  v_decision.period_end := (
+    select period_end
+    from billing.usage_totals
+    where account_id = p_account_id
+      and feature_key = v_record.feature_key
+      and period_start = v_record.period_start
+  );
+  v_decision.is_repeated := true;
+  return v_decision;
+end;
+$$;
+
+comment on function billing_private.recorded_decision(uuid, text) is
+  'The answer an idempotency key was given before; null when it is new.';
+
+
+create function billing_private.lock_usage_keys(p_account_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  -- A key is unique within a month''s partition, and looked for in those before: only around the
+  -- turn of a month could two at once miss each other.
+  if billing_private.usage_month(v_now - interval '1 hour')
+    <> billing_private.usage_month(v_now + interval '1 hour')
+  then
+    perform pg_advisory_xact_lock(hashtextextended('billing.usage_keys:' || p_account_id, 0));
+  end if;
+end;
+$$;
+
+comment on function billing_private.lock_usage_keys(uuid) is
+  'Keeps others from using idempotency keys of this account until the transaction ends, within an '
+  'hour of the turn of a month (UTC); nothing at other times.';
+
+
+-- Its body is long because the quick way is written out: one statement that decides and counts.
+create function billing_private.count_units(
+  p_account_id uuid,
+  p_feature_key text,
+  p_quantity numeric,
+  p_idempotency_key text,
+  p_properties jsonb
+)
+returns billing.usage_decision
+language plpgsql
+volatile
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_id uuid := gen_random_uuid();
+  v_terms billing_private.usage_terms;
+  v_state billing_private.usage_state;
+  v_totals billing.usage_totals;
+  v_decision billing.usage_decision;
+  v_units numeric;
+begin
+  v_terms := billing_private.usage_terms(p_account_id, p_feature_key, v_now);
+  if v_terms.kind = 'boolean' or v_terms.aggregation not in ('sum', 'count') then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'feature', 'problem', 'only a sum or a count can be consumed',
+      'feature', p_feature_key));
+  elsif not v_terms.is_included then
+    v_decision.is_allowed := false;
+    v_decision.feature_key := p_feature_key;
+    v_decision.quantity := p_quantity;
+    v_decision.reason := 'not_included';
+    v_decision.is_repeated := false;
+    return v_decision;
+  end if;
+  v_units := case when v_terms.aggregation = 'count' then 1 else p_quantity end;
+
+  -- The condition and the count are one statement: two callers cannot both take the last unit.
+  -- What it lets pass, every policy lets pass; the rest is looked at in full.
+  update billing.usage_totals
+  set used = used + v_units
+  where account_id = p_account_id
+    and feature_key = p_feature_key
+    and period_start = v_terms.period_start
+    and (
+      v_terms.limit_value is null
+      or (used + reserved + v_units <= v_terms.limit_value + rollover
+        and v_terms.on_plan_change = 'keep')
+    )
+  returning * into v_totals;
+  if found then
+    v_state.totals := v_totals;
+    v_state.included := v_terms.limit_value;
+    v_state.is_allowed := true;
+  else
+    v_state := billing_private.take_units(p_account_id, p_feature_key, v_units, v_terms);
+  end if;
+
+  v_decision := billing_private.decision_of(v_state, p_quantity);
+  if not v_decision.is_allowed then
+    return v_decision;
+  end if;
+  if v_terms.kind = 'metered' or p_idempotency_key is not null then
+    insert into billing.usage_records (
+      account_id, idempotency_key, recorded_month, id, feature_key, quantity, occurred_at,
+      recorded_at, period_start, used_after, allowance, properties
+    )
+    values (
+      p_account_id, coalesce(p_idempotency_key, v_id::text), billing_private.usage_month(v_now),
+      v_id, p_feature_key, p_quantity, v_now, v_now, v_terms.period_start, v_decision.used,
+      v_decision.allowance, p_properties
+    );
+  end if;
+  if billing_private.is_at_threshold(v_state, v_terms) then
+    perform billing_private.note_thresholds(v_state, v_terms);
+  end if;
+  if v_terms.stripe_event_name is not null then
+    perform billing_private.report_usage(
+      v_id, p_account_id, v_terms.stripe_event_name, v_units, v_now);
+  end if;
+  return v_decision;
+end;
+$$;
+
+comment on function billing_private.count_units(uuid, text, numeric, text, jsonb) is
+  'Counts units if the account may use them, and writes what follows: record, threshold, report. A '
+  'key somebody else has used meanwhile is a unique violation.';
+
+
+create function billing_private.report_usage(
+  p_id uuid,
+  p_account_id uuid,
+  p_event_name text,
+  p_value numeric,
+  p_occurred_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Whom Stripe does not know it does not bill.
+  if exists (
+    select
+    from billing.customers
+    where account_id = p_account_id and is_primary and deleted_at is null
+  ) then
+    perform billing_private.enqueue_meter_event(
+      p_id, p_account_id, p_event_name, p_value, p_occurred_at);
+  end if;
+end;
+$$;
+
+comment on function billing_private.report_usage(uuid, uuid, text, numeric, timestamptz) is
+  'Has Stripe''s meter told of usage, of accounts that are customers; the record''s id is '
+  'Stripe''s identifier.';
+
+
+create function billing_private.require_quantity(p_quantity numeric, p_field text)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- NaN is greater than every number.
+  if p_quantity > 0 and p_quantity <= 1e15 then
+    return;
+  end if;
+  perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+    'field', p_field, 'problem', 'must be greater than zero, and at most 10^15'));
+end;
+$$;
+
+comment on function billing_private.require_quantity(numeric, text) is
+  'Refuses a quantity that is no quantity (VALIDATION_FAILED, 400).';
+
+
+create function billing_private.require_key(p_idempotency_key text)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if length(p_idempotency_key) not between 1 and 255 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'idempotency_key', 'problem', 'must have 1 to 255 characters'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_key(text) is
+  'Refuses an idempotency key that is none (VALIDATION_FAILED, 400); null is no key.';
+
+
+-- Asks nobody who they are: it is for triggers, and for definer functions of the application, which
+-- run as whoever signed in.
+create function billing_private.try_consume(
+  p_account_id uuid,
+  p_feature_key text,
+  p_quantity numeric,
+  p_idempotency_key text default null,
+  p_properties jsonb default null
+)
+returns billing.usage_decision
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_decision billing.usage_decision;
+  v_earlier billing.usage_decision;
+begin
+  perform billing_private.require_quantity(p_quantity, 'quantity');
+  if p_idempotency_key is null then
+    return billing_private.count_units(
+      p_account_id, p_feature_key, p_quantity, null, p_properties);
+  end if;
+
+  perform billing_private.require_key(p_idempotency_key);
+  perform billing_private.lock_usage_keys(p_account_id);
+  v_earlier := billing_private.recorded_decision(p_account_id, p_idempotency_key);
+  if v_earlier.is_repeated then
+    return v_earlier;
+  end if;
+  begin
+    v_decision := billing_private.count_units(
+      p_account_id, p_feature_key, p_quantity, p_idempotency_key, p_properties);
+    if v_decision.is_allowed then
+      return v_decision;
+    end if;
+  exception when unique_violation then
+    null;
+  end;
+  -- The same key at once: it took the last unit, or the key.
+  v_earlier := billing_private.recorded_decision(p_account_id, p_idempotency_key);
+  return case when v_earlier.is_repeated then v_earlier else v_decision end;
+end;
+$$;
+
+comment on function billing_private.try_consume(uuid, text, numeric, text, jsonb) is
+$$Counts units of a feature in the running period, all or none, and says whether it did. Undone with
+the transaction it is called in.
+
+p_idempotency_key: the same key counts once and is given the first answer, for at least 59 days. A
+refusal is no answer to keep: when more is allowed, the same key may pass.
+
+Errors
+  VALIDATION_FAILED  400  a quantity or key that is none, or a feature that is not counted
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+create function billing_private.release_usage(
+  p_account_id uuid,
+  p_feature_key text,
+  p_quantity numeric
+)
+returns billing.usage_decision
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_terms billing_private.usage_terms := billing_private.usage_terms(
+    p_account_id, p_feature_key, billing_private.now());
+  v_state billing_private.usage_state;
+  v_totals billing.usage_totals;
+begin
+  perform billing_private.require_quantity(p_quantity, 'quantity');
+  v_state.is_allowed := true;
+  v_state.included := case when v_terms.is_included then v_terms.limit_value else 0 end;
+  if v_terms.kind = 'limit' then
+    -- Never below nothing: what was held before counting began may be released too.
+    update billing.usage_totals
+    set used = greatest(used - p_quantity, 0)
+    where account_id = p_account_id
+      and feature_key = p_feature_key
+      and period_start = v_terms.period_start
+    returning * into v_totals;
+  else
+    select * into v_totals
+    from billing.usage_totals
+    where account_id = p_account_id
+      and feature_key = p_feature_key
+      and period_start = v_terms.period_start;
+  end if;
+  v_state.totals := v_totals;
+  return billing_private.decision_of(v_state, p_quantity);
+end;
+$$;
+
+comment on function billing_private.release_usage(uuid, text, numeric) is
+$$Gives back units of a limit feature, which counts what is held. What a metered feature has counted
+was used: it stays.
+
+Errors
+  VALIDATION_FAILED  400  a quantity that is none
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 50  billing.consume()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.require_counting(p_account_id uuid, p_feature_key text)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.resolve_account(p_account_id);
+begin
+  if not billing_private.is_trusted()
+    and exists (
+      select from billing.features where key = p_feature_key and not clients_may_consume
+    )
+  then
+    perform billing_private.fail('SERVER_ONLY', jsonb_build_object('feature', p_feature_key));
+  end if;
+  return v_account_id;
+end;
+$$;
+
+comment on function billing_private.require_counting(uuid, text) is
+  'The account a caller may count units for: the server any, members their own where the feature '
+  'lets them.';
+
+
+create function billing_private.refuse_usage(p_decision billing.usage_decision)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_details jsonb := jsonb_build_object(
+    'feature', p_decision.feature_key, 'requested', p_decision.quantity,
+    'used', p_decision.used, 'allowed', p_decision.allowance,
+    'period_end', p_decision.period_end);
+begin
+  if p_decision.reason = 'not_included' then
+    perform billing_private.fail('FEATURE_NOT_INCLUDED', v_details);
+  end if;
+  perform billing_private.fail('LIMIT_REACHED', v_details);
+end;
+$$;
+
+comment on function billing_private.refuse_usage(billing.usage_decision) is
+  'Raises the error that a refusal is to its caller.';
+
+
+create function billing_private.consume(
+  p_feature_key text,
+  p_quantity numeric,
+  p_account_id uuid,
+  p_idempotency_key text,
+  p_properties jsonb
+)
+returns billing.usage_decision
+language plpgsql
+volatile
+security definer -- members may read what they used, never write it
+set search_path = ''
+as $$
+declare
+  v_decision billing.usage_decision;
+begin
+  v_decision := billing_private.try_consume(
+    billing_private.require_counting(p_account_id, p_feature_key), p_feature_key, p_quantity,
+    p_idempotency_key, p_properties);
+  if not v_decision.is_allowed then
+    perform billing_private.refuse_usage(v_decision);
+  end if;
+  return v_decision;
+end;
+$$;
+
+
+create function billing.consume(
+  feature text,
+  quantity numeric default 1,
+  account_id uuid default null,
+  idempotency_key text default null,
+  properties jsonb default null
+)
+returns billing.usage_decision
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.consume(feature, quantity, account_id, idempotency_key, properties);
+end;
+
+comment on function billing.consume(text, numeric, uuid, text, jsonb) is
+$$Takes units of a feature, all or none: of a metered one from the running period, of a limit one
+until they are released. Taken with the transaction it is called in, or not at all.
+
+account_id: null for the caller's own account. Only the server may call it (service_role, or a
+definer function of yours through billing_private.try_consume()), unless the feature lets clients.
+idempotency_key: the same key counts once per account and is given the first answer (is_repeated),
+for at least 59 days; a refusal is not kept.
+properties: kept with the record.
+
+Errors
+  VALIDATION_FAILED     400  a quantity or key that is none, or a feature that is not counted
+  UNAUTHENTICATED       401  nobody is signed in
+  FEATURE_NOT_INCLUDED  402  no source gives the account this feature
+  LIMIT_REACHED         402  the limit leaves less than asked for
+  NOT_A_MEMBER          403  the account is not one of the caller's
+  SERVER_ONLY           403  only the server counts this feature
+  ACCOUNT_NOT_FOUND     404  there is no such account
+  FEATURE_NOT_FOUND     404  there is no such feature$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 51  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -13266,7 +14515,34 @@ revoke all on function
   billing_private.request_entitlements,
   billing_private.end_sweep,
   billing_private.interrupt_sweep,
-  billing_private.request_sweep
+  billing_private.request_sweep,
+  billing_private.usage_period,
+  billing_private.usage_terms,
+  billing_private.limits_over,
+  billing_private.included_units,
+  billing_private.close_usage_period,
+  billing_private.leftover_units,
+  billing_private.open_usage_period,
+  billing_private.decision_of,
+  billing_private.expire_reservations,
+  billing_private.burn_grants,
+  billing_private.prepaid_units,
+  billing_private.take_units,
+  billing_private.note_thresholds,
+  billing_private.is_at_threshold,
+  billing_private.usage_month,
+  billing_private.recorded_decision,
+  billing_private.lock_usage_keys,
+  billing_private.count_units,
+  billing_private.report_usage,
+  billing_private.require_quantity,
+  billing_private.require_key,
+  billing_private.try_consume,
+  billing_private.release_usage,
+  billing_private.require_counting,
+  billing_private.refuse_usage,
+  billing_private.consume,
+  billing.consume
 from public, anon, authenticated, service_role;
 
 revoke all on billing.payment_history from public, anon, authenticated, service_role;
@@ -13304,7 +14580,9 @@ grant execute on function
   billing.pause_subscription,
   billing_private.pause_subscription,
   billing.resume_subscription,
-  billing_private.resume_subscription
+  billing_private.resume_subscription,
+  billing.consume,
+  billing_private.consume
 to authenticated, service_role;
 
 grant execute on function

@@ -5,8 +5,8 @@
 -- query it serves. has_entitlement() needs none: the primary key of billing.entitlements
 -- begins with what it asks for.
 --
--- Reads      0001 and 0002 tables
--- Read by    the planner
+-- Reads      0001 and 0002 tables, 0003 helpers
+-- Read by    the planner, 0006 automation
 --
 -- Invariants
 --   * Partial wherever the question is about the few rows still to be worked on.
@@ -17,6 +17,8 @@
 --   3  money
 --   4  binding
 --   5  clean-up
+--   6  partitions of usage_records
+--   7  who may call what
 -- =============================================================================
 
 
@@ -178,3 +180,147 @@ create index task_runs_started_at_idx
 -- clean_up and the detection of bursts: refusals by time.
 create index webhook_rejections_minute_idx
   on billing_private.webhook_rejections (minute);
+
+-- -----------------------------------------------------------------------------
+-- 6  partitions of usage_records
+-- -----------------------------------------------------------------------------
+
+-- In billing_private, where nobody can reach a partition past the policy of its parent.
+create table billing_private.usage_records_default
+  partition of billing.usage_records default;
+
+comment on table billing_private.usage_records_default is
+  'Usage records of months that have no partition yet, so that none is ever refused.';
+
+alter table billing_private.usage_records_default enable row level security;
+create policy select_nobody on billing_private.usage_records_default
+  for select to public using (false);
+
+revoke all on billing_private.usage_records_default from public, anon, authenticated, service_role;
+
+
+create function billing_private.add_usage_partition(p_at timestamptz)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_from timestamptz := billing_private.usage_month(p_at);
+  v_until timestamptz := billing_private.usage_month(v_from + interval '40 days');
+  v_name text := 'usage_records_' || to_char(v_from at time zone 'UTC', 'YYYY_MM');
+begin
+  if to_regclass('billing_private.' || v_name) is not null then
+    return false;
+  end if;
+  execute format(
+    'create table billing_private.%I (like billing.usage_records including all)', v_name);
+  execute format(
+    'comment on table billing_private.%I is %L', v_name,
+    'Usage records of ' || to_char(v_from at time zone 'UTC', 'FMMonth YYYY') || ' (UTC).');
+  execute format('alter table billing_private.%I enable row level security', v_name);
+  execute format(
+    'create policy select_nobody on billing_private.%I for select to public using (false)', v_name);
+  execute format(
+    'revoke all on billing_private.%I from public, anon, authenticated, service_role', v_name);
+
+  -- What came before its partition was made is waiting in the default one.
+  execute format(
+    $move$
+      with moved as (
+        delete from billing_private.usage_records_default
+        where recorded_month = %2$L
+        returning *
+      )
+      insert into billing_private.%1$I select * from moved
+    $move$, v_name, v_from);
+  execute format(
+    'alter table billing.usage_records attach partition billing_private.%I
+      for values from (%L) to (%L)',
+    v_name, v_from, v_until);
+  return true;
+end;
+$$;
+
+comment on function billing_private.add_usage_partition(timestamptz) is
+  'Makes the partition of usage_records for an instant''s month (UTC), and takes what is waiting '
+  'for it; false where there is one.';
+
+
+create function billing_private.add_usage_partitions()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_at timestamptz := billing_private.usage_month(billing_private.now());
+  v_count bigint := 0;
+begin
+  for v_month in 0..2 loop
+    if billing_private.add_usage_partition(v_at) then
+      v_count := v_count + 1;
+    end if;
+    v_at := billing_private.usage_month(v_at + interval '40 days');
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.add_usage_partitions() is
+  'Makes the partitions of usage_records for this month and the next two, and returns how many were'
+  ' missing.';
+
+
+create function billing_private.drop_usage_partitions()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  -- Of what is younger, idempotency keys are still looked for.
+  v_keep_from timestamptz := least(
+    billing_private.usage_month(
+      v_now - (select usage_records_kept from billing_private.settings)),
+    billing_private.usage_month(v_now - interval '2 months'));
+  v_name text;
+  v_count bigint := 0;
+  v_rows bigint;
+begin
+  for v_name in
+    select relname
+    from pg_catalog.pg_inherits
+    join pg_catalog.pg_class on pg_class.oid = inhrelid
+    where inhparent = 'billing.usage_records'::regclass
+      and relname ~ '^usage_records_\d{4}_\d{2}$'
+      and relname < 'usage_records_' || to_char(v_keep_from at time zone 'UTC', 'YYYY_MM')
+    order by relname
+  loop
+    execute format('drop table billing_private.%I', v_name);
+    v_count := v_count + 1;
+  end loop;
+
+  delete from billing_private.usage_records_default where recorded_month < v_keep_from;
+  get diagnostics v_rows = row_count;
+  return v_count + v_rows;
+end;
+$$;
+
+comment on function billing_private.drop_usage_partitions() is
+  'Drops the partitions of usage_records whose retention (settings.usage_records_kept, whole '
+  'months) is over. Totals stay.';
+
+select billing_private.add_usage_partitions();
+
+
+-- -----------------------------------------------------------------------------
+-- 7  who may call what
+-- -----------------------------------------------------------------------------
+
+revoke all on function
+  billing_private.add_usage_partition,
+  billing_private.add_usage_partitions,
+  billing_private.drop_usage_partitions
+from public, anon, authenticated, service_role;

@@ -256,7 +256,9 @@ comment on function billing_private.write_audit() is
 
 -- Statement-level triggers with transition tables: a bulk change is one insert into the log.
 -- Left out: error_codes and subscription_transitions, which only a migration changes, and
--- subscription_changes, which is a history itself.
+-- subscription_changes, which is a history itself. So is usage, but for what is granted: records,
+-- burns, adjustments and alerts are only added, reservations carry their times, and totals follow
+-- from them; to write each of millions of records twice would tell nothing more.
 do $$
 declare
   v_audited record;
@@ -293,6 +295,7 @@ begin
       ('billing.tax_ids', '{id}'),
       ('billing.checkout_sessions', '{id}'),
       ('billing.entitlement_grants', '{id}'),
+      ('billing.usage_grants', '{id}'),
       ('billing.access_restrictions', '{id}'),
       ('billing.dunning_cases', '{id}'),
       ('billing.dunning_events', '{id}'),

@@ -164,6 +164,16 @@ insert into tests.served values
   ('billing.customers_unbound_idx', 'critical_issues',
     $$ select * from billing_admin.critical_issues $$),
 
+  -- usage
+  ('billing_private.usage_records_default_account_id_feature_key_occurred_at_idx',
+    'whoever looks for usage by day',
+    $$
+      select occurred_at::date, sum(quantity)
+      from billing.usage_records
+      where account_id = tests.person(5) and feature_key = 'clubs' and occurred_at > '2026-01-05'
+      group by 1
+    $$),
+
   -- logs
   ('billing_private.task_runs_started_at_idx', 'clean_up',
     $$ select billing_private.task_clean_up() $$),
@@ -191,6 +201,8 @@ select set_eq(
     join pg_class on pg_class.oid = indexrelid
     where relnamespace in ('billing'::regnamespace, 'billing_private'::regnamespace)
       and not indisunique
+      -- A partitioned index is nothing to look into: its partitions' are.
+      and relkind = 'i'
       and not exists (
         select
         from pg_constraint

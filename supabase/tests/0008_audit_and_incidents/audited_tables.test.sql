@@ -135,6 +135,9 @@ insert into rows values
   ('billing.entitlement_grants', 'id, account_id, feature_key, valid_from, reason',
     $$md5('grant')::uuid, md5('ann')::uuid, 'sleep', '2026-01-10', 'a gift'$$,
     md5('grant')::uuid, 'ann', 'reason', 'a gift', 'a present'),
+  ('billing.usage_grants', 'id, account_id, feature_key, quantity, valid_from, reason',
+    $$md5('prepaid')::uuid, md5('ann')::uuid, 'sleep', 8, '2026-01-10', 'a gift'$$,
+    md5('prepaid')::uuid, 'ann', 'burnt', '0', '2'),
   ('billing.entitlements',
     'account_id, feature_key, source_kind, source_id, limit_value, valid_from, valid_until',
     $$md5('bob')::uuid, 'sleep', 'grant', md5('none')::uuid, 1, '2026-01-10', '2026-01-11'$$,
@@ -304,9 +307,11 @@ select results_eq(
         '{"stripe_livemode": true}'::jsonb),
       ('delete', 'true', null,
         '{"only_row": true, "stripe_livemode": true, "repeated_trial": "flag",
+          "usage_records_kept": "3 mons",
           "require_mfa_for_admins": false}', null),
       ('insert', 'true', null, null,
         '{"only_row": true, "stripe_livemode": false, "repeated_trial": "flag",
+          "usage_records_kept": "3 mons",
           "require_mfa_for_admins": false}')
   $$,
   'the settings are recorded too'

@@ -93,6 +93,7 @@ select set_eq(
   array[
     'billing.access_level(text,uuid)',
     'billing.cancel_subscription(boolean,text,uuid)',
+    'billing.consume(text,numeric,uuid,text,jsonb)',
     'billing.check_eligibility(text,uuid)',
     'billing.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing.explain_entitlement(text,uuid,timestamp with time zone)',
@@ -196,6 +197,7 @@ select set_eq(
     'billing_private.admin_refund_payment(uuid,text,text,bigint,text)',
     'billing_private.configure_doorbell(text,text,text)',
     'billing_private.check_eligibility(text,uuid)',
+    'billing_private.consume(text,numeric,uuid,text,jsonb)',
     'billing_private.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing_private.discard_event(text,text)',
     'billing_private.discard_events(text,text,text,'
@@ -323,6 +325,7 @@ select set_eq(
     'billing_private.admin_tasks()',
     'billing_private.cancel_subscription(boolean,text,uuid)',
     'billing_private.check_eligibility(text,uuid)',
+    'billing_private.consume(text,numeric,uuid,text,jsonb)',
     'billing_private.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing_private.claim_commands(integer,uuid)',
     'billing_private.complete_command(uuid,uuid,integer,jsonb,integer,text,numeric,boolean)',

@@ -31,8 +31,10 @@ from (values
   ('event_id', 'evt_in_nobody'),
   ('features', '{"clubs": 4}'),
   ('feature', 'premium'),
+  ('feature_key', 'premium'),
   ('functions_url', 'https://project.example/functions/v1'),
   ('grant_id', (select id::text from billing.entitlement_grants limit 1)),
+  ('idempotency_key', 'k-1'),
   ('incident_id', (select id::text from billing_private.incidents limit 1)),
   ('invoice_id', (select id::text from billing.invoices limit 1)),
   ('kind', 'note'),
@@ -47,6 +49,7 @@ from (values
   ('percent_off', '10'),
   ('plan_key', 'basic'),
   ('price_key', 'basic_monthly'),
+  ('properties', '{}'),
   ('proration_date', '2026-01-10'),
   ('behavior', 'void'),
   ('policy', 'flag'),
@@ -326,7 +329,7 @@ select is_empty(
   $$
     select name, answer
     from tests.answers('ann', 'billing')
-    where answer !~ '^(\[\{|PT409 the account already has|PT422 )'
+    where answer !~ '^(\[\{|PT403 only the server|PT409 the account already has|PT422 )'
       or answer ~ '^\[\{"\w+": false\}\]$'
   $$,
   'they were good questions: ann is answered, or told what her subscription does not allow'

@@ -11,6 +11,8 @@ select is_empty(
     select name
     from tests.relations('{billing,billing_private}')
     where name not in (select relation from tests.all_rows)
+      -- One of several partitions, which are all alike.
+      and name !~ '\.usage_records_\d'
   $$,
   'the example has a row in every table and view'
 );
