@@ -77,16 +77,18 @@ export async function prepare({ owner }: World, tellings: Telling[]): Promise<vo
     ),
     accounts as (
       insert into billing.accounts (id, name) select id, name from lives
-    ),
-    plans as (
-      insert into billing.plans (key, name, kind, tier, tier_rank)
-      select key, key, case place when 3 then 'add_on' else 'base' end, 'tier ' || place, 10 * place
-      from lives
-      cross join lateral unnest(plan_keys) with ordinality as named (key, place)
-      returning id, tier_rank
     )
-    insert into billing.plan_features (plan_id, feature_key, limit_value)
-    select id, 'reading', tier_rank from plans`,
+    insert into billing.plans (key, name, kind, tier, tier_rank)
+    select key, key, case place when 3 then 'add_on' else 'base' end, 'tier ' || place, 10 * place
+    from lives
+    cross join lateral unnest(plan_keys) with ordinality as named (key, place)`,
+    [JSON.stringify(values)],
+  );
+  await owner.query(
+    `insert into billing.plan_features (plan_id, feature_key, limit_value)
+    select plans.id, 'reading', plans.tier_rank
+    from jsonb_to_recordset($1) as lives (plan_keys text[])
+    join billing.plans on plans.key = any (lives.plan_keys)`,
     [JSON.stringify(values)],
   );
   await owner.query(

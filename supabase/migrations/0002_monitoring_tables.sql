@@ -127,6 +127,7 @@ create table billing_private.stripe_objects (
   object_type text not null,
   event_id text not null,
   occurred_at timestamptz not null,
+  states bigint[],
   is_final boolean not null default false,
   is_ambiguous boolean not null default false,
 
@@ -137,6 +138,10 @@ create table billing_private.stripe_objects (
 
 comment on table billing_private.stripe_objects is
   'For each object of Stripe, the snapshot that is projected into the tables of billing.';
+comment on column billing_private.stripe_objects.states is
+  'billing_private.state_of() each state it came to in that second, as long as each event told of '
+  'a change of the one before; null where they did not. From the second event on, with the state '
+  'that was there before the first.';
 comment on column billing_private.stripe_objects.is_final is
   'The snapshot is in a state nothing leads out of (canceled, paid, void, deleted, …): only '
   'another final one replaces it.';

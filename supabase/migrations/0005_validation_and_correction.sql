@@ -1856,6 +1856,7 @@ begin
   update billing_private.stripe_objects
   set event_id = p_newest.event_id,
       occurred_at = p_newest.occurred_at,
+      states = null,
       is_final = p_newest.is_final,
       is_ambiguous = p_newest.is_ambiguous
   where object_id = p_newest.object_id;

@@ -1,7 +1,7 @@
 -- Which snapshot of an object wins: any order of delivery, equal seconds, final states.
 begin;
 \ir ../helpers.psql
-select plan(54);
+select plan(58);
 
 select tests.catalog();
 select tests.set_time('2026-02-01');
@@ -437,6 +437,45 @@ select tests.sub_event('evt_1', 'updated', '2026-01-13', 'past_due');
 select is(
   (select past_due_since from billing.subscriptions), '2026-01-13 00:00+00'::timestamptz,
   'E5: what was set aside does not begin a series'
+);
+rollback to s;
+
+-- ---- the owner: one after the other within one second -------------------------
+
+create function tests.known_states() returns integer
+language sql as $$
+  select cardinality(states) from billing_private.stripe_objects where object_id = 'sub_ann';
+$$;
+
+select tests.sub_event('evt_1', 'updated', '2026-01-12', 'active');
+select tests.sub_event('evt_2', 'updated', '2026-01-12', 'past_due', '{"status": "active"}');
+select ok(
+  tests.status() = 'past_due' and tests.known_states() = 3,
+  'what follows from the stored state is newer, without a look at the rest of its second'
+);
+
+create temporary table written as select ctid as place from billing.subscriptions;
+select tests.sub_event('evt_3', 'trial_will_end', '2026-01-12', 'past_due');
+select ok(
+  (select ctid from billing.subscriptions) = (select place from written)
+    and (select status = 'applied' and status_reason is null
+      from billing_private.stripe_events where event_id = 'evt_3'),
+  'what says what is stored is applied, and writes nothing again'
+);
+drop table written;
+
+select tests.sub_event('evt_4', 'updated', '2026-01-12', 'active', '{"status": "past_due"}');
+select ok(
+  tests.known_states() is null and tests.is_ambiguous('sub_ann'),
+  'what leads back to where the second began is judged among all of its second'
+);
+rollback to s;
+
+select tests.sub_event('evt_2', 'updated', '2026-01-12', 'past_due', '{"status": "active"}');
+select tests.sub_event('evt_1', 'updated', '2026-01-12', 'active', '{"status": "past_due"}');
+select ok(
+  tests.is_ambiguous('sub_ann'),
+  'and so is what leads back to where the first event of the second set out'
 );
 rollback to s;
 
