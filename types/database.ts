@@ -2684,6 +2684,7 @@ export type Database = {
     };
     Functions: {
       access_level: { Args: { account_id?: string; feature: string }; Returns: string };
+      add_claims: { Args: { claims: Json; user_id: string }; Returns: Json };
       cancel_subscription: {
         Args: { account_id?: string; at_period_end?: boolean; reason?: string };
         Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
@@ -2850,6 +2851,16 @@ export type Database = {
         };
       };
       membership_tier: { Args: { account_id?: string; store?: string }; Returns: string };
+      my_access: {
+        Args: { account_id?: string };
+        Returns: Database["billing"]["CompositeTypes"]["access_summary"][];
+        SetofOptions: {
+          from: "*";
+          to: "access_summary";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       my_entitlements: {
         Args: { account_id?: string };
         Returns: {
@@ -2996,6 +3007,14 @@ export type Database = {
       [_ in never]: never;
     };
     CompositeTypes: {
+      access_summary: {
+        account_id: string | null;
+        membership_tier: string | null;
+        tier_rank: number | null;
+        access_until: string | null;
+        features: Json | null;
+        version: number | null;
+      };
       change_preview: {
         subject_id: string | null;
         provider: string | null;

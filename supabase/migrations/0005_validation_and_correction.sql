@@ -20,11 +20,13 @@
 --   4  what is in force at this instant
 --   5  billing.has_entitlement(), access_level() and entitlement_limit()
 --   6  billing.my_entitlements() and membership_tier()
---   7  billing.explain_entitlement() and has_entitlement_at()
---   8  validate and correct
---   9  whether the money adds up
---   10  rebuild from the inbox
---   11  who may call what
+--   7  billing.my_access()
+--   8  claims for access tokens
+--   9  billing.explain_entitlement() and has_entitlement_at()
+--   10  validate and correct
+--   11  whether the money adds up
+--   12  rebuild from the inbox
+--   13  who may call what
 -- =============================================================================
 
 
@@ -280,6 +282,7 @@ set search_path = ''
 as $$
 declare
   v_differences billing_private.entitlement_difference[];
+  v_changed uuid[];
 begin
   perform billing_private.begin_refresh(p_account_ids);
 
@@ -303,14 +306,24 @@ begin
 
   if v_differences is not null then
     perform billing_private.write_entitlements(v_differences);
+    v_changed := array(
+      select distinct coalesce((stored).account_id, (computed).account_id)
+      from unnest(v_differences));
   end if;
-  perform billing_private.refresh_profiles(p_account_ids);
+
+  v_changed := billing_private.refresh_profiles(p_account_ids, v_changed);
+  -- Realtime is optional, and can be enabled at any time.
+  if v_changed is not null
+    and to_regprocedure('realtime.send(jsonb, text, text, boolean)') is not null
+  then
+    perform billing_private.broadcast_access(v_changed);
+  end if;
 end;
 $$;
 
 comment on function billing_private.refresh_entitlements(uuid[]) is
   'Brings entitlements and profiles of these accounts in step with their sources; writes only '
-  'differences and keeps what it replaces.';
+  'differences, keeps what it replaces, and tells whoever listens.';
 
 
 -- Long because it is one row, column by column, written in three ways.
@@ -415,8 +428,11 @@ comment on function billing_private.begin_refresh(uuid[]) is
   'ends: each would miss what the other has not committed.';
 
 
-create function billing_private.refresh_profiles(p_account_ids uuid[])
-returns void
+create function billing_private.refresh_profiles(
+  p_account_ids uuid[],
+  p_changed uuid[]
+)
+returns uuid[]
 language plpgsql
 volatile
 set search_path = ''
@@ -450,14 +466,16 @@ begin
   select array_agg(row(computed.*)::billing.profiles) into v_profiles
   from computed
   left join billing.profiles as stored using (account_id)
+  left join unnest(p_changed) as changed (account_id) using (account_id)
   where stored.account_id is null
+    or changed.account_id is not null
     or (stored.membership_tier, stored.tier_rank, stored.features, stored.access_until)
       is distinct from
       (computed.membership_tier, computed.tier_rank, computed.features, computed.access_until);
 
   -- A statement that changes nothing has its triggers run all the same.
   if v_profiles is null then
-    return;
+    return null;
   end if;
 
   insert into billing.profiles
@@ -468,12 +486,79 @@ begin
       features = excluded.features,
       access_until = excluded.access_until,
       updated_at = excluded.updated_at;
+
+  return array(select account_id from unnest(v_profiles));
 end;
 $$;
 
-comment on function billing_private.refresh_profiles(uuid[]) is
-  'Brings the profiles of these accounts in step with their entitlements; part of '
-  'refresh_entitlements().';
+comment on function billing_private.refresh_profiles(uuid[], uuid[]) is
+$$Brings the profiles of these accounts in step with their entitlements; part of
+refresh_entitlements(). Returns whose access is not what it was; null for nobody's.
+
+p_changed: whose entitlements were written, so that updated_at is when access changed last.$$;
+
+
+-- Its messages are rows, sent when the transaction has committed. What Realtime fails at is not for
+-- billing to fail at.
+create function billing_private.broadcast_access(p_account_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_most constant integer := 1000;
+begin
+  execute format($realtime$
+    select %s(told.payload, 'access_changed', told.topic, true)
+    from (
+      select
+        jsonb_build_object(
+          'account_id', account_id,
+          'membership_tier', membership_tier,
+          'version', billing_private.access_version(account_id)) as payload,
+        'billing:account:' || account_id as topic
+      from billing.profiles
+      where account_id = any ($1)
+        and cardinality($1) <= $2
+      union all
+      select jsonb_build_object('accounts', cardinality($1)), 'billing:accounts'
+      where cardinality($1) > $2
+    ) as told
+    order by told.topic
+  $realtime$, 'realtime.send')
+  using p_account_ids, v_most;
+exception when others then
+  raise warning 'billing could not broadcast a change of access: %', sqlerrm;
+end;
+$$;
+
+comment on function billing_private.broadcast_access(uuid[]) is
+$$Tells the subscribers of these accounts, where Realtime is installed, that access changed: event
+access_changed on the private topic billing:account:<id>, or once on billing:accounts where more
+than 1,000 accounts are concerned.$$;
+
+
+create function billing_private.access_version(p_account_id uuid)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (
+      select (extract(epoch from updated_at) * 1000)::bigint
+      from billing.profiles
+      where account_id = p_account_id
+    ),
+    0);
+end;
+$$;
+
+comment on function billing_private.access_version(uuid) is
+  'When an account''s access changed last, in milliseconds since 1970: what tells two states of it '
+  'apart, wherever it is told.';
 
 
 -- -----------------------------------------------------------------------------
@@ -1213,6 +1298,38 @@ comment on function billing_private.readable_account(uuid) is
   'The account asked about, or the caller''s own; null where the caller may not know of it.';
 
 
+create function billing_private.tier_plan(
+  p_account_id uuid,
+  p_store_key text
+)
+returns billing.plans
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_plan billing.plans;
+begin
+  select plans.* into v_plan
+  from billing.entitlements
+  join billing.plans on plans.id = entitlements.plan_id
+  where entitlements.account_id = p_account_id
+    and entitlements.access_level = 'full'
+    and entitlements.valid_from <= v_now
+    and entitlements.valid_until > v_now
+    and plans.tier is not null
+    and (p_store_key is null or entitlements.store_key = p_store_key)
+  order by plans.tier_rank desc, plans.key
+  limit 1;
+  return v_plan;
+end;
+$$;
+
+comment on function billing_private.tier_plan(uuid, text) is
+  'The highest-ranking plan with a tier that gives the account access at this instant.';
+
+
 create function billing_private.membership_tier(
   p_account_id uuid,
   p_store_key text
@@ -1225,21 +1342,8 @@ set search_path = ''
 as $$
 declare
   v_account_id uuid := billing_private.readable_account(p_account_id);
-  v_now timestamptz := billing_private.now();
 begin
-  return (
-    select plans.tier
-    from billing.entitlements
-    join billing.plans on plans.id = entitlements.plan_id
-    where entitlements.account_id = v_account_id
-      and entitlements.access_level = 'full'
-      and entitlements.valid_from <= v_now
-      and entitlements.valid_until > v_now
-      and plans.tier is not null
-      and (p_store_key is null or entitlements.store_key = p_store_key)
-    order by plans.tier_rank desc, plans.key
-    limit 1
-  );
+  return (billing_private.tier_plan(v_account_id, p_store_key)).tier;
 end;
 $$;
 
@@ -1264,7 +1368,196 @@ Null for another's account and for visitors.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 7  billing.explain_entitlement() and has_entitlement_at()
+-- 7  billing.my_access()
+-- -----------------------------------------------------------------------------
+
+create type billing.access_summary as (
+  account_id uuid,
+  membership_tier text,
+  tier_rank integer,
+  access_until timestamptz,
+  features jsonb,
+  version bigint
+);
+
+comment on type billing.access_summary is
+  'All an account may do at this instant, for a client that shows it.';
+comment on column billing.access_summary.membership_tier is
+  'Tier of the highest-ranking plan that gives access; null without one.';
+comment on column billing.access_summary.access_until is
+  'When the last full access ends, exclusive; infinity for no end; null without any.';
+comment on column billing.access_summary.features is
+  'By key: access (full or read_only), limit (0 for nothing, null for no limit) and until (null '
+  'for no end).';
+comment on column billing.access_summary.version is
+  'Grows whenever access changes; the same number is in broadcasts and in claims.';
+
+
+create function billing_private.my_access(p_account_id uuid)
+returns setof billing.access_summary
+language plpgsql
+stable
+security definer -- plans that are not listed have members too
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.readable_account(p_account_id);
+  v_now timestamptz := billing_private.now();
+  v_plan billing.plans;
+begin
+  if v_account_id is null then
+    return;
+  end if;
+  v_plan := billing_private.tier_plan(v_account_id, null);
+
+  return query
+  with running as materialized (
+    select entitlements.*, access_level = 'full' as is_full
+    from billing.entitlements
+    where account_id = v_account_id
+      and valid_from <= v_now
+      and valid_until > v_now
+  ),
+  given as (
+    select
+      feature_key,
+      jsonb_build_object(
+        'access', min(access_level),
+        'limit', case
+          when count(*) filter (where is_full) = count(limit_value) filter (where is_full)
+            then coalesce(max(limit_value) filter (where is_full), 0)
+        end,
+        'until', nullif(
+          coalesce(max(valid_until) filter (where is_full), max(valid_until)), 'infinity')
+      ) as facts
+    from running
+    group by feature_key
+  )
+  select
+    v_account_id, v_plan.tier, coalesce(v_plan.tier_rank, 0),
+    (select max(valid_until) from running where is_full),
+    (select coalesce(jsonb_object_agg(feature_key, facts), '{}') from given),
+    billing_private.access_version(v_account_id);
+end;
+$$;
+
+
+create function billing.my_access(account_id uuid default null)
+returns setof billing.access_summary
+language sql
+stable
+set search_path = ''
+begin atomic
+  select * from billing_private.my_access(my_access.account_id);
+end;
+
+comment on function billing.my_access(uuid) is
+$$Tier, features, limits and what is used of them in one call, which a client can make by GET.
+
+account_id: null for the caller's own account, who has a row also without ever having come near
+billing. No row for another's account and for visitors.$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 8  claims for access tokens
+-- -----------------------------------------------------------------------------
+
+-- A project has one hook for its tokens, and it is not ours to take: the project's own calls this.
+-- Tokens travel with every request and live in cookies of 4,096 bytes, so the claims are small.
+create function billing_private.claims_of(p_account_id uuid)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_most_bytes constant integer := 600;
+  v_now timestamptz := billing_private.now();
+  v_claims jsonb;
+begin
+  with given as (
+    select feature_key, max(valid_until) as valid_until
+    from billing.entitlements
+    where account_id = p_account_id
+      and access_level = 'full'
+      and valid_from <= v_now
+      and valid_until > v_now
+    group by feature_key
+  ),
+  counted as (
+    select
+      *,
+      sum(octet_length(feature_key) + 3) over (order by feature_key) <= v_most_bytes as fits
+    from given
+  )
+  select jsonb_strip_nulls(jsonb_build_object(
+    'tier', (billing_private.tier_plan(p_account_id, null)).tier,
+    'features', coalesce(jsonb_agg(feature_key order by feature_key) filter (where fits), '[]'),
+    'more', case when not bool_and(fits) then true end,
+    'exp', extract(epoch from nullif(min(valid_until), 'infinity'))::bigint,
+    'v', billing_private.access_version(p_account_id)))
+  into v_claims
+  from counted;
+  return v_claims;
+end;
+$$;
+
+comment on function billing_private.claims_of(uuid) is
+  'What add_claims() adds: at most 600 bytes of feature keys, whatever a plan gives.';
+
+
+create function billing_private.add_claims(
+  p_claims jsonb,
+  p_user_id uuid
+)
+returns jsonb
+language plpgsql
+volatile
+security definer -- called by Supabase Auth, who sees no entitlements
+set search_path = ''
+set lock_timeout = '200ms'
+as $$
+begin
+  if jsonb_typeof(p_claims) = 'object' and p_user_id is not null then
+    return p_claims || jsonb_build_object('billing', billing_private.claims_of(p_user_id));
+  end if;
+  return p_claims;
+exception when others then
+  -- Nobody is kept from signing in by billing.
+  raise warning 'billing could not add claims: %', sqlerrm;
+  return p_claims;
+end;
+$$;
+
+comment on function billing_private.add_claims(jsonb, uuid) is
+  'Adds claims_of() to the claims of a token; whatever fails leaves them as they were.';
+
+
+create function billing.add_claims(
+  claims jsonb,
+  user_id uuid
+)
+returns jsonb
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.add_claims(add_claims.claims, add_claims.user_id);
+end;
+
+comment on function billing.add_claims(jsonb, uuid) is
+$$Adds what the user's own account has to the claims of an access token, for the project's custom
+access token hook to call.
+
+Under the key billing: tier, features (keys in order, as many as 600 bytes hold; more is true where
+there are others), exp (when the first of them ends; seconds since 1970, none for no end) and v (the
+version in broadcasts and my_access(): a higher one there means that the token is out of date). Show
+things by claims; decide by has_entitlement(). Never fails: without billing, claims are as they
+were.$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 9  billing.explain_entitlement() and has_entitlement_at()
 -- -----------------------------------------------------------------------------
 
 create type billing.entitlement_explanation as (
@@ -1487,7 +1780,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 8  validate and correct
+-- 10  validate and correct
 -- -----------------------------------------------------------------------------
 
 create type billing_private.entitlement_drift as (
@@ -1629,7 +1922,7 @@ comment on function billing_private.refresh_elapsed(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 9  whether the money adds up
+-- 11  whether the money adds up
 -- -----------------------------------------------------------------------------
 
 -- Its body is long because it is a list: one select for each rule.
@@ -1778,7 +2071,7 @@ comment on function billing_private.check_money(uuid[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 10  rebuild from the inbox
+-- 12  rebuild from the inbox
 -- -----------------------------------------------------------------------------
 
 -- The shadow into which an object is rebuilt is a subtransaction that is rolled back: it has every
@@ -2006,7 +2299,7 @@ is recorded as drift.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 11  who may call what
+-- 13  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -2017,6 +2310,8 @@ revoke all on function
   billing_private.begin_refresh,
   billing_private.write_entitlements,
   billing_private.refresh_profiles,
+  billing_private.broadcast_access,
+  billing_private.access_version,
   billing_private.refresh_after_subscriptions,
   billing_private.refresh_after_items,
   billing_private.refresh_after_item_updates,
@@ -2034,6 +2329,12 @@ revoke all on function
   billing_private.readable_account,
   billing_private.membership_tier,
   billing.membership_tier,
+  billing_private.tier_plan,
+  billing_private.my_access,
+  billing.my_access,
+  billing_private.claims_of,
+  billing_private.add_claims,
+  billing.add_claims,
   billing_private.explain_entitlement,
   billing_private.foreseen_entitlement,
   billing_private.recorded_entitlement,
@@ -2067,7 +2368,9 @@ grant execute on function
   billing.entitlement_limit,
   billing.my_entitlements,
   billing_private.membership_tier,
-  billing.membership_tier
+  billing.membership_tier,
+  billing_private.my_access,
+  billing.my_access
 to anon, authenticated, service_role;
 
 grant execute on function
@@ -2075,3 +2378,14 @@ grant execute on function
   billing.has_entitlement_at,
   billing_private.explain_entitlement
 to authenticated, service_role;
+
+-- Supabase Auth calls the project's hook as this role, which a Postgres of another kind lacks.
+do $$
+begin
+  if to_regrole('supabase_auth_admin') is not null then
+    grant usage on schema billing to supabase_auth_admin;
+    grant execute on function billing.add_claims(jsonb, uuid) to supabase_auth_admin;
+    grant execute on function billing_private.add_claims(jsonb, uuid) to supabase_auth_admin;
+  end if;
+end;
+$$;

@@ -1,7 +1,7 @@
 -- billing.explain_entitlement(): why an account has, had or will have a feature, source by source.
 begin;
 \ir ../helpers.psql
-select plan(41);
+select plan(46);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -144,6 +144,59 @@ select is(
 select is(
   pg_temp.why('unpaid', '2026-01-20'), array['yes support', 'no revoked', 'no unpaid'],
   'a grant that will have begun will be a reason'
+);
+
+-- ---- which of several decides ------------------------------------------------
+
+select tests.account('rich');
+select tests.subscribe('rich');
+insert into billing.entitlement_grants
+  (id, account_id, feature_key, kind, limit_value, valid_from, valid_until, reason)
+values
+  (md5('most')::uuid, md5('rich')::uuid, 'clubs', 'promotion', 20, '2026-01-10', '2026-01-12', 'a'),
+  (md5('longest')::uuid, md5('rich')::uuid, 'clubs', 'gift', 1, '2026-01-10', '2027-01-10', 'b'),
+  (md5('revoked')::uuid, md5('rich')::uuid, 'clubs', 'support', 99, '2026-01-10', 'infinity', 'c');
+update billing.entitlement_grants
+set revoked_at = billing_private.now(), revoked_reason = 'a mistake'
+where id = md5('revoked')::uuid;
+
+create function pg_temp.deciding(p_at timestamptz default null) returns text[]
+language sql as $$
+  select array[
+    string_agg(reason, ' ') filter (where decides_limit),
+    string_agg(reason, ' ') filter (where decides_end)]
+  from billing.explain_entitlement('clubs', md5('rich')::uuid, p_at);
+$$;
+
+select is(
+  pg_temp.deciding(), array['promotion', 'gift'],
+  'of several sources one decides the limit and one the end'
+);
+select is(
+  pg_temp.deciding('2026-01-12'), array['active', 'gift'],
+  'when the best has ended, the next one decides'
+);
+select is(
+  pg_temp.deciding('2028-01-01'), array[null, null]::text[],
+  'where nothing gives access, nothing decides'
+);
+insert into billing.entitlement_grants
+  (account_id, feature_key, kind, limit_value, valid_from, valid_until, reason)
+values
+  (md5('rich')::uuid, 'clubs', 'trial_extension', null, '2026-01-10', '2026-01-11', 'd');
+select is(
+  pg_temp.deciding(), array['trial_extension', 'gift'],
+  'no limit is the best limit'
+);
+select is(
+  (
+    select array[limit_value, (select limit_value from billing.my_entitlements(md5('rich')::uuid)
+      where feature_key = 'clubs')]
+    from billing.explain_entitlement('clubs', md5('rich')::uuid, '2026-01-11')
+    where decides_limit
+  ),
+  array[20, null]::bigint[],
+  'the limit that is named is the limit that holds at the instant asked about'
 );
 
 -- ---- the past: as it was ----------------------------------------------------

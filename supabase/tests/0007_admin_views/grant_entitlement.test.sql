@@ -1,7 +1,7 @@
 -- billing_admin.grant_entitlement() and revoke_entitlement(): a feature by hand, and back.
 begin;
 \ir ../helpers.psql
-select plan(36);
+select plan(43);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -123,6 +123,56 @@ select throws_ok(
   $$ select billing_admin.grant_entitlement(md5('ann')::uuid, 'clubs', 'a gift', null, -1) $$,
   'PT400', 'the request is not valid',
   'a limit cannot be negative'
+);
+select throws_ok(
+  $$
+    select billing_admin.grant_entitlement(
+      md5('ann')::uuid, 'premium', 'a gift', kind => 'bribe')
+  $$,
+  'PT400', 'the request is not valid',
+  'a grant is of a kind that is known'
+);
+select throws_ok(
+  $$
+    select billing_admin.grant_entitlement(
+      md5('ann')::uuid, 'premium', 'a gift', valid_from => '2026-01-19 23:59:59')
+  $$,
+  'PT400', 'the request is not valid',
+  'a grant does not rewrite the past'
+);
+select throws_ok(
+  $$
+    select billing_admin.grant_entitlement(
+      md5('ann')::uuid, 'premium', 'a gift', '2026-02-01', valid_from => '2026-02-01')
+  $$,
+  'PT400', 'the request is not valid',
+  'a grant does not end before it begins'
+);
+select is(
+  (
+    select kind
+    from billing_admin.grant_entitlement(
+      md5('newcomer')::uuid, 'hosting', 'two weeks more', '2026-02-14', null, 'trial_extension',
+      '2026-01-31')
+  ),
+  'trial_extension',
+  'a grant may begin later'
+);
+select ok(
+  not billing.has_entitlement_at('hosting', '2026-01-30 23:59:59.999999', md5('newcomer')::uuid),
+  'it gives nothing before its first instant'
+);
+select is(
+  (
+    select array_agg(reason)
+    from billing.explain_entitlement('hosting', md5('newcomer')::uuid, '2026-01-31')
+  ),
+  array['trial_extension'],
+  'from then on its kind is the reason'
+);
+select ok(
+  not billing.has_entitlement_at('hosting', '2026-02-14', md5('newcomer')::uuid),
+  'and it ends'
 );
 select throws_ok(
   $$ select billing_admin.grant_entitlement(md5('ann')::uuid, 'premium', null) $$,

@@ -73,10 +73,12 @@ select set_eq(
     'billing.has_entitlement(text,uuid,text)',
     'billing.list_plans(text,text)',
     'billing.membership_tier(uuid,text)',
+    'billing.my_access(uuid)',
     'billing.price_amount(text,numeric)',
     'billing.my_entitlements(uuid)',
     'billing_private.has_own_entitlement(text)',
     'billing_private.membership_tier(uuid,text)',
+    'billing_private.my_access(uuid)',
     'billing_private.now()',
     'billing_private.user_id()'
   ],
@@ -101,6 +103,7 @@ select set_eq(
     'billing.entitlement_limit(text,uuid,text)',
     'billing.has_entitlement(text,uuid,text)',
     'billing.membership_tier(uuid,text)',
+    'billing.my_access(uuid)',
     'billing.has_entitlement_at(text,timestamp with time zone,uuid)',
     'billing.list_plans(text,text)',
     'billing.price_amount(text,numeric)',
@@ -210,6 +213,7 @@ select set_eq(
       'timestamp with time zone,integer)',
     'billing_private.has_own_entitlement(text)',
     'billing_private.membership_tier(uuid,text)',
+    'billing_private.my_access(uuid)',
     'billing_private.my_account_ids()',
     'billing_private.my_account_ids(text)',
     'billing_private.my_subscription(uuid)',
@@ -283,8 +287,10 @@ select is_empty(
     where grantee <> proowner
       and coalesce(nullif(grantee, 0)::regrole::text, 'public')
         not in ('anon', 'authenticated', 'service_role')
+      and (proname, grantee::regrole::text) <> ('add_claims', 'supabase_auth_admin')
   $$,
-  'no function is callable by public, or by anybody but its owner and the API roles'
+  'no function is callable by public, or by anybody but its owner and the API roles; but for Auth, '
+    'which adds claims'
 );
 
 -- ---- whose rights it runs with ----------------------------------------------
@@ -299,6 +305,7 @@ select is_empty(
 select set_eq(
   $$ select name from functions where prosecdef $$,
   array[
+    'billing_private.add_claims(jsonb,uuid)',
     'billing_private.price_amount(text,numeric)',
     'billing_private.add_administrator(uuid,text)',
     'billing_private.admin_alerts()',
@@ -351,6 +358,7 @@ select set_eq(
     'billing_private.is_listed_admin()',
     'billing_private.has_own_entitlement(text)',
     'billing_private.membership_tier(uuid,text)',
+    'billing_private.my_access(uuid)',
     'billing_private.my_account_ids()',
     'billing_private.my_account_ids(text)',
     'billing_private.my_subscription(uuid)',
@@ -420,7 +428,7 @@ select set_eq(
   array[
     'access_level', 'audit_of_account', 'check_eligibility', 'entitlement_limit',
     'explain_entitlement', 'has_entitlement', 'has_entitlement_at', 'list_plans',
-    'membership_tier', 'my_entitlements', 'my_subscription',
+    'membership_tier', 'my_access', 'my_entitlements', 'my_subscription',
     'price_amount'
   ]::name[],
   'exactly these RPCs only read, and answer to GET'
@@ -432,6 +440,8 @@ select is_empty(
     from functions
     where schema <> 'billing_private'
       and prorettype in ('json'::regtype, 'jsonb'::regtype, 'record'::regtype)
+      -- Not an RPC: it is for the hook of Supabase Auth, whose claims are JSON.
+      and proname <> 'add_claims'
   $$,
   'every RPC returns a named type, so that generated types say something'
 );

@@ -226,6 +226,7 @@ select is_empty(
         'billing.entitlement_limit(text,uuid,text)',
         'billing.has_entitlement(text,uuid,text)',
         'billing.membership_tier(uuid,text)',
+        'billing.my_access(uuid)',
         'billing.my_entitlements(uuid)')
       and answer not like '42501 permission denied for function %'
   $$,
@@ -241,6 +242,7 @@ select is_empty(
         'billing.entitlement_limit(text,uuid,text)',
         'billing.has_entitlement(text,uuid,text)',
         'billing.membership_tier(uuid,text)',
+        'billing.my_access(uuid)',
         'billing.my_entitlements(uuid)')
       and not tests.says_nothing(answer)
   $$,
@@ -276,7 +278,10 @@ select is_empty(
     select name, answer
     from tests.answers('visitor', 'billing_private')
     where answer not like '42501 permission denied for function %'
-      and (name <> 'billing_private.membership_tier(uuid,text)' or not tests.says_nothing(answer))
+      and (
+        name not in ('billing_private.membership_tier(uuid,text)', 'billing_private.my_access(uuid)')
+        or not tests.says_nothing(answer)
+      )
       and name <> 'billing_private.price_amount(text,numeric)'
   $$,
   'a visitor is refused all of them, or told no'

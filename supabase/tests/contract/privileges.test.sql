@@ -50,8 +50,10 @@ select is_empty(
       and (privilege_type <> 'USAGE'
         or coalesce(nullif(grantee, 0)::regrole::text, 'public')
           not in (select role from api_roles))
+      and (nspname, privilege_type, grantee::regrole::text)
+        <> ('billing', 'USAGE', 'supabase_auth_admin')
   $$,
-  'nobody but the owner may create in our schemas, and no other role may use them'
+  'nobody but the owner may create in our schemas, and no other role but Auth may use them'
 );
 
 select is_empty(
