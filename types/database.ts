@@ -913,6 +913,54 @@ export type Database = {
         };
         Relationships: [];
       };
+      invitations: {
+        Row: {
+          accepted_at: string | null;
+          accepted_by: string | null;
+          account_id: string;
+          created_at: string;
+          email: string;
+          expires_at: string;
+          id: string;
+          invited_by: string | null;
+          revoked_at: string | null;
+          role: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          accepted_at?: string | null;
+          accepted_by?: string | null;
+          account_id: string;
+          created_at?: string;
+          email: string;
+          expires_at: string;
+          id?: string;
+          invited_by?: string | null;
+          revoked_at?: string | null;
+          role: string;
+        };
+        Update: {
+          accepted_at?: string | null;
+          accepted_by?: string | null;
+          account_id?: string;
+          created_at?: string;
+          email?: string;
+          expires_at?: string;
+          id?: string;
+          invited_by?: string | null;
+          revoked_at?: string | null;
+          role?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "invitations_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
       invoice_lines: {
         Row: {
           amount_minor: number;
@@ -1378,6 +1426,7 @@ export type Database = {
           name: string;
           past_due_grace: string;
           renewal_grace: string;
+          seat_policy: string;
           store_id: string | null;
           stripe_product_id: string | null;
           tier: string | null;
@@ -1398,6 +1447,7 @@ export type Database = {
           name: string;
           past_due_grace?: string;
           renewal_grace?: string;
+          seat_policy?: string;
           store_id?: string | null;
           stripe_product_id?: string | null;
           tier?: string | null;
@@ -1417,6 +1467,7 @@ export type Database = {
           name?: string;
           past_due_grace?: string;
           renewal_grace?: string;
+          seat_policy?: string;
           store_id?: string | null;
           stripe_product_id?: string | null;
           tier?: string | null;
@@ -2683,6 +2734,22 @@ export type Database = {
       };
     };
     Functions: {
+      accept_invitation: {
+        Args: { token: string };
+        Returns: {
+          account_id: string;
+          created_at: string;
+          role: string;
+          updated_at: string;
+          user_id: string;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "memberships";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       access_level: { Args: { account_id?: string; feature: string }; Returns: string };
       add_claims: { Args: { claims: Json; user_id: string }; Returns: Json };
       cancel_subscription: {
@@ -2709,6 +2776,22 @@ export type Database = {
           to: "subscription_summary";
           isOneToOne: false;
           isSetofReturn: true;
+        };
+      };
+      change_role: {
+        Args: { account_id: string; role: string; user_id: string };
+        Returns: {
+          account_id: string;
+          created_at: string;
+          role: string;
+          updated_at: string;
+          user_id: string;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "memberships";
+          isOneToOne: true;
+          isSetofReturn: false;
         };
       };
       check_eligibility: {
@@ -2766,6 +2849,22 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      create_organization: {
+        Args: { name: string };
+        Returns: {
+          closed_at: string | null;
+          created_at: string;
+          id: string;
+          kind: string;
+          name: string | null;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "accounts";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       entitlement_limit: {
         Args: { account_id?: string; feature: string; store?: string };
         Returns: number;
@@ -2816,6 +2915,32 @@ export type Database = {
           to: "ingest_result";
           isOneToOne: false;
           isSetofReturn: true;
+        };
+      };
+      invite_member: {
+        Args: { account_id: string; email: string; expires_in?: string; role?: string };
+        Returns: Database["billing"]["CompositeTypes"]["new_invitation"];
+        SetofOptions: {
+          from: "*";
+          to: "new_invitation";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      leave_organization: {
+        Args: { account_id: string };
+        Returns: {
+          account_id: string;
+          created_at: string;
+          role: string;
+          updated_at: string;
+          user_id: string;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "memberships";
+          isOneToOne: true;
+          isSetofReturn: false;
         };
       };
       list_plans: {
@@ -2981,6 +3106,38 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      remove_member: {
+        Args: { account_id: string; user_id: string };
+        Returns: {
+          account_id: string;
+          created_at: string;
+          role: string;
+          updated_at: string;
+          user_id: string;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "memberships";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      rename_organization: {
+        Args: { account_id: string; name: string };
+        Returns: {
+          closed_at: string | null;
+          created_at: string;
+          id: string;
+          kind: string;
+          name: string | null;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "accounts";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       report_rejected_webhook: { Args: { reason: string }; Returns: undefined };
       resume_subscription: {
         Args: { account_id?: string };
@@ -2990,6 +3147,43 @@ export type Database = {
           to: "subscription_summary";
           isOneToOne: false;
           isSetofReturn: true;
+        };
+      };
+      revoke_invitation: {
+        Args: { account_id: string; invitation_id: string };
+        Returns: {
+          accepted_at: string | null;
+          accepted_by: string | null;
+          account_id: string;
+          created_at: string;
+          email: string;
+          expires_at: string;
+          id: string;
+          invited_by: string | null;
+          revoked_at: string | null;
+          role: string;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "invitations";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      transfer_ownership: {
+        Args: { account_id: string; user_id: string };
+        Returns: {
+          account_id: string;
+          created_at: string;
+          role: string;
+          updated_at: string;
+          user_id: string;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "memberships";
+          isOneToOne: true;
+          isSetofReturn: false;
         };
       };
       undo_cancel: {
@@ -3066,6 +3260,14 @@ export type Database = {
         event_id: string | null;
         status: string | null;
         duplicate: boolean | null;
+      };
+      new_invitation: {
+        id: string | null;
+        account_id: string | null;
+        email: string | null;
+        role: string | null;
+        token: string | null;
+        expires_at: string | null;
       };
       preview_line: {
         description: string | null;

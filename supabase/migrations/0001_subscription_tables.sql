@@ -75,6 +75,8 @@
 --   57  billing.usage_reservations
 --   58  billing.usage_adjustments
 --   59  billing.usage_alerts
+--   60  billing.invitations
+--   61  billing_private.invitation_tokens
 -- =============================================================================
 
 
@@ -125,10 +127,14 @@ comment on column billing.error_codes.status is
   'status.';
 
 insert into billing.error_codes (code, status, message, hint) values
+  ('ACCOUNT_CLOSED', 422, 'the account was closed',
+    'Use another account, or ask an administrator.'),
   ('ACCOUNT_NOT_FOUND', 404, 'there is no such account',
     'Check the account id.'),
   ('ALERT_NOT_FOUND', 404, 'there is no such alert',
     'List billing_admin.alerts for the ids that exist.'),
+  ('ALREADY_A_MEMBER', 409, 'this person is a member already',
+    'Change their role instead.'),
   ('ALREADY_ON_THIS_PRICE', 422, 'the subscription is already on this price',
     'Choose another price.'),
   ('ALREADY_SUBSCRIBED', 409, 'the account already has a subscription',
@@ -159,6 +165,10 @@ insert into billing.error_codes (code, status, message, hint) values
     'List billing_admin.incidents for the ids that exist.'),
   ('INTERNAL_ERROR', 500, 'something went wrong on our side',
     'Try again; if it stays, report the request id.'),
+  ('INVITATION_CLOSED', 422, 'the invitation is not open any more',
+    'Details say whether it was used, withdrawn or is too old; ask for a new one.'),
+  ('INVITATION_NOT_FOUND', 404, 'there is no such invitation',
+    'Check that the whole token was passed on.'),
   ('INVALID_TOKEN', 401, 'the access token is not valid or has expired',
     'Sign in again or refresh the session.'),
   ('INVOICE_NOT_FOUND', 404, 'there is no such invoice',
@@ -167,10 +177,14 @@ insert into billing.error_codes (code, status, message, hint) values
     'Read its status: paid and void invoices are final.'),
   ('INVALID_TRANSITION', 422, 'the subscription cannot go from its state to the one asked for',
     'Details name both states; billing.subscription_transitions lists what is allowed.'),
+  ('LAST_OWNER', 422, 'an organization keeps at least one owner',
+    'Make somebody else an owner first, or close the organization.'),
   ('LEASE_LOST', 409, 'the command is no longer leased to this worker',
     'Drop the result; whoever holds the lease now completes the command.'),
   ('LIMIT_REACHED', 402, 'the limit of this feature is reached',
     'Details say what is allowed and used; offer more, or wait for the next period.'),
+  ('MEMBER_NOT_FOUND', 404, 'there is no such member',
+    'List billing.memberships for who belongs to the organization.'),
   ('METHOD_NOT_ALLOWED', 405, 'this method is not allowed here',
     'See the Allow header.'),
   ('MFA_REQUIRED', 403, 'administrators confirm a second factor first',
@@ -179,6 +193,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'Details name the permission; ask an owner, or see billing.role_permissions.'),
   ('NOT_A_MEMBER', 403, 'you are not a member of this account',
     'Use one of your own accounts.'),
+  ('NOT_AN_ORGANIZATION', 422, 'a personal account has no members',
+    'Make an organization with billing.create_organization().'),
   ('NOT_AN_ADMIN', 403, 'this needs a billing administrator',
     'Ask an administrator to add you with billing_admin.add_administrator().'),
   ('PAYLOAD_TOO_LARGE', 413, 'the request body is too large',
@@ -199,6 +215,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'See the README for the routes of this function.'),
   ('SERVER_ONLY', 403, 'only the server may do this',
     'Call it with a secret key, or through a function of your own that decides who may.'),
+  ('SEAT_LIMIT_REACHED', 402, 'all seats of the plan are taken',
+    'Change to a plan with more seats, remove a member or withdraw an invitation.'),
   ('SIGNATURE_EXPIRED', 400, 'the signature is outside the time tolerance',
     'Stripe signs each retry anew; check this machine''s clock if it happens often.'),
   ('SIGNATURE_INVALID', 400, 'the signature does not match',
@@ -1180,6 +1198,7 @@ create table billing.plans (
   is_active boolean not null default true,
   is_listed boolean not null default true,
   version integer not null default 1,
+  seat_policy text not null default 'fixed',
   renewal_grace interval not null default '3 hours',
   past_due_grace interval not null default '3 days',
   access_policy_key text not null default 'standard'
@@ -1193,6 +1212,9 @@ create table billing.plans (
   unique (key),
   unique (stripe_product_id),
   constraint plans_kind_is_known check (kind in ('base', 'add_on')),
+  constraint plans_seat_policy_is_known check (
+    seat_policy in ('fixed', 'members', 'members_and_invitations')
+  ),
   constraint plans_graces_are_not_negative check (
     renewal_grace >= interval '0' and past_due_grace >= interval '0'
   )
@@ -1213,6 +1235,9 @@ comment on column billing.plans.is_listed is
 comment on column billing.plans.version is
   'The contents on sale: billing.plan_features of this version. Whoever bought an earlier one '
   'keeps it.';
+comment on column billing.plans.seat_policy is
+  'Where the quantity of an organization''s subscription comes from: fixed (from whoever buys), '
+  'members, or members_and_invitations (an open invitation holds a seat).';
 comment on column billing.plans.renewal_grace is
   'How long access outlives a period end, so a late webhook locks nobody out. None once a '
   'cancellation is scheduled.';
@@ -3486,3 +3511,79 @@ create policy select_member on billing.usage_alerts
 
 revoke all on billing.usage_alerts from public, anon, authenticated, service_role;
 grant select on billing.usage_alerts to authenticated, service_role;
+
+-- -----------------------------------------------------------------------------
+-- 60  billing.invitations
+-- -----------------------------------------------------------------------------
+
+create table billing.invitations (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  email text not null,
+  role text not null,
+  invited_by uuid,
+  created_at timestamptz not null default billing_private.now(),
+  expires_at timestamptz not null,
+  accepted_at timestamptz,
+  accepted_by uuid,
+  revoked_at timestamptz,
+
+  primary key (id),
+  constraint invitations_email_is_an_address check (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
+  constraint invitations_role_is_known check (role in ('owner', 'admin', 'member')),
+  constraint invitations_expire_after_creation check (created_at < expires_at),
+  constraint invitations_end_once check (accepted_at is null or revoked_at is null),
+  constraint invitations_are_accepted_by_somebody check (
+    (accepted_at is null) = (accepted_by is null)
+  )
+);
+
+comment on table billing.invitations is
+  'Who was invited into an organization, as what. Whoever brings the token, which only its hash is '
+  'kept of, is let in once.';
+comment on column billing.invitations.email is
+  'Where the token is sent, in lower case; whoever accepts may sign in with another address.';
+comment on column billing.invitations.invited_by is
+  'The user; null where a server did it.';
+comment on column billing.invitations.expires_at is
+  'Exclusive: at this instant it is too late.';
+comment on column billing.invitations.revoked_at is
+  'When it was withdrawn, or a newer one to the same address took its place.';
+
+-- One open invitation per address.
+create unique index invitations_account_id_email_open_idx on billing.invitations (account_id, email)
+  where accepted_at is null and revoked_at is null;
+create index invitations_account_id_idx on billing.invitations (account_id);
+
+alter table billing.invitations enable row level security;
+
+create policy select_member on billing.invitations
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids('manage_members'))));
+
+revoke all on billing.invitations from public, anon, authenticated, service_role;
+grant select on billing.invitations to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 61  billing_private.invitation_tokens
+-- -----------------------------------------------------------------------------
+
+-- Apart from the invitations, which those who manage members may read.
+create table billing_private.invitation_tokens (
+  token_hash text not null,
+  invitation_id uuid not null references billing.invitations (id) on delete cascade,
+
+  primary key (token_hash),
+  unique (invitation_id)
+);
+
+comment on table billing_private.invitation_tokens is
+  'The SHA-256 of each invitation''s token, in hex. The token itself is shown once and never kept.';
+
+alter table billing_private.invitation_tokens enable row level security;
+create policy select_nobody on billing_private.invitation_tokens
+  for select to public using (false);
+
+revoke all on billing_private.invitation_tokens from public, anon, authenticated, service_role;

@@ -66,7 +66,9 @@
 --   48  usage: periods and what they leave
 --   49  usage: deciding and counting
 --   50  billing.consume()
---   51  who may call what
+--   51  organizations and their members
+--   52  seats
+--   53  who may call what
 -- =============================================================================
 
 
@@ -6808,7 +6810,8 @@ begin
   v_price := billing_private.offered_price(p_price_key);
   perform billing_private.require_stripe_price(v_price);
   v_wanted.price_id := v_price.id;
-  v_wanted.quantity := p_quantity;
+  v_wanted.quantity := coalesce(
+    billing_private.seats_wanted(v_account_id, v_price), p_quantity);
   v_wanted.success_url := p_success_url;
   v_wanted.cancel_url := p_cancel_url;
   v_wanted.stripe_promotion_code_id := billing_private.valid_discount(
@@ -6832,7 +6835,7 @@ begin
     account_id, price_id, quantity, success_url, cancel_url, trial_days, stripe_promotion_code_id
   )
   values (
-    v_account_id, v_wanted.price_id, p_quantity, p_success_url, p_cancel_url,
+    v_account_id, v_wanted.price_id, v_wanted.quantity, p_success_url, p_cancel_url,
     coalesce(v_wanted.trial_days, 0), v_wanted.stripe_promotion_code_id
   )
   returning * into v_session;
@@ -8646,9 +8649,11 @@ declare
   v_change billing_private.plan_change;
 begin
   v_change.price := billing_private.wanted_price(v_running, p_price_key, p_quantity);
-  v_change.new_quantity := billing_private.valid_quantity(v_change.price, p_quantity);
+  v_change.new_quantity := coalesce(
+    billing_private.counted_seats(p_subscription.account_id, v_change.price, p_quantity),
+    billing_private.valid_quantity(v_change.price, p_quantity));
   v_change.quantity := billing_private.seats_at(
-    v_change.price, coalesce(p_quantity, v_running.quantity));
+    v_change.price, coalesce(v_change.new_quantity, v_running.quantity));
   v_wanted := row((v_change.price).id, v_change.quantity);
   v_is_upgrade := billing_private.is_upgrade(v_running, v_wanted);
   v_change.is_back := v_wanted is not distinct from v_running;
@@ -8729,6 +8734,33 @@ $$;
 comment on function billing_private.valid_quantity(billing.prices, bigint) is
   'The seats somebody names for a price, or null (VALIDATION_FAILED, 400, for a number that cannot '
   'be).';
+
+
+create function billing_private.counted_seats(
+  p_account_id uuid,
+  p_price billing.prices,
+  p_quantity bigint
+)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_seats bigint := billing_private.seats_wanted(p_account_id, p_price);
+begin
+  if p_quantity <> v_seats then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'quantity', 'problem', 'the seats of this plan follow the members',
+      'seats', v_seats));
+  end if;
+  return v_seats;
+end;
+$$;
+
+comment on function billing_private.counted_seats(uuid, billing.prices, bigint) is
+  'The seats at a price whose plan counts the organization''s members, else null '
+  '(VALIDATION_FAILED, 400, for somebody who names another number).';
 
 
 create function billing_private.require_recent(
@@ -9982,6 +10014,7 @@ declare
   v_now timestamptz := billing_private.now();
   v_start timestamptz := coalesce(p_starts_at, v_now);
   v_price billing.prices;
+  v_quantity bigint;
   v_length interval;
   v_period record;
   v_subscription billing.subscriptions;
@@ -9990,6 +10023,7 @@ begin
   perform billing_private.require_eligible(p_account_id);
   perform billing_private.retire_checkouts(p_account_id, null);
   select * into strict v_price from billing.prices where id = p_price_id;
+  v_quantity := coalesce(billing_private.seats_wanted(p_account_id, v_price), p_quantity);
   v_length := billing_private.interval_of(v_price.billing_interval, v_price.interval_count);
   v_period := billing_private.period_at(v_start, v_length, greatest(v_start, v_now));
 
@@ -9999,7 +10033,7 @@ begin
     updated_at
   )
   values (
-    p_account_id, 'manual', 'active', p_price_id, p_quantity, v_price.currency, v_start, v_start,
+    p_account_id, 'manual', 'active', p_price_id, v_quantity, v_price.currency, v_start, v_start,
     v_period.period_start, v_period.period_end, p_ends_at, p_kind,
     case when p_kind = 'invoiced' then coalesce(p_payment_terms_days, 14) end, v_now
   )
@@ -10009,7 +10043,7 @@ begin
     subscription_id, price_id, plan_version, quantity, current_period_start, current_period_end
   )
   values (
-    v_subscription.id, p_price_id, billing_private.version_on_sale(p_price_id), p_quantity,
+    v_subscription.id, p_price_id, billing_private.version_on_sale(p_price_id), v_quantity,
     v_period.period_start, v_period.period_end
   );
   -- One that began in the past owes for what it has had.
@@ -14330,7 +14364,1084 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 51  who may call what
+-- 51  organizations and their members
+-- -----------------------------------------------------------------------------
+
+-- Whoever changes who belongs to an organization holds its account's lock: two owners who leave at
+-- once, or two guests who take the last seat, come one after the other.
+
+create function billing_private.lock_organization(
+  p_account_id uuid,
+  p_permission text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_account billing.accounts;
+begin
+  -- Before the lock, so that no stranger holds it; and again under it, as roles may have changed.
+  perform billing_private.require_permission(p_account_id, p_permission);
+  perform billing_private.lock_account(p_account_id);
+  perform billing_private.require_permission(p_account_id, p_permission);
+
+  select * into v_account from billing.accounts where id = p_account_id;
+  if v_account.kind = 'personal' or p_account_id = billing_private.user_id() then
+    perform billing_private.fail('NOT_AN_ORGANIZATION', jsonb_build_object(
+      'account_id', p_account_id));
+  elsif v_account.id is null then
+    perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id));
+  elsif v_account.closed_at is not null then
+    perform billing_private.fail('ACCOUNT_CLOSED', jsonb_build_object(
+      'account_id', p_account_id, 'closed_at', v_account.closed_at));
+  end if;
+end;
+$$;
+
+comment on function billing_private.lock_organization(uuid, text) is
+$$Takes an organization's lock for a caller who may do something in it.
+
+Errors
+  UNAUTHENTICATED      401  nobody is signed in
+  NOT_A_MEMBER         403  the caller does not belong to it
+  NOT_ALLOWED          403  the caller's role lacks the permission
+  ACCOUNT_NOT_FOUND    404  a trusted caller named an account that does not exist
+  NOT_AN_ORGANIZATION  422  it is a personal account
+  ACCOUNT_CLOSED       422  it was closed$$;
+
+
+create function billing_private.require_text(
+  p_field text,
+  p_value text,
+  p_pattern text,
+  p_problem text
+)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_value text := btrim(p_value, E' \t\r\n');
+begin
+  if coalesce(v_value !~ p_pattern or length(v_value) > 200, true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', p_field, 'problem', p_problem));
+  end if;
+  return v_value;
+end;
+$$;
+
+comment on function billing_private.require_text(text, text, text, text) is
+  'A text without the blanks around it; refused when it does not look as it should or is longer '
+  'than 200 characters (VALIDATION_FAILED, 400).';
+
+
+create function billing_private.require_role(p_role text)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if coalesce(p_role not in ('owner', 'admin', 'member'), true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'role', 'problem', 'must be owner, admin or member'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_role(text) is
+  'Refuses a role nobody knows (VALIDATION_FAILED, 400).';
+
+
+create function billing_private.membership(
+  p_account_id uuid,
+  p_user_id uuid
+)
+returns billing.memberships
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_membership billing.memberships;
+begin
+  select * into v_membership
+  from billing.memberships
+  where account_id = p_account_id
+    and user_id = p_user_id;
+  if not found then
+    perform billing_private.fail('MEMBER_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id, 'user_id', p_user_id));
+  end if;
+  return v_membership;
+end;
+$$;
+
+comment on function billing_private.membership(uuid, uuid) is
+  'The membership of a user in an organization (MEMBER_NOT_FOUND, 404).';
+
+
+create function billing_private.require_other_owner(p_membership billing.memberships)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_membership.role = 'owner' and not exists (
+    select
+    from billing.memberships
+    where account_id = p_membership.account_id
+      and role = 'owner'
+      and user_id <> p_membership.user_id
+  ) then
+    perform billing_private.fail('LAST_OWNER', jsonb_build_object(
+      'account_id', p_membership.account_id, 'user_id', p_membership.user_id));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_other_owner(billing.memberships) is
+  'Refuses that the last owner goes or becomes something else (LAST_OWNER, 422). Only under the '
+  'organization''s lock.';
+
+
+create function billing_private.create_organization(p_name text)
+returns billing.accounts
+language plpgsql
+volatile
+security definer -- accounts and memberships are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_user_id uuid := billing_private.user_id();
+  v_account billing.accounts;
+begin
+  if v_user_id is null then
+    perform billing_private.fail('UNAUTHENTICATED');
+  end if;
+  perform billing_private.set_cause('user', v_user_id::text, 'create organization');
+
+  insert into billing.accounts (kind, name)
+  values (
+    'organization', billing_private.require_text('name', p_name, '\S', 'a name is required')
+  )
+  returning * into v_account;
+  insert into billing.memberships (account_id, user_id, role)
+  values (v_account.id, v_user_id, 'owner');
+  return v_account;
+end;
+$$;
+
+
+create function billing.create_organization(name text)
+returns billing.accounts
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.create_organization(name);
+end;
+
+comment on function billing.create_organization(text) is
+$$Makes an account for a team, whose owner is the caller. It subscribes like a personal one: pass
+its id as account_id.
+
+name: up to 200 characters; two organizations may have the same.
+
+Errors
+  VALIDATION_FAILED  400  no name, or too long a one
+  UNAUTHENTICATED    401  nobody is signed in$$;
+
+
+create function billing_private.rename_organization(
+  p_account_id uuid,
+  p_name text
+)
+returns billing.accounts
+language plpgsql
+volatile
+security definer -- accounts are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account billing.accounts;
+begin
+  perform billing_private.lock_organization(p_account_id, 'manage_account');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'rename');
+  update billing.accounts
+  set name = billing_private.require_text('name', p_name, '\S', 'a name is required')
+  where id = p_account_id
+  returning * into v_account;
+  return v_account;
+end;
+$$;
+
+
+create function billing.rename_organization(
+  account_id uuid,
+  name text
+)
+returns billing.accounts
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.rename_organization(account_id, name);
+end;
+
+comment on function billing.rename_organization(uuid, text) is
+$$Gives an organization another name, which its Stripe customer gets too. For owners and admins.
+
+Errors
+  VALIDATION_FAILED    400  no name, or too long a one
+  UNAUTHENTICATED      401  nobody is signed in
+  NOT_A_MEMBER         403  the caller does not belong to it
+  NOT_ALLOWED          403  the caller's role lacks manage_account
+  ACCOUNT_NOT_FOUND    404  a server named an account that does not exist
+  NOT_AN_ORGANIZATION  422  it is a personal account
+  ACCOUNT_CLOSED       422  it was closed$$;
+
+
+create type billing.new_invitation as (
+  id uuid,
+  account_id uuid,
+  email text,
+  role text,
+  token text,
+  expires_at timestamptz
+);
+
+comment on type billing.new_invitation is
+  'An invitation as whoever made it sees it, once: token is for the mail to the guest and is not '
+  'kept.';
+
+
+create function billing_private.invite_member(
+  p_account_id uuid,
+  p_email text,
+  p_role text,
+  p_expires_in interval
+)
+returns billing.new_invitation
+language plpgsql
+volatile
+security definer -- invitations are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  -- 244 random bits of the server's own generator; their hash needs no salt.
+  v_token text := replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
+  v_email text;
+  v_invitation billing.invitations;
+begin
+  perform billing_private.lock_organization(p_account_id, 'manage_members');
+  perform billing_private.require_role(p_role);
+  if p_role = 'owner' then
+    perform billing_private.require_permission(p_account_id, 'own_account');
+  end if;
+  v_email := lower(billing_private.require_text(
+    'email', p_email, '^[^@[:space:]]+@[^@[:space:]]+$', 'an e-mail address is required'));
+  if coalesce(p_expires_in not between interval '1 minute' and interval '90 days', true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'expires_in', 'problem', 'must be from a minute to 90 days'));
+  elsif exists (
+    select
+    from auth.users
+    join billing.memberships on memberships.user_id = users.id
+    where lower(users.email) = v_email
+      and memberships.account_id = p_account_id
+  ) then
+    perform billing_private.fail('ALREADY_A_MEMBER', jsonb_build_object('email', v_email));
+  end if;
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'invite');
+
+  update billing.invitations
+  set revoked_at = v_now
+  where account_id = p_account_id
+    and email = v_email
+    and accepted_at is null
+    and revoked_at is null;
+  perform billing_private.require_seat(p_account_id);
+
+  insert into billing.invitations (account_id, email, role, invited_by, created_at, expires_at)
+  values (
+    p_account_id, v_email, p_role, billing_private.user_id(), v_now, v_now + p_expires_in
+  )
+  returning * into v_invitation;
+  insert into billing_private.invitation_tokens (token_hash, invitation_id)
+  values (billing_private.token_hash(v_token), v_invitation.id);
+  perform billing_private.sync_seats(p_account_id);
+
+  return row(
+    v_invitation.id, p_account_id, v_email, p_role, v_token, v_invitation.expires_at
+  )::billing.new_invitation;
+end;
+$$;
+
+
+create function billing_private.token_hash(p_token text)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return encode(sha256(convert_to(p_token, 'UTF8')), 'hex');
+end;
+$$;
+
+comment on function billing_private.token_hash(text) is
+  'What is kept of a token: its SHA-256, in hex.';
+
+
+create function billing.invite_member(
+  account_id uuid,
+  email text,
+  role text default 'member',
+  expires_in interval default '7 days'
+)
+returns billing.new_invitation
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.invite_member(account_id, email, role, expires_in);
+end;
+
+comment on function billing.invite_member(uuid, text, text, interval) is
+$$Invites somebody into an organization and returns the token for the mail to them, this once. An
+earlier invitation to the same address stops working. For owners and admins; only owners invite
+owners.
+
+role: owner, admin or member. expires_in: from a minute to 90 days.
+
+Errors
+  VALIDATION_FAILED    400  no address, an unknown role, or another time than allowed
+  UNAUTHENTICATED      401  nobody is signed in
+  SEAT_LIMIT_REACHED   402  members and open invitations take all seats of the plan
+  NOT_A_MEMBER         403  the caller does not belong to it
+  NOT_ALLOWED          403  the caller's role lacks manage_members, or own_account for an owner
+  ACCOUNT_NOT_FOUND    404  a server named an account that does not exist
+  ALREADY_A_MEMBER     409  a member has this address
+  NOT_AN_ORGANIZATION  422  it is a personal account
+  ACCOUNT_CLOSED       422  it was closed$$;
+
+
+create function billing_private.open_invitation(p_token text)
+returns billing.invitations
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_id uuid := (
+    select invitation_id
+    from billing_private.invitation_tokens
+    where token_hash = billing_private.token_hash(p_token)
+  );
+  v_invitation billing.invitations;
+begin
+  select * into v_invitation from billing.invitations where id = v_id;
+  if not found then
+    perform billing_private.fail('INVITATION_NOT_FOUND');
+  end if;
+
+  -- What it says is read under the lock: who comes second finds it used.
+  perform billing_private.lock_account(v_invitation.account_id);
+  select * into v_invitation from billing.invitations where id = v_id;
+  return v_invitation;
+end;
+$$;
+
+comment on function billing_private.open_invitation(text) is
+  'The invitation behind a token, under its organization''s lock (INVITATION_NOT_FOUND, 404).';
+
+
+create function billing_private.accept_invitation(p_token text)
+returns billing.memberships
+language plpgsql
+volatile
+security definer -- memberships are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_user_id uuid := billing_private.user_id();
+  v_invitation billing.invitations;
+  v_membership billing.memberships;
+begin
+  if v_user_id is null then
+    perform billing_private.fail('UNAUTHENTICATED');
+  end if;
+  v_invitation := billing_private.open_invitation(p_token);
+  select * into v_membership
+  from billing.memberships
+  where account_id = v_invitation.account_id
+    and user_id = v_user_id;
+
+  if v_invitation.accepted_by = v_user_id and v_membership.user_id is not null then
+    return v_membership; -- twice changes nothing more
+  end if;
+  perform billing_private.require_open(v_invitation);
+  if v_membership.user_id is not null then
+    perform billing_private.fail('ALREADY_A_MEMBER', jsonb_build_object(
+      'account_id', v_membership.account_id, 'role', v_membership.role));
+  end if;
+  perform billing_private.require_seat(v_invitation.account_id, v_invitation.id);
+  perform billing_private.set_cause('user', v_user_id::text, 'accept invitation');
+
+  update billing.invitations
+  set accepted_at = billing_private.now(),
+      accepted_by = v_user_id
+  where id = v_invitation.id;
+  insert into billing.memberships (account_id, user_id, role)
+  values (v_invitation.account_id, v_user_id, v_invitation.role)
+  returning * into v_membership;
+  perform billing_private.sync_seats(v_invitation.account_id);
+  return v_membership;
+end;
+$$;
+
+
+create function billing_private.require_open(p_invitation billing.invitations)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_problem text := case
+    when p_invitation.accepted_at is not null then 'it was used'
+    when p_invitation.revoked_at is not null then 'it was withdrawn'
+    when p_invitation.expires_at <= billing_private.now() then 'it is too old'
+  end;
+begin
+  if v_problem is not null then
+    perform billing_private.fail('INVITATION_CLOSED', jsonb_build_object(
+      'invitation_id', p_invitation.id, 'problem', v_problem));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_open(billing.invitations) is
+  'Refuses an invitation that was used or withdrawn or is too old (INVITATION_CLOSED, 422).';
+
+
+create function billing.accept_invitation(token text)
+returns billing.memberships
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.accept_invitation(token);
+end;
+
+comment on function billing.accept_invitation(text) is
+$$Makes the caller a member of the organization they were invited into. The token is the proof: they
+may have signed in with another address than it was sent to. Twice changes nothing more.
+
+Errors
+  UNAUTHENTICATED       401  nobody is signed in
+  SEAT_LIMIT_REACHED    402  the plan has fewer seats than when they were invited, and all are taken
+  INVITATION_NOT_FOUND  404  nobody was invited with this token
+  ALREADY_A_MEMBER      409  the caller belongs to the organization already
+  INVITATION_CLOSED     422  it was used or withdrawn, or is too old$$;
+
+
+create function billing_private.revoke_invitation(
+  p_account_id uuid,
+  p_invitation_id uuid
+)
+returns billing.invitations
+language plpgsql
+volatile
+security definer -- invitations are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_invitation billing.invitations;
+begin
+  perform billing_private.lock_organization(p_account_id, 'manage_members');
+  select * into v_invitation
+  from billing.invitations
+  where account_id = p_account_id
+    and id = p_invitation_id;
+  if not found then
+    perform billing_private.fail('INVITATION_NOT_FOUND', jsonb_build_object(
+      'invitation_id', p_invitation_id));
+  elsif v_invitation.revoked_at is not null then
+    return v_invitation; -- twice changes nothing more
+  elsif v_invitation.accepted_at is not null then
+    perform billing_private.require_open(v_invitation);
+  end if;
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'revoke invitation');
+
+  update billing.invitations
+  set revoked_at = billing_private.now()
+  where id = p_invitation_id
+  returning * into v_invitation;
+  perform billing_private.sync_seats(p_account_id);
+  return v_invitation;
+end;
+$$;
+
+
+create function billing.revoke_invitation(
+  account_id uuid,
+  invitation_id uuid
+)
+returns billing.invitations
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.revoke_invitation(account_id, invitation_id);
+end;
+
+comment on function billing.revoke_invitation(uuid, uuid) is
+$$Withdraws an invitation, whose token then lets nobody in. Twice changes nothing more. For owners
+and admins.
+
+Errors
+  UNAUTHENTICATED       401  nobody is signed in
+  NOT_A_MEMBER          403  the caller does not belong to the organization
+  NOT_ALLOWED           403  the caller's role lacks manage_members
+  ACCOUNT_NOT_FOUND     404  a server named an account that does not exist
+  INVITATION_NOT_FOUND  404  the organization has no such invitation
+  NOT_AN_ORGANIZATION   422  it is a personal account
+  INVITATION_CLOSED     422  it was used: remove the member instead
+  ACCOUNT_CLOSED        422  the organization was closed$$;
+
+
+create function billing_private.change_role(
+  p_account_id uuid,
+  p_user_id uuid,
+  p_role text
+)
+returns billing.memberships
+language plpgsql
+volatile
+security definer -- memberships are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_membership billing.memberships;
+begin
+  perform billing_private.lock_organization(p_account_id, 'manage_members');
+  perform billing_private.require_role(p_role);
+  v_membership := billing_private.membership(p_account_id, p_user_id);
+  if v_membership.role = p_role then
+    return v_membership; -- twice changes nothing more
+  elsif 'owner' in (v_membership.role, p_role) then
+    perform billing_private.require_permission(p_account_id, 'own_account');
+    perform billing_private.require_other_owner(v_membership);
+  end if;
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'change role');
+
+  update billing.memberships
+  set role = p_role,
+      updated_at = billing_private.now()
+  where account_id = p_account_id
+    and user_id = p_user_id
+  returning * into v_membership;
+  return v_membership;
+end;
+$$;
+
+
+create function billing.change_role(
+  account_id uuid,
+  user_id uuid,
+  role text
+)
+returns billing.memberships
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.change_role(account_id, user_id, role);
+end;
+
+comment on function billing.change_role(uuid, uuid, text) is
+$$Makes a member owner, admin or member. For owners and admins; only owners make and unmake owners.
+
+Errors
+  VALIDATION_FAILED    400  an unknown role
+  UNAUTHENTICATED      401  nobody is signed in
+  NOT_A_MEMBER         403  the caller does not belong to the organization
+  NOT_ALLOWED          403  the caller's role lacks manage_members, or own_account where it takes an
+                            owner
+  ACCOUNT_NOT_FOUND    404  a server named an account that does not exist
+  MEMBER_NOT_FOUND     404  the user does not belong to it
+  LAST_OWNER           422  it would have no owner
+  NOT_AN_ORGANIZATION  422  it is a personal account
+  ACCOUNT_CLOSED       422  it was closed$$;
+
+
+create function billing_private.end_membership(p_membership billing.memberships)
+returns billing.memberships
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_other_owner(p_membership);
+  delete from billing.memberships
+  where account_id = p_membership.account_id
+    and user_id = p_membership.user_id;
+  perform billing_private.sync_seats(p_membership.account_id);
+  return p_membership;
+end;
+$$;
+
+comment on function billing_private.end_membership(billing.memberships) is
+  'Takes a member out of an organization, unless they are its last owner (LAST_OWNER, 422).';
+
+
+create function billing_private.remove_member(
+  p_account_id uuid,
+  p_user_id uuid
+)
+returns billing.memberships
+language plpgsql
+volatile
+security definer -- memberships are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_membership billing.memberships;
+begin
+  perform billing_private.lock_organization(p_account_id, 'manage_members');
+  v_membership := billing_private.membership(p_account_id, p_user_id);
+  if v_membership.role = 'owner' then
+    perform billing_private.require_permission(p_account_id, 'own_account');
+  end if;
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'remove member');
+  return billing_private.end_membership(v_membership);
+end;
+$$;
+
+
+create function billing.remove_member(
+  account_id uuid,
+  user_id uuid
+)
+returns billing.memberships
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.remove_member(account_id, user_id);
+end;
+
+comment on function billing.remove_member(uuid, uuid) is
+$$Takes a member out of an organization: what it has is theirs no more, at once. Returns the
+membership that ended. For owners and admins; only owners remove owners.
+
+Errors
+  UNAUTHENTICATED      401  nobody is signed in
+  NOT_A_MEMBER         403  the caller does not belong to the organization
+  NOT_ALLOWED          403  the caller's role lacks manage_members, or own_account for an owner
+  ACCOUNT_NOT_FOUND    404  a server named an account that does not exist
+  MEMBER_NOT_FOUND     404  the user does not belong to it
+  LAST_OWNER           422  it would have no owner
+  NOT_AN_ORGANIZATION  422  it is a personal account
+  ACCOUNT_CLOSED       422  it was closed$$;
+
+
+create function billing_private.leave_organization(p_account_id uuid)
+returns billing.memberships
+language plpgsql
+volatile
+security definer -- memberships are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_user_id uuid := billing_private.user_id();
+begin
+  if v_user_id is null then
+    perform billing_private.fail('UNAUTHENTICATED');
+  end if;
+  -- Everybody may go, whatever their role allows.
+  perform billing_private.lock_organization(
+    p_account_id,
+    (
+      select min(permission)
+      from billing.role_permissions
+      join billing.memberships using (role)
+      where account_id = p_account_id
+        and user_id = v_user_id
+    ));
+  perform billing_private.set_cause('user', v_user_id::text, 'leave');
+  return billing_private.end_membership(
+    billing_private.membership(p_account_id, v_user_id));
+end;
+$$;
+
+
+create function billing.leave_organization(account_id uuid)
+returns billing.memberships
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.leave_organization(account_id);
+end;
+
+comment on function billing.leave_organization(uuid) is
+$$Takes the caller out of an organization. Returns the membership that ended.
+
+Errors
+  UNAUTHENTICATED      401  nobody is signed in
+  NOT_A_MEMBER         403  the caller does not belong to it
+  LAST_OWNER           422  it would have no owner
+  NOT_AN_ORGANIZATION  422  it is a personal account
+  ACCOUNT_CLOSED       422  it was closed$$;
+
+
+create function billing_private.transfer_ownership(
+  p_account_id uuid,
+  p_user_id uuid
+)
+returns billing.memberships
+language plpgsql
+volatile
+security definer -- memberships are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_user_id uuid := billing_private.user_id();
+begin
+  perform billing_private.lock_organization(p_account_id, 'own_account');
+  perform billing_private.membership(p_account_id, p_user_id);
+  perform billing_private.set_cause('user', v_user_id::text, 'transfer ownership');
+
+  update billing.memberships
+  set role = case when user_id = p_user_id then 'owner' else 'admin' end,
+      updated_at = billing_private.now()
+  where account_id = p_account_id
+    and (
+      user_id = p_user_id and role <> 'owner'
+      or user_id = v_user_id and role = 'owner' and v_user_id <> p_user_id
+    );
+  return billing_private.membership(p_account_id, p_user_id);
+end;
+$$;
+
+
+create function billing.transfer_ownership(
+  account_id uuid,
+  user_id uuid
+)
+returns billing.memberships
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.transfer_ownership(account_id, user_id);
+end;
+
+comment on function billing.transfer_ownership(uuid, uuid) is
+$$Makes another member an owner, and the caller an admin. Other owners stay what they are. Twice
+changes nothing more, as whoever is no owner any more is refused.
+
+Errors
+  UNAUTHENTICATED      401  nobody is signed in
+  NOT_A_MEMBER         403  the caller does not belong to the organization
+  NOT_ALLOWED          403  the caller is no owner
+  ACCOUNT_NOT_FOUND    404  a server named an account that does not exist
+  MEMBER_NOT_FOUND     404  the user does not belong to it
+  NOT_AN_ORGANIZATION  422  it is a personal account
+  ACCOUNT_CLOSED       422  it was closed$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 52  seats
+-- -----------------------------------------------------------------------------
+
+create function billing_private.seats_taken(
+  p_account_id uuid,
+  p_with_invitations boolean,
+  p_except_invitation_id uuid default null
+)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (select count(*) from billing.memberships where account_id = p_account_id)
+    + (
+      select count(*)
+      from billing.invitations
+      where account_id = p_account_id
+        and accepted_at is null
+        and revoked_at is null
+        and expires_at > billing_private.now()
+        and p_with_invitations
+        and id is distinct from p_except_invitation_id
+    );
+end;
+$$;
+
+comment on function billing_private.seats_taken(uuid, boolean, uuid) is
+  'How many members an organization has, with those who are invited or without.';
+
+
+create function billing_private.require_seat(
+  p_account_id uuid,
+  p_invitation_id uuid default null
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_limit bigint;
+  v_taken bigint := billing_private.seats_taken(p_account_id, true, p_invitation_id);
+begin
+  -- The best of several sources, of which one without a limit is the best.
+  select case when count(*) = count(limit_value) then max(limit_value) end into v_limit
+  from billing.entitlements
+  where account_id = p_account_id
+    and feature_key = 'seats'
+    and access_level = 'full'
+    and valid_from <= v_now
+    and valid_until > v_now;
+
+  if v_taken >= v_limit then
+    perform billing_private.fail('SEAT_LIMIT_REACHED', jsonb_build_object(
+      'account_id', p_account_id, 'limit', v_limit, 'taken', v_taken));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_seat(uuid, uuid) is
+  'Refuses one more in an organization whose feature ''seats'' is used up by members and open '
+  'invitations (SEAT_LIMIT_REACHED, 402); without that feature there is no limit. p_invitation_id: '
+  'the one whose seat is being taken. Only under the organization''s lock.';
+
+
+create function billing_private.seats_wanted(
+  p_account_id uuid,
+  p_price billing.prices
+)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select greatest(
+      1,
+      billing_private.seats_taken(accounts.id, plans.seat_policy = 'members_and_invitations'))
+    from billing.accounts
+    join billing.plans on plans.id = p_price.plan_id
+    where accounts.id = p_account_id
+      and accounts.kind = 'organization'
+      and plans.seat_policy <> 'fixed'
+      and p_price.usage_type <> 'metered'
+  );
+end;
+$$;
+
+comment on function billing_private.seats_wanted(uuid, billing.prices) is
+  'The quantity an organization pays for at a price whose plan counts members, at least one; null '
+  'where whoever buys names it.';
+
+
+create type billing_private.seat_state as (
+  account_id uuid,
+  subscription_id uuid,
+  plan_key text,
+  seat_policy text,
+  wanted bigint,
+  running bigint,
+  asked bigint,
+  blocked_by text
+);
+
+comment on type billing_private.seat_state is
+  'The seats of a subscription that counts members: wanted by who is there, running at present, '
+  'asked of Stripe (null: nothing is). blocked_by: why they cannot be brought in step now.';
+
+
+create function billing_private.seat_states(p_account_ids uuid[] default null)
+returns setof billing_private.seat_state
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    subscriptions.account_id, subscriptions.id, plans.key, plans.seat_policy, seats.wanted,
+    (seats.running).quantity, (seats.asked).quantity,
+    case
+      when subscriptions.status not in ('active', 'trialing') then subscriptions.status
+      when subscriptions.pending_update is not null then 'unpaid_change'
+      when exists (
+        select
+        from billing_private.commands
+        where subscription_id = subscriptions.id
+          and kind = 'change_plan'
+          and status in ('dead', 'declined')
+          and finished_at > billing_private.now() - interval '1 day'
+          and (wish ->> 'quantity')::bigint = seats.wanted
+      ) then 'refused'
+    end
+  from billing.plans
+  join billing.prices on prices.plan_id = plans.id
+  join billing.subscriptions on subscriptions.price_id = prices.id
+  join billing.accounts on accounts.id = subscriptions.account_id
+  cross join lateral (
+    select
+      billing_private.seats_wanted(accounts.id, prices) as wanted,
+      billing_private.running_terms(subscriptions) as running,
+      billing_private.asked_terms(subscriptions) as asked
+  ) as seats
+  where plans.seat_policy <> 'fixed'
+    and prices.usage_type <> 'metered'
+    and accounts.kind = 'organization'
+    and subscriptions.ended_at is null
+    and subscriptions.status not in ('canceled', 'incomplete_expired')
+    and (p_account_ids is null or subscriptions.account_id = any (p_account_ids));
+end;
+$$;
+
+comment on function billing_private.seat_states(uuid[]) is
+  'The seats of these accounts'' running subscriptions, or of all accounts'' (null), wherever a '
+  'plan counts members.';
+
+
+create function billing_private.sync_seats(p_account_id uuid)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_state billing_private.seat_state;
+  v_count bigint := 0;
+begin
+  for v_state in
+    select *
+    from billing_private.seat_states(array[p_account_id])
+    where coalesce(asked, running) is distinct from wanted
+      and blocked_by is null
+  loop
+    perform billing_private.set_seats(subscriptions, v_state.wanted)
+    from billing.subscriptions
+    where id = v_state.subscription_id;
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.sync_seats(uuid) is
+  'Brings the quantity of an organization''s subscription in step with its members: at once where '
+  'it lives here, by a command where Stripe bills. Several changes before Stripe is told are one. '
+  'Returns how many subscriptions it changed. Only under the account''s lock.';
+
+
+create function billing_private.set_seats(
+  p_subscription billing.subscriptions,
+  p_quantity bigint
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_waiting billing_private.terms := billing_private.waiting_terms(p_subscription);
+begin
+  if p_subscription.provider = 'stripe' then
+    perform billing_private.set_stripe_seats(p_subscription, p_quantity);
+  else
+    perform billing_private.set_manual_terms(
+      p_subscription.id, p_subscription.price_id, p_quantity, billing_private.now());
+  end if;
+
+  -- A change of plan that waits for the period's end waits on, with the seats there are then.
+  if v_waiting.price_id is null or v_waiting.price_id = p_subscription.price_id then
+    return;
+  elsif p_subscription.provider = 'stripe' then
+    perform billing_private.enqueue_wish(
+      jsonb_build_object('price_id', v_waiting.price_id, 'quantity', null),
+      'create_schedule', p_subscription, '/v1/subscription_schedules',
+      jsonb_build_object('from_subscription', p_subscription.stripe_subscription_id));
+  else
+    update billing.subscriptions
+    set pending_price_id = p_subscription.pending_price_id,
+        pending_change_at = p_subscription.pending_change_at
+    where id = p_subscription.id;
+  end if;
+end;
+$$;
+
+comment on function billing_private.set_seats(billing.subscriptions, bigint) is
+  'Gives a subscription as many seats, now and with proration.';
+
+
+create function billing_private.set_stripe_seats(
+  p_subscription billing.subscriptions,
+  p_quantity bigint
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_running billing_private.terms := billing_private.running_terms(p_subscription);
+  v_asked billing_private.terms := billing_private.asked_terms(p_subscription);
+  v_price billing.prices;
+  v_change billing_private.plan_change;
+begin
+  select * into strict v_price
+  from billing.prices
+  where id = coalesce(v_asked.price_id, v_running.price_id);
+  v_change.price := v_price;
+  v_change.quantity := p_quantity;
+
+  perform billing_private.withdraw_change(p_subscription);
+  if v_running is not distinct from row(v_price.id, p_quantity)::billing_private.terms then
+    return; -- back to what runs: that was all
+  end if;
+
+  perform billing_private.enqueue_wish(
+    jsonb_build_object('price_id', v_price.id, 'quantity', p_quantity),
+    'change_plan', p_subscription,
+    format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
+    case
+      -- A change of plan somebody asked for, which Stripe has not been told: with these seats.
+      when v_price.id <> v_running.price_id
+        then billing_private.change_params(p_subscription, v_change)
+      -- On the next invoice: nobody is kept out of a team because a card is declined just now.
+      else jsonb_build_object(
+        'items', billing_private.changed_items(p_subscription, v_change),
+        'proration_behavior', 'create_prorations')
+    end);
+end;
+$$;
+
+comment on function billing_private.set_stripe_seats(billing.subscriptions, bigint) is
+  'Asks Stripe for as many seats, in place of whatever it was to be asked for before.';
+
+
+-- -----------------------------------------------------------------------------
+-- 53  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -14613,6 +15724,41 @@ revoke all on function
   billing_private.lock_manual_invoice,
   billing_private.close_invoice,
   billing_private.prorate,
+  billing_private.lock_organization,
+  billing_private.require_text,
+  billing_private.require_role,
+  billing_private.membership,
+  billing_private.require_other_owner,
+  billing_private.create_organization,
+  billing.create_organization,
+  billing_private.rename_organization,
+  billing.rename_organization,
+  billing_private.invite_member,
+  billing_private.token_hash,
+  billing.invite_member,
+  billing_private.open_invitation,
+  billing_private.accept_invitation,
+  billing_private.require_open,
+  billing.accept_invitation,
+  billing_private.revoke_invitation,
+  billing.revoke_invitation,
+  billing_private.change_role,
+  billing.change_role,
+  billing_private.end_membership,
+  billing_private.remove_member,
+  billing.remove_member,
+  billing_private.leave_organization,
+  billing.leave_organization,
+  billing_private.transfer_ownership,
+  billing.transfer_ownership,
+  billing_private.seats_taken,
+  billing_private.require_seat,
+  billing_private.seats_wanted,
+  billing_private.seat_states,
+  billing_private.sync_seats,
+  billing_private.set_seats,
+  billing_private.set_stripe_seats,
+  billing_private.counted_seats,
   billing_private.has_same_interval,
   billing_private.dunning_state,
   billing_private.lock_dunning_cases,
@@ -14708,6 +15854,24 @@ grant execute on function
   billing_private.cancel_subscription,
   billing.undo_cancel,
   billing_private.undo_cancel,
+  billing.create_organization,
+  billing_private.create_organization,
+  billing.rename_organization,
+  billing_private.rename_organization,
+  billing.invite_member,
+  billing_private.invite_member,
+  billing.accept_invitation,
+  billing_private.accept_invitation,
+  billing.revoke_invitation,
+  billing_private.revoke_invitation,
+  billing.change_role,
+  billing_private.change_role,
+  billing.remove_member,
+  billing_private.remove_member,
+  billing.leave_organization,
+  billing_private.leave_organization,
+  billing.transfer_ownership,
+  billing_private.transfer_ownership,
   billing.change_plan,
   billing_private.change_plan,
   billing.check_eligibility,

@@ -302,6 +302,7 @@ begin
       ('billing.external_identities', '{issuer,subject}'),
       ('billing.role_permissions', '{role,permission}'),
       ('billing.memberships', '{account_id,user_id}'),
+      ('billing.invitations', '{id}'),
       ('billing.entitlements', '{account_id,feature_key,source_kind,source_id,access_level}'),
       ('billing_private.admin_actions', '{id}'),
       ('billing_private.administrators', '{user_id}'),

@@ -27,21 +27,25 @@ from (values
   ('dry_run', 'true'),
   ('duration_in_months', '0'),
   ('ends_at', '2027-01-01'),
+  ('email', 'guest@example.com'),
   ('error_like', '%'),
   ('event_id', 'evt_in_nobody'),
   ('features', '{"clubs": 4}'),
+  ('expires_in', '7 days'),
   ('feature', 'premium'),
   ('feature_key', 'premium'),
   ('functions_url', 'https://project.example/functions/v1'),
   ('grant_id', (select id::text from billing.entitlement_grants limit 1)),
   ('idempotency_key', 'k-1'),
   ('incident_id', (select id::text from billing_private.incidents limit 1)),
+  ('invitation_id', md5('guest of ann')),
   ('invoice_id', (select id::text from billing.invoices limit 1)),
   ('kind', 'note'),
   ('limit_value', '1'),
   ('livemode', 'false'),
   ('manual_kind', 'invoiced'),
   ('method', 'cash'),
+  ('name', 'Acme'),
   ('note', 'because'),
   ('paid_at', '2026-01-10'),
   ('payment_id', (select id::text from billing.payments limit 1)),
@@ -63,6 +67,7 @@ from (values
   ('repair', 'false'),
   ('repairs', 'true'),
   ('resolution', 'because'),
+  ('role', 'member'),
   ('return_url', 'https://app.example/'),
   ('since', '2026-01-01'),
   ('starts_at', '2026-01-10'),
@@ -71,6 +76,7 @@ from (values
   ('store_key', null),
   ('subscription_id', (select id::text from billing.subscriptions limit 1)),
   ('success_url', 'https://app.example/yes'),
+  ('token', 'for ann'),
   ('task', 'check_health'),
   ('stripe_customer_id', 'cus_nobody'),
   ('task_key', 'check_health'),
@@ -109,6 +115,8 @@ language sql as $$
   where nspname = p_schema
     and has_function_privilege('authenticated', pg_proc.oid, 'execute')
     and proname not in ('now', 'user_id', 'my_account_ids', 'has_own_entitlement')
+    -- About no account that is there: whoever is signed in may make one, and be let into one.
+    and proname not in ('create_organization', 'accept_invitation')
   group by pg_proc.oid, nspname, proname;
 $$;
 

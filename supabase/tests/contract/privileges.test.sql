@@ -118,6 +118,7 @@ select set_eq(
     'billing.external_identities',
     'billing.features',
     'billing.invoice_lines',
+    'billing.invitations',
     'billing.invoices',
     'billing.memberships',
     'billing.payment_history',
