@@ -3507,6 +3507,16 @@ export type Database = {
         ComputedFields: never;
         Relationships: [];
       };
+      metered_tables: {
+        Row: {
+          feature_key: string | null;
+          is_broken: boolean | null;
+          owner_column: string | null;
+          table_name: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       money_invariants: {
         Row: {
           account_id: string | null;
@@ -3770,6 +3780,10 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      meter_table: {
+        Args: { feature: string; owner_column: unknown; table_name: unknown };
+        Returns: number;
+      };
       note_incident: { Args: { incident_id: string; note: string }; Returns: undefined };
       publish_catalog: { Args: { reason: string }; Returns: number };
       publish_plan: { Args: { plan_key: string; reason: string }; Returns: number };
@@ -3820,6 +3834,7 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      recount_metered_table: { Args: { reason: string; table_name: unknown }; Returns: number };
       refund_payment: {
         Args: {
           amount_minor?: number;
@@ -3872,6 +3887,7 @@ export type Database = {
       set_repeated_trial: { Args: { policy: string; reason: string }; Returns: undefined };
       set_stripe_livemode: { Args: { livemode: boolean; reason: string }; Returns: undefined };
       start_backfill: { Args: { reason: string }; Returns: number };
+      unmeter_table: { Args: { feature: string; table_name: unknown }; Returns: number };
       void_invoice: {
         Args: { invoice_id: string; reason: string };
         Returns: Database["billing"]["Tables"]["invoices"]["Row"];

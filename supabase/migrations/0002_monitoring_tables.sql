@@ -40,6 +40,7 @@
 --   23  billing_private.drifts
 --   24  billing_private.reread_rules
 --   25  billing_private.money_violations
+--   26  billing_private.metering_corrections
 -- =============================================================================
 
 
@@ -1260,3 +1261,36 @@ create policy select_nobody on billing_private.money_violations
   for select to public using (false);
 
 revoke all on billing_private.money_violations from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 26  billing_private.metering_corrections
+-- -----------------------------------------------------------------------------
+
+create table billing_private.metering_corrections (
+  id bigint generated always as identity,
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  feature_key text not null,
+  counted numeric not null,
+  held bigint not null,
+  cause jsonb not null default '{}',
+  corrected_at timestamptz not null default billing_private.now(),
+
+  primary key (id)
+);
+
+comment on table billing_private.metering_corrections is
+  'Each total that was not what the application''s tables hold, which is what it was set to.';
+comment on column billing_private.metering_corrections.counted is
+  'What the total said.';
+comment on column billing_private.metering_corrections.held is
+  'How many rows there are.';
+
+create index metering_corrections_account_id_idx
+  on billing_private.metering_corrections (account_id);
+
+alter table billing_private.metering_corrections enable row level security;
+create policy select_nobody on billing_private.metering_corrections
+  for select to public using (false);
+
+revoke all on billing_private.metering_corrections from public, anon, authenticated, service_role;

@@ -68,7 +68,8 @@
 --   50  billing.consume()
 --   51  organizations and their members
 --   52  seats
---   53  who may call what
+--   53  rows of the application's tables
+--   54  who may call what
 -- =============================================================================
 
 
@@ -15441,7 +15442,602 @@ comment on function billing_private.set_stripe_seats(billing.subscriptions, bigi
 
 
 -- -----------------------------------------------------------------------------
--- 53  who may call what
+-- 53  rows of the application's tables
+-- -----------------------------------------------------------------------------
+
+-- A table is metered by the triggers it carries and by nothing else: they go where it goes,
+-- renamed, dumped and restored, and no list of ours can disagree with them.
+--
+-- They are statement triggers with transition tables: a thousand rows of one owner are counted
+-- once, and owners in one order, so that two statements never wait for each other crosswise. A
+-- statement that names a partition fires the partition's own triggers and not its root's, so
+-- each has them.
+
+
+create function billing_private.with_partitions(p_relation regclass)
+returns table (relation regclass)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select p_relation
+  union
+  select tree.relid from pg_catalog.pg_partition_tree(p_relation) as tree;
+end;
+$$;
+
+comment on function billing_private.with_partitions(regclass) is
+  'A table and all its partitions, theirs included.';
+
+
+create function billing_private.metered_tables()
+returns table (
+  relation regclass,
+  feature_key text,
+  owner_column text,
+  is_broken boolean
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  with counting as (
+    select
+      pg_trigger.tgrelid, pg_trigger.tgenabled,
+      -- The arguments stand one after the other, each with a zero byte behind it.
+      string_to_array(
+        convert_from(
+          decode(
+            replace(regexp_replace(encode(pg_trigger.tgargs, 'hex'), '(..)', '\1 ', 'g'),
+              '00 ', '0a '),
+            'hex'),
+          getdatabaseencoding()),
+        e'\n') as arguments
+    from pg_catalog.pg_trigger
+    where pg_trigger.tgfoid = 'billing_private.count_rows()'::regprocedure
+  ),
+  metered as (
+    select distinct counting.tgrelid as root, counting.arguments
+    from counting
+    join pg_catalog.pg_class on pg_class.oid = counting.tgrelid
+    where not pg_class.relispartition
+  )
+  select
+    metered.root::regclass, metered.arguments[1], metered.arguments[2],
+    not exists (
+      select
+      from pg_catalog.pg_attribute
+      where pg_attribute.attrelid = metered.root
+        and pg_attribute.attname = metered.arguments[2]
+        and not pg_attribute.attisdropped
+    )
+    or exists (
+      select
+      from billing_private.with_partitions(metered.root) as members
+      where (
+        select count(*)
+        from counting
+        where counting.tgrelid = members.relation
+          and counting.arguments = metered.arguments
+          and counting.tgenabled in ('O', 'A')
+      ) < case features.kind when 'limit' then 4 else 2 end
+    )
+  from metered
+  left join billing.features on features.key = metered.arguments[1];
+end;
+$$;
+
+comment on function billing_private.metered_tables() is
+  'The tables whose rows are counted, as their triggers say. is_broken: a trigger is switched off '
+  'or gone, a partition has come that has none, or the column has gone; '
+  'billing_admin.meter_table() sets it right.';
+
+
+create function billing_private.count_rows()
+returns trigger
+language plpgsql
+volatile
+security definer -- whoever may write the table must not be able to write what is counted
+set search_path = ''
+as $$
+declare
+  v_feature_key constant text := tg_argv[0];
+  v_sides text[] := array[]::text[];
+  v_change record;
+  v_decision billing.usage_decision;
+begin
+  if tg_op = 'TRUNCATE' then
+    perform billing_private.correct_metering(v_feature_key, null, true);
+    return null;
+  end if;
+
+  if tg_op in ('INSERT', 'UPDATE') then
+    v_sides := v_sides || format(
+      'select %I as owner_id, count(*) as quantity from rows_after group by 1', tg_argv[1]);
+  end if;
+  if tg_op in ('UPDATE', 'DELETE') then
+    v_sides := v_sides || format(
+      'select %I as owner_id, -count(*) as quantity from rows_before group by 1', tg_argv[1]);
+  end if;
+
+  for v_change in execute format(
+    'select owner_id, sum(quantity) as quantity
+    from (%s) as sides
+    where owner_id is not null
+    group by owner_id
+    having sum(quantity) <> 0
+    order by owner_id', array_to_string(v_sides, ' union all '))
+  loop
+    if v_change.quantity < 0 then
+      perform billing_private.release_usage(
+        v_change.owner_id, v_feature_key, -v_change.quantity);
+    else
+      v_decision := billing_private.try_consume(
+        v_change.owner_id, v_feature_key, v_change.quantity);
+      if not v_decision.is_allowed then
+        perform billing_private.refuse_usage(v_decision);
+      end if;
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+
+comment on function billing_private.count_rows() is
+$$Counts what a statement did to a metered table: new rows are consumed, rows that are gone are
+released, for each owner at once. A refusal is an error, so the statement has done nothing. Rows
+without an owner are not counted.
+
+Its arguments are the feature and the column with the owner, a user or an account.
+
+Errors
+  FEATURE_NOT_INCLUDED  402  no source gives the owner this feature
+  LIMIT_REACHED         402  the limit leaves less than the statement adds$$;
+
+
+create type billing_private.held_rows as (
+  account_id uuid,
+  held bigint
+);
+
+comment on type billing_private.held_rows is
+  'How many rows an owner has.';
+
+
+create function billing_private.held_rows(p_feature_key text, p_account_ids uuid[])
+returns setof billing_private.held_rows
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_tables text;
+begin
+  select string_agg(
+    format(
+      'select %1$I as owner_id, count(*) as quantity from %2$s where %1$I is not null and '
+        '($1 is null or %1$I = any ($1)) group by 1',
+      metered_tables.owner_column, metered_tables.relation),
+    ' union all ')
+  into v_tables
+  from billing_private.metered_tables() as metered_tables
+  where metered_tables.feature_key = p_feature_key;
+  if v_tables is null then
+    return;
+  end if;
+
+  return query execute
+    'select owner_id::uuid, sum(quantity)::bigint from (' || v_tables || ') as tables group by 1'
+    using p_account_ids;
+end;
+$$;
+
+comment on function billing_private.held_rows(text, uuid[]) is
+  'How many rows of the tables metered for a feature each owner has; of these accounts, or with '
+  'null of all. Owners without rows are left out.';
+
+
+create function billing_private.metering_drift(
+  p_feature_key text,
+  p_account_ids uuid[] default null
+)
+returns table (account_id uuid, counted numeric, held bigint)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- One statement, one snapshot: whoever counts commits rows and total together.
+  return query
+  select
+    coalesce(totals.account_id, rows_held.account_id), coalesce(totals.used, 0),
+    coalesce(rows_held.held, 0)
+  from billing_private.held_rows(p_feature_key, p_account_ids) as rows_held
+  full join (
+    select usage_totals.account_id, usage_totals.used
+    from billing.usage_totals
+    where usage_totals.feature_key = p_feature_key
+      and usage_totals.period_start = '-infinity'
+      and (p_account_ids is null or usage_totals.account_id = any (p_account_ids))
+  ) as totals using (account_id)
+  where coalesce(totals.used, 0) <> coalesce(rows_held.held, 0)
+    and exists (
+      select
+      from billing.accounts
+      where accounts.id = coalesce(totals.account_id, rows_held.account_id)
+    );
+end;
+$$;
+
+comment on function billing_private.metering_drift(text, uuid[]) is
+  'Where the total of a limit feature is not what the tables metered for it hold.';
+
+
+create type billing_private.metering_correction as (
+  account_id uuid,
+  feature_key text,
+  counted numeric,
+  held bigint
+);
+
+comment on type billing_private.metering_correction is
+  'A total that was not what the tables hold, and what it has been set to.';
+
+
+create function billing_private.correct_metering(
+  p_feature_key text,
+  p_account_ids uuid[] default null,
+  p_waits boolean default false
+)
+returns setof billing_private.metering_correction
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  -- Nobody begins or ends metering meanwhile: they lock the row for themselves.
+  perform from billing.features where key = p_feature_key for share;
+
+  v_account_ids := array(
+    select drift.account_id
+    from billing_private.metering_drift(p_feature_key, p_account_ids) as drift
+  );
+  -- `on conflict` alone would wait for those who are counting in a row that is there.
+  insert into billing.usage_totals (account_id, feature_key, period_start, period_end)
+  select account_id, p_feature_key, '-infinity', 'infinity'
+  from unnest(v_account_ids) as accounts (account_id)
+  where not exists (
+    select
+    from billing.usage_totals
+    where usage_totals.account_id = accounts.account_id
+      and usage_totals.feature_key = p_feature_key
+      and usage_totals.period_start = '-infinity'
+  )
+  on conflict (account_id, feature_key, period_start) do nothing;
+
+  -- Whoever has counted and not yet committed holds the row: behind it, rows and total agree.
+  if p_waits then
+    perform
+    from billing.usage_totals
+    where account_id = any (v_account_ids)
+      and feature_key = p_feature_key
+      and period_start = '-infinity'
+    order by account_id
+    for no key update;
+  else
+    v_account_ids := array(
+      select account_id
+      from billing.usage_totals
+      where account_id = any (v_account_ids)
+        and feature_key = p_feature_key
+        and period_start = '-infinity'
+      order by account_id
+      for no key update skip locked
+    );
+  end if;
+
+  return query
+  update billing.usage_totals
+  set used = drift.held
+  from billing_private.metering_drift(p_feature_key, v_account_ids) as drift
+  where usage_totals.account_id = drift.account_id
+    and usage_totals.feature_key = p_feature_key
+    and usage_totals.period_start = '-infinity'
+  returning drift.account_id, p_feature_key, drift.counted, drift.held;
+end;
+$$;
+
+comment on function billing_private.correct_metering(text, uuid[], boolean) is
+$$Sets the totals of a limit feature to what its tables hold and returns those that were wrong: of
+these accounts, or with null of all. Unless told to wait it leaves out accounts that are counted at
+the moment. Whoever holds more than is allowed keeps it, and can add nothing.$$;
+
+
+create function billing_private.metering_triggers(p_feature_key text)
+returns table (trigger_name text, event text, transition text)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  -- Names have 63 bytes; a feature's key may be longer.
+  v_key text := case
+    when length(p_feature_key) <= 40 then p_feature_key
+    else md5(p_feature_key)
+  end;
+begin
+  return query
+  select 'billing_meter_' || v_key || '_' || wanted.event, wanted.event, wanted.transition
+  from (values
+    ('insert', 'referencing new table as rows_after'),
+    ('update', 'referencing old table as rows_before new table as rows_after'),
+    ('delete', 'referencing old table as rows_before'),
+    ('truncate', '')
+  ) as wanted (event, transition)
+  join billing.features
+    on features.key = p_feature_key
+    -- What a metered feature has counted was used: no row that goes gives it back.
+    and (features.kind = 'limit' or wanted.event in ('insert', 'update'));
+end;
+$$;
+
+comment on function billing_private.metering_triggers(text) is
+  'The triggers that make a table metered for a feature.';
+
+
+-- Its body is long because it is a list: what cannot be metered, and why.
+create function billing_private.require_meterable(
+  p_relation regclass,
+  p_feature_key text,
+  p_owner_column text
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_class pg_catalog.pg_class;
+  v_feature billing.features;
+  v_type oid;
+  v_field text := 'table_name';
+  v_problem text;
+begin
+  select * into v_feature from billing.features where key = p_feature_key;
+  if not found then
+    perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature_key));
+  end if;
+  select * into v_class from pg_catalog.pg_class where oid = p_relation;
+  select atttypid into v_type
+  from pg_catalog.pg_attribute
+  where attrelid = p_relation
+    and attname = p_owner_column
+    and attnum > 0
+    and not attisdropped;
+
+  if p_relation is null then
+    v_problem := 'is required';
+  elsif v_class.relkind not in ('r', 'p') then
+    v_problem := 'is no table: what is behind it can be metered';
+  elsif v_class.relispartition then
+    v_problem := 'is a partition: the table it belongs to can be metered';
+  elsif v_class.relkind = 'r'
+    and exists (select from pg_catalog.pg_inherits where p_relation in (inhrelid, inhparent))
+  then
+    v_problem := 'inherits or is inherited from: its rows would be counted twice, or not at all';
+  elsif v_class.relpersistence = 't' then
+    v_problem := 'is temporary';
+  elsif v_class.relnamespace::regnamespace::text in (
+    'billing', 'billing_admin', 'billing_private', 'pg_catalog', 'information_schema')
+  then
+    v_problem := 'is not one of the application''s';
+  elsif not pg_has_role(v_class.relowner, 'usage') then
+    v_problem := 'belongs to ' || v_class.relowner::regrole::text || ', and only its owner can';
+  elsif v_feature.kind = 'boolean' or v_feature.aggregation <> 'sum' then
+    v_field := 'feature';
+    v_problem := 'must be a limit, or metered as a sum';
+  elsif v_type is null then
+    v_field := 'owner_column';
+    v_problem := 'is no column of the table';
+  elsif v_type <> 'uuid'::regtype
+    and coalesce((select typbasetype from pg_catalog.pg_type where oid = v_type), 0)
+      <> 'uuid'::regtype
+  then
+    v_field := 'owner_column';
+    v_problem := 'must be a uuid: the id of a user or an account';
+  end if;
+
+  if v_problem is not null then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', v_field, 'problem', v_problem,
+      'table', p_relation::text, 'feature', p_feature_key, 'owner_column', p_owner_column));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_meterable(regclass, text, text) is
+$$Refuses what cannot be metered and says why.
+
+Errors
+  VALIDATION_FAILED  400  not a table of the caller's, a feature that counts, or a column with ids
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+create function billing_private.drop_metering_triggers(
+  p_relation regclass,
+  p_feature_key text,
+  p_but text[] default '{}'
+)
+returns integer
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_trigger record;
+  v_count integer := 0;
+begin
+  for v_trigger in
+    select pg_trigger.tgname, pg_trigger.tgrelid::regclass as relation
+    from pg_catalog.pg_trigger
+    where pg_trigger.tgfoid = 'billing_private.count_rows()'::regprocedure
+      and starts_with(
+        encode(pg_trigger.tgargs, 'hex'),
+        encode(convert_to(p_feature_key, getdatabaseencoding()), 'hex') || '00')
+      and pg_trigger.tgrelid in (
+        select members.relation from billing_private.with_partitions(p_relation) as members)
+      and pg_trigger.tgname <> all (p_but)
+  loop
+    execute format('drop trigger %I on %s', v_trigger.tgname, v_trigger.relation);
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.drop_metering_triggers(regclass, text, text[]) is
+  'Takes the triggers of a feature, but these, from a table and its partitions; returns how many.';
+
+
+create function billing_private.meter_table(
+  p_relation regclass,
+  p_feature_key text,
+  p_owner_column text
+)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_relation regclass;
+  v_trigger record;
+  v_names text[] := array[]::text[];
+begin
+  -- One at a time for each feature: what several tables hold is one total.
+  perform from billing.features where key = p_feature_key for no key update;
+  perform billing_private.require_meterable(p_relation, p_feature_key, p_owner_column);
+
+  -- Making a trigger waits for everybody who is writing the table and lets nobody begin to, until
+  -- this transaction ends: no row is missed and none counted twice.
+  for v_relation in
+    select members.relation from billing_private.with_partitions(p_relation) as members
+  loop
+    for v_trigger in select * from billing_private.metering_triggers(p_feature_key) loop
+      execute format(
+        'create or replace trigger %I after %s on %s %s
+        for each statement execute function billing_private.count_rows(%L, %L)',
+        v_trigger.trigger_name, v_trigger.event, v_relation, v_trigger.transition,
+        p_feature_key, p_owner_column);
+      execute format(
+        'alter table %s enable trigger %I', v_relation, v_trigger.trigger_name);
+      v_names := v_names || v_trigger.trigger_name;
+    end loop;
+  end loop;
+  -- The feature may have been of another kind.
+  perform billing_private.drop_metering_triggers(p_relation, p_feature_key, v_names);
+  return billing_private.count_held_rows(p_relation, p_feature_key, p_owner_column);
+end;
+$$;
+
+comment on function billing_private.meter_table(regclass, text, text) is
+  'Has a table''s rows counted, and counts those that are there. Described at '
+  'billing_admin.meter_table().';
+
+
+create function billing_private.count_held_rows(
+  p_relation regclass,
+  p_feature_key text,
+  p_owner_column text
+)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_count bigint;
+begin
+  if (select kind from billing.features where key = p_feature_key) <> 'limit' then
+    return 0;
+  end if;
+  -- A user who has never come near billing may own rows already.
+  execute format(
+    'insert into billing.accounts (id, kind)
+    select distinct users.id, ''personal''
+    from %s as metered
+    join auth.users on users.id = metered.%I
+    on conflict (id) do nothing', p_relation, p_owner_column);
+  perform billing_private.correct_metering(p_feature_key, null, true);
+  execute format('select count(%I) from %s', p_owner_column, p_relation) into v_count;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.count_held_rows(regclass, text, text) is
+  'Sets every total of a limit feature to what the tables metered for it hold, and returns how '
+  'many rows of this one have an owner; 0 of a metered feature.';
+
+
+create function billing_private.unmeter_table(p_relation regclass, p_feature_key text)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_owner_column text;
+begin
+  perform from billing.features where key = p_feature_key for no key update;
+  if not found then
+    perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature_key));
+  end if;
+  select metered_tables.owner_column into v_owner_column
+  from billing_private.metered_tables() as metered_tables
+  where metered_tables.relation = p_relation
+    and metered_tables.feature_key = p_feature_key;
+  if not found then
+    return 0;
+  end if;
+  perform billing_private.drop_metering_triggers(p_relation, p_feature_key);
+  return billing_private.count_held_rows(p_relation, p_feature_key, v_owner_column);
+end;
+$$;
+
+comment on function billing_private.unmeter_table(regclass, text) is
+  'Ends the counting of a table''s rows and gives back what they held. Described at '
+  'billing_admin.unmeter_table().';
+
+
+create function billing_private.repair_metering(p_feature_key text, p_account_ids uuid[])
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_count bigint;
+begin
+  insert into billing_private.metering_corrections (account_id, feature_key, counted, held, cause)
+  select account_id, feature_key, counted, held, billing_private.cause()
+  from billing_private.correct_metering(p_feature_key, p_account_ids);
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.repair_metering(text, uuid[]) is
+  'Corrects the totals of a limit feature and keeps each correction; returns how many there were.';
+
+
+-- -----------------------------------------------------------------------------
+-- 54  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -15827,7 +16423,20 @@ revoke all on function
   billing_private.require_counting,
   billing_private.refuse_usage,
   billing_private.consume,
-  billing.consume
+  billing.consume,
+  billing_private.with_partitions,
+  billing_private.metered_tables,
+  billing_private.count_rows,
+  billing_private.held_rows,
+  billing_private.metering_drift,
+  billing_private.correct_metering,
+  billing_private.metering_triggers,
+  billing_private.require_meterable,
+  billing_private.drop_metering_triggers,
+  billing_private.meter_table,
+  billing_private.count_held_rows,
+  billing_private.unmeter_table,
+  billing_private.repair_metering
 from public, anon, authenticated, service_role;
 
 revoke all on billing.payment_history from public, anon, authenticated, service_role;

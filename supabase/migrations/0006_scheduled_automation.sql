@@ -25,9 +25,10 @@
 --   9  task: check_health
 --   10  task: clean_up
 --   11  tasks: request_rereads, sweep_events, sweep_objects, rebuild
---   12  the registry
---   13  the heartbeat in pg_cron
---   14  who may call what
+--   12  task: recount_metered_tables
+--   13  the registry
+--   14  the heartbeat in pg_cron
+--   15  who may call what
 -- =============================================================================
 
 
@@ -1091,7 +1092,62 @@ comment on function billing_private.task_rebuild() is
 
 
 -- -----------------------------------------------------------------------------
--- 12  the registry
+-- 12  task: recount_metered_tables
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_recount_metered_tables()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_batch constant integer := 2000;
+  v_feature_keys text[];
+  v_account_ids uuid[];
+  v_feature_key text;
+  v_count bigint := 0;
+begin
+  v_feature_keys := array(
+    select distinct metered_tables.feature_key
+    from billing_private.metered_tables() as metered_tables
+    join billing.features on features.key = metered_tables.feature_key and features.kind = 'limit'
+    order by metered_tables.feature_key
+  );
+  if v_feature_keys = '{}' then
+    return 0;
+  end if;
+
+  v_account_ids := array(
+    select id
+    from billing.accounts
+    where id > coalesce(
+      (select resume_after::uuid from billing_private.tasks where key = 'recount_metered_tables'),
+      '00000000-0000-0000-0000-000000000000')
+    order by id
+    limit v_batch
+  );
+  foreach v_feature_key in array v_feature_keys loop
+    v_count := v_count + billing_private.repair_metering(v_feature_key, v_account_ids);
+  end loop;
+
+  -- The end of the list begins it again with the next run.
+  update billing_private.tasks
+  set resume_after = case
+    when cardinality(v_account_ids) = v_batch then v_account_ids[v_batch]::text
+  end
+  where key = 'recount_metered_tables';
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.task_recount_metered_tables() is
+  'Counts the rows the next 2,000 accounts have in metered tables and repairs totals that say '
+  'otherwise: somebody wrote while triggers were off, or attached a partition with rows.';
+
+
+-- -----------------------------------------------------------------------------
+-- 13  the registry
 -- -----------------------------------------------------------------------------
 
 insert into billing_private.tasks (key, description, function_name, run_every) values
@@ -1115,6 +1171,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_check_health', '5 minutes'),
   ('validate_entitlements', 'compare entitlements with their sources and correct them',
     'task_validate_entitlements', '10 minutes'),
+  ('recount_metered_tables', 'count the rows of metered tables and correct their totals',
+    'task_recount_metered_tables', '10 minutes'),
   ('request_rereads', 'ask Stripe about what should have changed by now',
     'task_request_rereads', '5 minutes'),
   ('sweep_events', 'look for events that were never delivered',
@@ -1128,7 +1186,7 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
 
 
 -- -----------------------------------------------------------------------------
--- 13  the heartbeat in pg_cron
+-- 14  the heartbeat in pg_cron
 -- -----------------------------------------------------------------------------
 
 create function billing_private.schedule_heartbeat()
@@ -1158,7 +1216,7 @@ select billing_private.schedule_heartbeat();
 
 
 -- -----------------------------------------------------------------------------
--- 14  who may call what
+-- 15  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1191,5 +1249,6 @@ revoke all on function
   billing_private.task_sweep_events,
   billing_private.task_sweep_objects,
   billing_private.task_rebuild,
-  billing_private.schedule_heartbeat
+  billing_private.schedule_heartbeat,
+  billing_private.task_recount_metered_tables
 from public, anon, authenticated, service_role;

@@ -29,7 +29,8 @@
 --   14  the catalog at Stripe
 --   15  contents of plans
 --   16  giving money back
---   17  who may call what
+--   17  metering the application's tables
+--   18  who may call what
 -- =============================================================================
 
 
@@ -276,6 +277,24 @@ begin
   select * from billing_private.paid_after_end()
   union all
   select
+    'critical', 'broken_metering', metered_tables.relation::text, null,
+    jsonb_build_object(
+      'feature', metered_tables.feature_key, 'owner_column', metered_tables.owner_column),
+    null
+  from billing_private.metered_tables() as metered_tables
+  where metered_tables.is_broken
+  union all
+  select
+    'warning', 'metering_corrected', metering_corrections.feature_key,
+    metering_corrections.account_id,
+    jsonb_build_object(
+      'feature', metering_corrections.feature_key, 'counted', metering_corrections.counted,
+      'held', metering_corrections.held, 'cause', metering_corrections.cause),
+    metering_corrections.corrected_at
+  from billing_private.metering_corrections
+  where metering_corrections.corrected_at > billing_private.now() - interval '7 days'
+  union all
+  select
     'warning', 'failing_task', tasks.key, null,
     jsonb_build_object('failures', tasks.consecutive_failures), tasks.last_run_at
   from billing_private.tasks
@@ -291,7 +310,8 @@ comment on view billing_admin.critical_issues is
   'What needs somebody: dead events and commands, customers nobody claimed, two subscriptions of '
   'one account, trials that are somebody''s second, prices and statuses '
   'nobody knows, contradictions, drift that is not repaired, invoices that cannot be finalized, '
-  'usage Stripe could not count, failing tasks. No rows is the normal state.';
+  'usage Stripe could not count, tables that are not wholly metered, totals that were not what '
+  'their tables hold, failing tasks. No rows is the normal state.';
 
 
 -- -----------------------------------------------------------------------------
@@ -2791,7 +2811,127 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 17  who may call what
+-- 17  metering the application's tables
+-- -----------------------------------------------------------------------------
+
+-- Not granted to any API role, whoever it is: whoever makes triggers on the application's tables
+-- writes migrations.
+create function billing_admin.meter_table(table_name regclass, feature text, owner_column name)
+returns bigint
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.meter_table(table_name, feature, owner_column::text);
+end;
+
+comment on function billing_admin.meter_table(regclass, text, name) is
+$$Has the rows of a table counted against a feature, and returns how many there are. For the table's
+owner, in a migration. Called again it changes nothing; with another column, that one counts.
+
+owner_column: a uuid, the id of a user or of an account. A row without an owner counts for nobody.
+Of a limit feature each row is a unit its owner holds: inserting takes it, deleting gives it back,
+another owner takes it over. Several tables may share a feature; nothing else may count it then. Of
+a metered feature each new row is a unit used in the running period, which nothing gives back.
+What there is no room for is refused, the whole statement. Rows that are there already count even
+beyond the limit. Policies, grants and other triggers of the table stay as they are.
+
+Errors (of statements on the table)
+  FEATURE_NOT_INCLUDED  402  no source gives the owner this feature
+  LIMIT_REACHED         402  the limit leaves less than the statement adds
+Errors
+  VALIDATION_FAILED     400  not a table, column or feature that can be counted; details say why
+  FEATURE_NOT_FOUND     404  there is no such feature$$;
+
+
+create function billing_admin.unmeter_table(table_name regclass, feature text)
+returns bigint
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.unmeter_table(table_name, feature);
+end;
+
+comment on function billing_admin.unmeter_table(regclass, text) is
+$$Ends what billing_admin.meter_table() began and gives back what the table's rows held; returns how
+many rows they were. Nothing happens where the table is not metered. For the table's owner.
+
+Errors
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+create function billing_private.admin_metered_tables()
+returns table (table_name text, feature_key text, owner_column text, is_broken boolean)
+language plpgsql
+stable
+security definer -- reads which triggers there are after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    metered_tables.relation::text, metered_tables.feature_key, metered_tables.owner_column,
+    metered_tables.is_broken
+  from billing_private.metered_tables() as metered_tables;
+end;
+$$;
+
+create view billing_admin.metered_tables with (security_invoker = true) as
+select * from billing_private.admin_metered_tables();
+
+comment on view billing_admin.metered_tables is
+  'Tables whose rows are counted. is_broken: not all are, because a trigger is switched off or gone'
+  ' or a partition has come without; billing_admin.meter_table() sets it right.';
+
+
+create function billing_private.admin_recount_metered_table(p_relation regclass, p_reason text)
+returns bigint
+language plpgsql
+volatile
+security definer -- totals are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_feature_key text;
+  v_count bigint := 0;
+begin
+  perform billing_private.begin_admin_action(
+    p_reason, 'recount_metered_table', p_relation::text);
+  for v_feature_key in
+    select metered_tables.feature_key
+    from billing_private.metered_tables() as metered_tables
+    where metered_tables.relation = p_relation
+  loop
+    v_count := v_count + billing_private.repair_metering(v_feature_key, null);
+  end loop;
+  return v_count;
+end;
+$$;
+
+
+create function billing_admin.recount_metered_table(table_name regclass, reason text)
+returns bigint
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_recount_metered_table(table_name, reason);
+end;
+
+comment on function billing_admin.recount_metered_table(regclass, text) is
+$$Compares the totals of the features a table is metered for with the rows there are, and repairs
+them; returns how many were wrong. A task does so by itself. Accounts counted at the moment are left
+out.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 18  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -2875,7 +3015,12 @@ revoke all on function
   billing_private.rebuild_subscription,
   billing_admin.rebuild_subscription,
   billing_private.rebuild_all,
-  billing_admin.rebuild_all
+  billing_admin.rebuild_all,
+  billing_admin.meter_table,
+  billing_admin.unmeter_table,
+  billing_private.admin_metered_tables,
+  billing_private.admin_recount_metered_table,
+  billing_admin.recount_metered_table
 from public, anon, authenticated, service_role;
 
 revoke all on
@@ -2893,7 +3038,8 @@ revoke all on
   billing_admin.tasks,
   billing_admin.task_runs,
   billing_admin.drifts,
-  billing_admin.sweeps
+  billing_admin.sweeps,
+  billing_admin.metered_tables
 from public, anon, authenticated, service_role;
 
 -- Anyone signed in may ask; the functions behind decide who is an administrator.
@@ -2912,7 +3058,8 @@ grant select on
   billing_admin.tasks,
   billing_admin.task_runs,
   billing_admin.drifts,
-  billing_admin.sweeps
+  billing_admin.sweeps,
+  billing_admin.metered_tables
 to authenticated, service_role;
 
 grant execute on function
@@ -2986,5 +3133,8 @@ grant execute on function
   billing_private.rebuild_subscription,
   billing_admin.rebuild_subscription,
   billing_private.rebuild_all,
-  billing_admin.rebuild_all
+  billing_admin.rebuild_all,
+  billing_private.admin_metered_tables,
+  billing_private.admin_recount_metered_table,
+  billing_admin.recount_metered_table
 to authenticated, service_role;

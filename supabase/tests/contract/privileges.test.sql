@@ -155,6 +155,7 @@ select set_eq(
     'billing_admin.drifts',
     'billing_admin.entitlement_drift',
     'billing_admin.money_invariants',
+    'billing_admin.metered_tables',
     'billing_admin.overdue_invoices',
     'billing_admin.event_backlog',
     'billing_admin.expiring_soon',

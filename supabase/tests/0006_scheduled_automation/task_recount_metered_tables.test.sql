@@ -1,0 +1,82 @@
+-- The task recount_metered_tables: works through all accounts in batches and sets totals to what tables hold.
+begin;
+\ir ../helpers.psql
+select plan(11);
+
+select tests.take_tasks();
+select tests.catalog();
+select tests.set_time('2026-01-10');
+
+-- 2,001 accounts, the first and the last of which may have clubs.
+insert into billing.accounts (id)
+select lpad(to_hex(n), 32, '0')::uuid from generate_series(1, 2001) as n;
+insert into billing.entitlement_grants (account_id, feature_key, valid_from, reason)
+select lpad(to_hex(n), 32, '0')::uuid, 'clubs', '2026-01-10', 'a gift'
+from (values (1), (2001)) as gifted (n);
+create table public.clubs (owner_id uuid);
+
+create function pg_temp.resumes_after() returns text
+language sql as $$
+  select resume_after from billing_private.tasks where key = 'recount_metered_tables';
+$$;
+create function pg_temp.counted() returns bigint[]
+language sql as $$
+  select array[coalesce(sum(used) filter (where account_id < lpad('2', 32, '0')::uuid), 0)::bigint,
+    coalesce(sum(used) filter (where account_id > lpad('2', 32, '0')::uuid), 0)::bigint]
+  from billing.usage_totals;
+$$;
+
+select is(
+  billing_private.task_recount_metered_tables(), 0::bigint,
+  'where no table is metered there is nothing to do'
+);
+select is(pg_temp.resumes_after(), null, 'and no list to go through');
+
+select billing_admin.meter_table('public.clubs', 'clubs', 'owner_id');
+insert into public.clubs select lpad(to_hex(n), 32, '0')::uuid from (values (1), (2001)) as owner (n);
+select is(
+  billing_private.task_recount_metered_tables(), 0::bigint,
+  'where totals are what tables hold it changes nothing'
+);
+select is(
+  pg_temp.resumes_after(), lpad(to_hex(2000), 32, '0')::uuid::text,
+  'a run looks at 2,000 accounts and remembers how far it came'
+);
+select billing_private.task_recount_metered_tables();
+select is(pg_temp.resumes_after(), null, 'at the end of the list it begins again');
+
+alter table public.clubs disable trigger user;
+insert into public.clubs select lpad(to_hex(n), 32, '0')::uuid from (values (1), (2001)) as owner (n);
+alter table public.clubs enable trigger user;
+select is(
+  billing_private.task_recount_metered_tables(), 1::bigint,
+  'the first run repairs what is in its batch'
+);
+select is(pg_temp.counted(), '{2,1}', 'the first account''s total is right, the last''s still waits');
+select is(
+  billing_private.run_task('recount_metered_tables'), 'succeeded', 'the second run, by the heartbeat'
+);
+select is(pg_temp.counted(), '{2,2}', 'leaves nobody out');
+select results_eq(
+  $$
+    select account_id, feature_key, counted, held, cause ->> 'reference'
+    from billing_private.metering_corrections
+    order by id
+  $$,
+  $$ values
+    (lpad('1', 32, '0')::uuid, 'clubs', 1::numeric, 2::bigint, null),
+    (lpad('7d1', 32, '0')::uuid, 'clubs', 1, 2, 'recount_metered_tables') $$,
+  'each correction is kept, with what was counted, what is there, and what corrected it'
+);
+
+-- A table of which only metered features count has no totals to compare.
+select billing_admin.unmeter_table('public.clubs', 'clubs');
+insert into billing.features (key, name, kind) values ('posts', 'Posts', 'metered');
+select billing_admin.meter_table('public.clubs', 'posts', 'owner_id');
+select is(
+  billing_private.task_recount_metered_tables(), 0::bigint,
+  'what metered features have used is never recounted'
+);
+
+select * from finish();
+rollback;
