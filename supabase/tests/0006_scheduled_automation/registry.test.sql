@@ -14,6 +14,7 @@ select results_eq(
       ('expire_subscriptions', '1 minute', true),
       ('give_up_commands', '1 minute', true),
       ('rebuild', '10 minutes', true),
+      ('recount_metered_tables', '10 minutes', true),
       ('request_rereads', '5 minutes', true),
       ('retry_events', '1 minute', true),
       ('ring_dispatcher', '1 minute', true),
