@@ -16,11 +16,17 @@ export interface HeartbeatOptions {
   everyMs?: number | null;
 }
 
-/** Runs the scheduled tasks that are due, every minute, as pg_cron does on a host. */
+/**
+ * Runs the scheduled tasks that are due, every minute, as pg_cron does on a host. Waits for a heartbeat that is at
+ * work, such as pg_cron's: whoever asks for one wants it to see what is there now.
+ */
 export function startHeartbeat({ databaseUrl, everyMs = 60_000 }: HeartbeatOptions): Errand {
   return startErrand("The scheduled tasks", everyMs, () =>
     withClient(databaseUrl, async (client) => {
-      await client.query("select billing_private.run_due_tasks()");
+      // One message is one transaction, which holds the lock that run_due_tasks() tries to take.
+      await client.query(
+        "select pg_advisory_xact_lock(hashtextextended('billing.tasks', 0)); select billing_private.run_due_tasks()",
+      );
     }),
   );
 }

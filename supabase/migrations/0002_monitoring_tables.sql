@@ -535,7 +535,7 @@ comment on column billing_private.commands.subject_id is
   'The checkout or portal request a waiting user is behind; lets its own function run it at once.';
 comment on column billing_private.commands.wish is
   'The price_id and quantity that a change of plan leads to, for the calls that follow and for the'
-  ' next wish; null when it was taken back.';
+  ' next wish; null when it was taken back. Of a pause: when it was to begin.';
 comment on column billing_private.commands.target_object_id is
   'The Stripe object it changes or reads; target_event_id is its snapshot when the command was '
   'claimed, before the call.';
@@ -866,6 +866,9 @@ insert into billing_private.command_kinds (
     '$ ? (@.status == "expired" || @.status == "complete")', true),
   ('find_promotion_code', 'look for a discount code somebody typed', 'drop',
     null, '{}', null, false),
+  ('finalize_invoice', 'close a draft that is to be taken back', 'repeat',
+    '/v1/invoices/{3}', '{}', '$ ? (@.status != "draft")', true),
+  ('hold_invoice', 'leave an invoice uncollected', 'repeat', null, '{}', null, false),
   ('list_entitlements', 'read what else a customer is entitled to', 'repeat',
     null, '{}', null, false),
   ('list_invoice_lines', 'read the lines of a long invoice', 'repeat', null, '{}', null, false),
@@ -902,7 +905,9 @@ insert into billing_private.command_kinds (
   ('update_product', 'keep a product in step with the catalog', 'repeat', null, '{}', null, false),
   ('update_schedule', 'set what comes at period end', 'repeat', null, '{}', null, false),
   ('update_subscription', 'end a subscription with its period', 'repeat',
-    null, '{}', null, false);
+    null, '{}', null, false),
+  ('void_invoice', 'take an invoice back', 'repeat',
+    '/v1/invoices/{3}', '{}', '$ ? (@.status == "void" || @.status == "paid")', true);
 
 alter table billing_private.command_kinds enable row level security;
 create policy select_nobody on billing_private.command_kinds for select to public using (false);

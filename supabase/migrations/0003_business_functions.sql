@@ -7820,6 +7820,9 @@ begin
     then
       perform billing_private.apply_response(
         p_command, p_response, 'customer.subscription.updated', p_asked_at);
+      if p_command.kind = 'pause_collection' then
+        perform billing_private.withdraw_invoices(p_command.subscription_id);
+      end if;
     when 'set_payment_method' then
       perform billing_private.apply_response(
         p_command, p_response,
@@ -7828,8 +7831,15 @@ begin
           else 'customer.subscription.updated'
         end,
         p_asked_at);
-    when 'pay_invoice', 'mark_uncollectible' then
+    when
+      'pay_invoice', 'mark_uncollectible', 'finalize_invoice', 'hold_invoice', 'void_invoice'
+    then
       perform billing_private.apply_response(p_command, p_response, 'invoice.updated', p_asked_at);
+      if p_command.kind = 'finalize_invoice' then
+        perform billing_private.withdraw_invoices(id)
+        from billing.subscriptions
+        where stripe_subscription_id = billing_private.subscription_of(p_response);
+      end if;
     when 'create_product', 'create_price', 'update_product', 'update_price' then
       perform billing_private.catalog_published(p_command, p_response, p_asked_at);
     when 'refund_charge' then
@@ -9607,13 +9617,16 @@ $$;
 
 create function billing_private.set_stripe_pause(
   p_subscription billing.subscriptions,
-  p_terms jsonb
+  p_terms jsonb,
+  p_begins_at timestamptz default null
 )
 returns void
 language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_id uuid;
 begin
   update billing.subscriptions
   set pause_at = null,
@@ -9636,19 +9649,102 @@ begin
     return;
   end if;
 
-  perform billing_private.enqueue_command(
+  v_id := billing_private.enqueue_command(
     case when p_terms is not null then 'pause_collection' else 'resume_collection' end,
     p_subscription.account_id,
     format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
     -- An empty text takes it away; null would be left out on the way.
     jsonb_build_object('pause_collection', coalesce(p_terms, '""')),
     'POST', null, p_subscription);
+  if p_begins_at is not null then
+    update billing_private.commands
+    set wish = jsonb_build_object('begins_at', p_begins_at)
+    where id = v_id;
+  end if;
 end;
 $$;
 
-comment on function billing_private.set_stripe_pause(billing.subscriptions, jsonb) is
+comment on function billing_private.set_stripe_pause(
+  billing.subscriptions, jsonb, timestamptz
+) is
   'Asks Stripe to pause the collection of a subscription, or with null to take it up again, unless '
-  'that is so or is being asked already.';
+  'that is so or is being asked already. begins_at: of a pause that should have begun then, if '
+  'Stripe hears of it late.';
+
+
+-- "Invoices created before subscriptions are paused continue to be retried unless you void them":
+-- https://docs.stripe.com/billing/subscriptions/pause-payment
+create function billing_private.withdraw_invoices(p_subscription_id uuid default null)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice record;
+  v_kind text;
+  v_count bigint := 0;
+begin
+  for v_invoice in
+    select distinct
+      invoices.id, invoices.account_id, invoices.stripe_invoice_id, invoices.status,
+      subscriptions.pause_collection ->> 'behavior' as behavior
+    from billing_private.commands
+    join billing.subscriptions on subscriptions.id = commands.subscription_id
+    join billing.invoices
+      on invoices.stripe_subscription_id = subscriptions.stripe_subscription_id
+    left join billing_private.stripe_events as answer
+      on answer.event_id = 'command:' || commands.id
+    where commands.kind = 'pause_collection'
+      and commands.status = 'succeeded'
+      and commands.wish is not null
+      and commands.finished_at > billing_private.now() - interval '3 days'
+      and (p_subscription_id is null or commands.subscription_id = p_subscription_id)
+      and subscriptions.pause_collection is not null
+      and invoices.billing_reason = 'subscription_cycle'
+      and invoices.status in ('draft', 'open')
+      and invoices.issued_at >= (commands.wish ->> 'begins_at')::timestamptz
+      -- By whichever clock is ahead. One that was made under the pause is void already.
+      and invoices.issued_at <= greatest(commands.finished_at, answer.occurred_at)
+    order by invoices.id
+  loop
+    v_kind := case
+      when v_invoice.behavior = 'keep_as_draft' then 'hold_invoice'
+      -- A draft of a subscription can neither be deleted nor voided.
+      when v_invoice.status = 'draft' then 'finalize_invoice'
+      when v_invoice.behavior = 'void' then 'void_invoice'
+      else 'mark_uncollectible'
+    end;
+    -- Whoever comes second finds what the first has asked.
+    perform from billing.invoices where id = v_invoice.id for update;
+    if not exists (
+      select
+      from billing_private.commands
+      where subject_id = v_invoice.id
+        and kind = v_kind
+        and status <> 'canceled'
+    ) then
+      perform billing_private.enqueue_command(
+        v_kind, v_invoice.account_id,
+        format('/v1/invoices/%s%s', v_invoice.stripe_invoice_id, case v_kind
+          when 'finalize_invoice' then '/finalize'
+          when 'void_invoice' then '/void'
+          when 'mark_uncollectible' then '/mark_uncollectible'
+        end),
+        case when v_kind in ('finalize_invoice', 'hold_invoice')
+          then '{"auto_advance": false}'::jsonb else '{}' end,
+        'POST', v_invoice.id, null, v_invoice.stripe_invoice_id);
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.withdraw_invoices(uuid) is
+  'Takes back, step by step, the invoice that Stripe made for a period under a pause it heard of '
+  'too late, as the pause would have treated it. Returns how many calls that takes now; null for '
+  'all subscriptions. What was paid by then stands among the critical issues.';
 
 
 create function billing_private.begin_scheduled_pauses(p_limit integer)
@@ -9673,7 +9769,7 @@ begin
     if v_due.ended_at is null and v_due.provider = 'manual' then
       perform billing_private.pause_manual_subscription(v_due, v_due.pause_terms, v_due.pause_at);
     elsif v_due.ended_at is null then
-      perform billing_private.set_stripe_pause(v_due, v_due.pause_terms);
+      perform billing_private.set_stripe_pause(v_due, v_due.pause_terms, v_due.pause_at);
     else
       update billing.subscriptions
       set pause_at = null,
@@ -9688,8 +9784,9 @@ $$;
 
 comment on function billing_private.begin_scheduled_pauses(integer) is
   'Asks Stripe for the pauses that are to begin at a period''s end, ten minutes before it: the '
-  'invoice Stripe makes then is to fall under the pause. Those of manual subscriptions begin then. '
-  'Returns how many.';
+  'invoice Stripe makes then is to fall under the pause. Where Stripe hears of it later, '
+  'withdraw_invoices() takes that invoice back. Those of manual subscriptions begin then. Returns '
+  'how many.';
 
 
 create function billing.pause_subscription(
@@ -9717,6 +9814,8 @@ admins. resumes_at: when it goes on by itself; null until it is resumed.
 At Stripe this is pause_collection, which leaves the status as it is
 (https://docs.stripe.com/billing/subscriptions/pause-payment). A subscription without Stripe has
 the status paused, and what is left of its period follows when it is resumed.
+Where nobody carried it to Stripe in time, the invoice of the next period is taken back; if it was
+paid by then, the pause begins a period later and an admin is told.
 account_id: null for the caller's own account.
 
 Errors
@@ -16298,6 +16397,7 @@ revoke all on function
   billing_private.pause_subscription,
   billing_private.set_stripe_pause,
   billing_private.begin_scheduled_pauses,
+  billing_private.withdraw_invoices,
   billing.pause_subscription,
   billing_private.resume_subscription,
   billing.resume_subscription,

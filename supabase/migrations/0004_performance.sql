@@ -103,6 +103,11 @@ create index subscriptions_manual_period_idx
   on billing.subscriptions (current_period_end)
   where provider = 'manual' and ended_at is null;
 
+-- withdraw_invoices(), critical_issues: pauses that were to begin at a period's end.
+create index commands_pauses_idx
+  on billing_private.commands (finished_at)
+  where kind = 'pause_collection' and status = 'succeeded' and wish is not null;
+
 -- begin_scheduled_pauses().
 create index subscriptions_pause_at_idx
   on billing.subscriptions (pause_at)

@@ -204,6 +204,7 @@ begin
   -- In this order: what ends or changes at a period end must not be renewed first.
   return billing_private.expire_manual_subscriptions(1000)
     + billing_private.begin_scheduled_pauses(1000)
+    + billing_private.withdraw_invoices()
     + billing_private.resume_manual_subscriptions(1000)
     + billing_private.apply_manual_changes(1000)
     + billing_private.renew_manual_subscriptions(1000)

@@ -153,6 +153,54 @@ comment on function billing_private.paid_after_end() is
 
 
 -- Its body is long because it is a list: one select for each kind of issue.
+create function billing_private.charged_despite_pause()
+returns table (
+  severity text,
+  issue text,
+  subject text,
+  account_id uuid,
+  details jsonb,
+  since timestamptz
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select distinct
+    'warning', 'charged_despite_pause', invoices.stripe_invoice_id, invoices.account_id,
+    jsonb_build_object(
+      'subscription', invoices.stripe_subscription_id, 'currency', invoices.currency,
+      'amount_paid_minor', invoices.amount_paid_minor,
+      'pause_at', commands.wish -> 'begins_at',
+      'payment_id', payments.id),
+    invoices.paid_at
+  from billing_private.commands
+  join billing.subscriptions on subscriptions.id = commands.subscription_id
+  join billing.invoices
+    on invoices.stripe_subscription_id = subscriptions.stripe_subscription_id
+  join billing.payments on payments.stripe_invoice_id = invoices.stripe_invoice_id
+    and payments.account_id = invoices.account_id
+    and payments.amount_received_minor > 0
+  where commands.kind = 'pause_collection'
+    and commands.status = 'succeeded'
+    and commands.wish is not null
+    and commands.finished_at > billing_private.now() - interval '90 days'
+    and invoices.billing_reason = 'subscription_cycle'
+    and invoices.issued_at >= (commands.wish ->> 'begins_at')::timestamptz
+    and invoices.issued_at <= commands.finished_at
+    and invoices.status = 'paid'
+    and billing_private.refundable_amount(payments) > 0;
+end;
+$$;
+
+comment on function billing_private.charged_despite_pause() is
+  'Invoices that were paid for a period for which their subscription was to be paused, because '
+  'Stripe was told too late: money to give back, or to keep with the customer''s consent.';
+
+
+-- Long because it is a list: one select for each kind of issue.
 create function billing_private.admin_critical_issues()
 returns table (
   severity text,
@@ -275,6 +323,8 @@ begin
   from billing_private.money_violations
   union all
   select * from billing_private.paid_after_end()
+  union all
+  select * from billing_private.charged_despite_pause()
   union all
   select
     'critical', 'broken_metering', metered_tables.relation::text, null,
@@ -2956,6 +3006,7 @@ revoke all on function
   billing_private.admin_subscription_overview,
   billing_private.admin_problem_accounts,
   billing_private.paid_after_end,
+  billing_private.charged_despite_pause,
   billing_private.admin_overdue_invoices,
   billing_private.admin_money_invariants,
   billing_private.admin_entitlement_drift,

@@ -1,7 +1,7 @@
 -- billing.pause_subscription() and resume_subscription(): from when, until when, on whose account.
 begin;
 \ir ../helpers.psql
-select plan(62);
+select plan(79);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -234,6 +234,136 @@ select tests.set_time('2026-02-10');
 select is(billing_private.begin_scheduled_pauses(100), 1::bigint, 'what has ended meanwhile');
 select is_empty($$ select * from tests.asked $$, 'is not paused');
 select is(billing_private.begin_scheduled_pauses(100), 0::bigint, 'and forgotten');
+rollback to s;
+
+-- ---- a member: at the end of the paid period, and Stripe hears of it late -----
+
+create function tests.renewal(p_status text, p_extra jsonb default '{}') returns text
+language sql as $$
+  select tests.deliver('evt_in_' || md5(p_status || p_extra), 'invoice.updated',
+    '2026-02-10 00:00:01', jsonb_build_object(
+      'id', 'in_next', 'object', 'invoice', 'customer', 'cus_ann', 'status', p_status,
+      'billing_reason', 'subscription_cycle', 'currency', 'usd', 'total', 1000,
+      'created', extract(epoch from timestamptz '2026-02-10')::bigint,
+      'parent', jsonb_build_object('type', 'subscription_details', 'subscription_details',
+        jsonb_build_object('subscription', 'sub_ann'))) || p_extra);
+$$;
+-- Stripe answers the oldest call with its invoice.
+create function tests.answer_invoice(p_status text) returns text
+language plpgsql as $$
+declare
+  v_claimed billing.claimed_command;
+begin
+  select * into strict v_claimed from billing_private.claim_commands(1, null);
+  perform billing.complete_command(v_claimed.id, v_claimed.lease, 200, jsonb_build_object(
+    'id', 'in_next', 'object', 'invoice', 'customer', 'cus_ann', 'status', p_status,
+    'billing_reason', 'subscription_cycle', 'currency', 'usd', 'total', 1000, 'livemode', false,
+    'created', extract(epoch from timestamptz '2026-02-10')::bigint,
+    'parent', jsonb_build_object('type', 'subscription_details', 'subscription_details',
+      jsonb_build_object('subscription', 'sub_ann'))), null, 'Tue, 10 Feb 2026 00:30:00 GMT', 0);
+  return v_claimed.path;
+end;
+$$;
+-- The dispatcher comes back at a time and carries the pause.
+create function tests.carry_late(p_at timestamptz, p_behavior text default 'void') returns void
+language plpgsql as $$
+begin
+  perform billing_private.begin_scheduled_pauses(100);
+  perform tests.set_time(p_at);
+  perform tests.answer(jsonb_build_object(
+    'pause_collection', jsonb_build_object('behavior', p_behavior, 'resumes_at', null)));
+end;
+$$;
+
+select tests.pause(true);
+select tests.set_time('2026-02-09 23:55');
+savepoint late;
+
+select tests.carry_late('2026-02-09 23:59:59');
+select tests.renewal('draft');
+select tests.set_time('2026-02-10 00:05');
+select is(
+  billing_private.withdraw_invoices(), 0::bigint,
+  'what Stripe makes after it has heard of the pause is void without us'
+);
+rollback to late;
+
+select tests.renewal('draft');
+select tests.carry_late('2026-02-10 00:30');
+select results_eq(
+  $$ select kind, path, params from tests.asked $$,
+  $$ values ('finalize_invoice', '/v1/invoices/in_next/finalize', '{"auto_advance": false}'::jsonb) $$,
+  'the draft of the next period that Stripe made meanwhile is taken back: closed first, uncollected'
+);
+select is(billing_private.withdraw_invoices(), 0::bigint, 'which is asked once');
+select is(tests.answer_invoice('open'), '/v1/invoices/in_next/finalize', 'and then,');
+select results_eq(
+  $$ select kind, path, params from tests.asked $$,
+  $$ values ('void_invoice', '/v1/invoices/in_next/void', '{}'::jsonb) $$,
+  'with Stripe''s answer, voided'
+);
+select is(tests.answer_invoice('void'), '/v1/invoices/in_next/void', 'once');
+select is((select status from billing.invoices), 'void', 'so it is here as well');
+select is(billing_private.withdraw_invoices(), 0::bigint, 'and nothing is left to do');
+rollback to late;
+
+select tests.carry_late('2026-02-10 00:30');
+select is_empty($$ select * from tests.asked $$, 'an invoice nobody has heard of is not taken back');
+select tests.renewal('open');
+select is(
+  billing_private.task_apply_scheduled_changes(), 1::bigint,
+  'A5: as soon as it is heard of, the heartbeat sees to it'
+);
+select is((select kind from tests.asked), 'void_invoice', 'as far as it is');
+rollback to late;
+
+select tests.renewal('draft');
+update billing.subscriptions set pause_terms = '{"behavior": "keep_as_draft"}';
+select tests.carry_late('2026-02-10 00:30', 'keep_as_draft');
+select results_eq(
+  $$ select kind, path, params from tests.asked $$,
+  $$ values ('hold_invoice', '/v1/invoices/in_next', '{"auto_advance": false}'::jsonb) $$,
+  'where drafts are to be kept, it is kept'
+);
+rollback to late;
+
+select tests.renewal('open');
+update billing.subscriptions set pause_terms = '{"behavior": "mark_uncollectible"}';
+select tests.carry_late('2026-02-10 00:30', 'mark_uncollectible');
+select is((select kind from tests.asked), 'mark_uncollectible',
+  'where they are to be written off, it is written off');
+rollback to late;
+
+select tests.renewal('draft', '{"created": 1770681599}');
+select tests.renewal('draft', '{"id": "in_other", "billing_reason": "subscription_update"}');
+select tests.carry_late('2026-02-10 00:30');
+select is_empty($$ select * from tests.asked $$,
+  'nothing is taken back that was owed before the period''s end, or for a change');
+rollback to late;
+
+select tests.renewal('paid', '{"amount_paid": 1000}');
+select tests.carry_late('2026-02-10 02:00');
+select is_empty($$ select * from tests.asked $$, 'nor what was paid by then');
+insert into billing.payments (account_id, stripe_payment_key, status, amount_minor,
+  amount_received_minor, currency, stripe_invoice_id, stripe_customer_id)
+values (md5('ann')::uuid, 'pi_next', 'succeeded', 1000, 1000, 'usd', 'in_next', 'cus_ann');
+select results_eq(
+  $$
+    select subject, account_id, details ->> 'amount_paid_minor',
+      (details ->> 'payment_id')::uuid = (select id from billing.payments)
+    from billing_admin.critical_issues
+    where issue = 'charged_despite_pause'
+  $$,
+  $$ values ('in_next', md5('ann')::uuid, '1000', true) $$,
+  'of which an administrator is told'
+);
+select tests.deliver('evt_re', 'refund.created', '2026-02-11', '{"id": "re_next",
+  "object": "refund", "status": "succeeded", "amount": 1000, "currency": "usd",
+  "payment_intent": "pi_next", "created": 1770768000}');
+select is_empty(
+  $$ select * from billing_admin.critical_issues where issue = 'charged_despite_pause' $$,
+  'until it is given back'
+);
 rollback to s;
 
 -- ---- a member: what Stripe paused -------------------------------------------

@@ -230,6 +230,70 @@ describe("a pause", () => {
   });
 });
 
+describe("a pause from the period's end that nobody carries in time", () => {
+  /** Asked for by the heartbeat, but not carried until so long after the period's end. */
+  async function carriedLate(name: string, seconds: number) {
+    const { client, id } = await stack.user(name);
+    await subscribe(stack, client, "privileged_monthly");
+    const { pause_at } = await ask(client, "pause");
+    const end = Date.parse(String(pause_at)) / 1_000;
+    await stack.clock.advanceTo(end - 300);
+    await stack.heartbeat.now();
+    await stack.clock.advanceTo(end + seconds);
+    await stack.doorbell.now();
+    await stack.simulator.delivery.idle();
+    const { pause_collection, latest_invoice } = await subscriptionOf(client);
+    expect(pause_collection).toMatchObject({ behavior: "void" });
+    return { client, account: id, invoice: String(latest_invoice) };
+  }
+
+  const issues = (account: string) =>
+    stack
+      .service()
+      .schema("billing_admin")
+      .from("critical_issues")
+      .select("details")
+      .eq("issue", "charged_despite_pause")
+      .eq("account_id", account);
+
+  it("takes back the draft that Stripe made meanwhile, and nothing is paid", async () => {
+    const { client, account, invoice } = await carriedLate("unheard", 1_200);
+    expect(await stripe.invoices.retrieve(invoice)).toMatchObject({
+      status: "void",
+      amount_paid: 0,
+    });
+    await stack.clock.advanceBy(4 * 86_400);
+    const { data } = await client.from("payments").select("id").gt("amount_received_minor", 0);
+    expect(data).toHaveLength(1);
+    const access = await client.rpc("access_level", { feature: "premium_clubs" });
+    expect(access.data).not.toBe("full");
+    expect((await issues(account)).data).toEqual([]);
+  });
+
+  it("leaves what was paid by then to an administrator, who is told", async () => {
+    const { client, account, invoice } = await carriedLate("charged", 7_200);
+    expect((await stripe.invoices.retrieve(invoice)).status).toBe("paid");
+    const access = await client.rpc("access_level", { feature: "premium_clubs" });
+    expect(access.data).toBe("full");
+
+    const [issue] = (await issues(account)).data ?? [];
+    expect(issue?.details).toMatchObject({ amount_paid_minor: 900 });
+    const { payment_id } = (issue?.details ?? {}) as { payment_id?: string };
+    const refund = await stack
+      .service()
+      .schema("billing_admin")
+      .rpc("refund_payment", {
+        payment_id: payment_id ?? "",
+        reason: "was to be paused",
+        reference: "pause",
+      });
+    expect(refund.error).toBeNull();
+    await stack.doorbell.now();
+    await stack.simulator.delivery.idle();
+    expect((await issues(account)).data).toEqual([]);
+  });
+});
+
 describe("another card", () => {
   it("is charged from then on, by the level that was charged before", async () => {
     const { client } = await stack.user("careful");

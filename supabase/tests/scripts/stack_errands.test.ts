@@ -51,6 +51,30 @@ test("a heartbeat without an interval beats when asked", async () => {
   await heartbeat.stop();
 });
 
+test("a heartbeat that is asked for waits for one that is at work, and then runs what is due", async () => {
+  const heartbeat = startHeartbeat({ databaseUrl: database.url, everyMs: null });
+  await client.query("truncate billing_private.task_runs");
+  await client.query("update billing_private.tasks set next_run_at = billing_private.now()");
+  await client.query("begin");
+  await client.query("select billing_private.try_task_lock()");
+  const asked = heartbeat.now();
+  await waitUntil(
+    "somebody who waits",
+    async () => {
+      const { rowCount } = await client.query(
+        "select from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())",
+      );
+      return rowCount === 1;
+    },
+    10_000,
+  );
+  expect(await taskRuns()).toBe(0);
+  await client.query("commit");
+  await asked;
+  expect(await taskRuns()).toBeGreaterThan(0);
+  await heartbeat.stop();
+});
+
 test("the doorbell rings the dispatcher with the secret key, and only when a command is due", async () => {
   const calls: { url: string | undefined; headers: IncomingHttpHeaders }[] = [];
   let status = 200;
