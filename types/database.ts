@@ -3564,6 +3564,19 @@ export type Database = {
         ComputedFields: never;
         Relationships: [];
       };
+      stores: {
+        Row: {
+          admins: string[] | null;
+          is_active: boolean | null;
+          plans_on_sale: number | null;
+          running_subscriptions: number | null;
+          share_basis_points: number | null;
+          store_key: string | null;
+          store_name: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       subscription_overview: {
         Row: {
           access_until: string | null;
@@ -3660,6 +3673,30 @@ export type Database = {
     };
     Functions: {
       add_administrator: { Args: { reason: string; user_id: string }; Returns: undefined };
+      add_store_admin: {
+        Args: { reason: string; store: string; user_id: string };
+        Returns: undefined;
+      };
+      archive_plan: {
+        Args: { plan_key: string; reason: string };
+        Returns: Database["billing"]["Tables"]["plans"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "plans";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      archive_price: {
+        Args: { price_key: string; reason: string };
+        Returns: Database["billing"]["Tables"]["prices"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "prices";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       assign_incident: {
         Args: { assigned_to: string; incident_id: string; reason: string };
         Returns: undefined;
@@ -3722,6 +3759,80 @@ export type Database = {
           reason: string;
         };
         Returns: string;
+      };
+      create_feature: {
+        Args: {
+          description?: string;
+          feature: string;
+          kind?: string;
+          name: string;
+          reason: string;
+        };
+        Returns: Database["billing"]["Tables"]["features"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "features";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      create_plan: {
+        Args: {
+          description?: string;
+          features?: Json;
+          is_listed?: boolean;
+          kind?: string;
+          name: string;
+          plan_key: string;
+          reason: string;
+          store?: string;
+          tier?: string;
+          tier_rank?: number;
+        };
+        Returns: Database["billing"]["Tables"]["plans"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "plans";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      create_price: {
+        Args: {
+          billing_interval?: string;
+          currency: string;
+          interval_count?: number;
+          is_listed?: boolean;
+          package_rounding?: string;
+          package_size?: number;
+          plan_key: string;
+          price_key: string;
+          reason: string;
+          stripe_meter_id?: string;
+          tiers?: Json;
+          tiers_mode?: string;
+          trial_days?: number;
+          unit_amount_decimal?: number;
+          unit_amount_minor?: number;
+          usage_type?: string;
+        };
+        Returns: Database["billing"]["Tables"]["prices"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "prices";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      create_store: {
+        Args: { name: string; reason: string; store: string };
+        Returns: Database["billing"]["Tables"]["stores"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "stores";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
       };
       discard_event: { Args: { event_id: string; reason: string }; Returns: undefined };
       discard_events: {
@@ -3846,6 +3957,10 @@ export type Database = {
         Returns: string;
       };
       remove_administrator: { Args: { reason: string; user_id: string }; Returns: undefined };
+      remove_store_admin: {
+        Args: { reason: string; store: string; user_id: string };
+        Returns: undefined;
+      };
       replay_event: { Args: { event_id: string; reason: string }; Returns: string };
       replay_events: {
         Args: {
@@ -3885,9 +4000,59 @@ export type Database = {
         Returns: undefined;
       };
       set_repeated_trial: { Args: { policy: string; reason: string }; Returns: undefined };
+      set_revenue_share: {
+        Args: {
+          effective_from?: string;
+          reason: string;
+          share_basis_points: number;
+          store: string;
+        };
+        Returns: undefined;
+      };
       set_stripe_livemode: { Args: { livemode: boolean; reason: string }; Returns: undefined };
       start_backfill: { Args: { reason: string }; Returns: number };
       unmeter_table: { Args: { feature: string; table_name: unknown }; Returns: number };
+      update_plan: {
+        Args: {
+          description?: string;
+          is_active?: boolean;
+          is_listed?: boolean;
+          name?: string;
+          past_due_grace?: string;
+          plan_key: string;
+          reason: string;
+          renewal_grace?: string;
+          tier?: string;
+          tier_rank?: number;
+        };
+        Returns: Database["billing"]["Tables"]["plans"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "plans";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      update_price: {
+        Args: { is_listed?: boolean; price_key: string; reason: string; trial_days?: number };
+        Returns: Database["billing"]["Tables"]["prices"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "prices";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      update_store: {
+        Args: { is_active?: boolean; name?: string; reason: string; store: string };
+        Returns: Database["billing"]["Tables"]["stores"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "stores";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       void_invoice: {
         Args: { invoice_id: string; reason: string };
         Returns: Database["billing"]["Tables"]["invoices"]["Row"];

@@ -27,56 +27,58 @@
 --   9  billing.accounts
 --   10  billing.profiles
 --   11  billing.stores
---   12  billing.features
---   13  billing.access_policies
---   14  billing.dunning_policies
---   15  billing.dunning_stages
---   16  billing.plans
---   17  billing.plan_versions
---   18  billing.plan_features
---   19  billing.prices
---   20  billing.customers
---   21  billing.subscriptions
---   22  billing.subscription_items
---   23  billing.discounts
---   24  billing.coupons
---   25  billing_private.promotion_codes
---   26  billing.subscription_schedules
---   27  billing.subscription_transitions
---   28  billing.subscription_changes
---   29  billing.invoices
---   30  billing.invoice_lines
---   31  billing.payments
---   32  billing.refunds
---   33  billing.disputes
---   34  billing_private.early_fraud_warnings
---   35  billing.credit_notes
---   36  billing.payment_methods
---   37  billing.setup_intents
---   38  billing.tax_ids
---   39  billing_private.declines
---   40  billing.stripe_entitlements
---   41  billing.checkout_sessions
---   42  billing_private.trial_claims
---   43  billing.entitlement_grants
---   44  billing.entitlements
---   45  billing_private.entitlement_history
---   46  billing.access_restrictions
---   47  billing.dunning_cases
---   48  billing.dunning_events
---   49  billing.external_identities
---   50  billing.role_permissions
---   51  billing.memberships
---   52  billing.usage_totals
---   53  billing.usage_records
---   54  billing_private.usage_unique_values
---   55  billing.usage_grants
---   56  billing.usage_burns
---   57  billing.usage_reservations
---   58  billing.usage_adjustments
---   59  billing.usage_alerts
---   60  billing.invitations
---   61  billing_private.invitation_tokens
+--   12  billing_private.store_admins
+--   13  billing_private.store_revenue_shares
+--   14  billing.features
+--   15  billing.access_policies
+--   16  billing.dunning_policies
+--   17  billing.dunning_stages
+--   18  billing.plans
+--   19  billing.plan_versions
+--   20  billing.plan_features
+--   21  billing.prices
+--   22  billing.customers
+--   23  billing.subscriptions
+--   24  billing.subscription_items
+--   25  billing.discounts
+--   26  billing.coupons
+--   27  billing_private.promotion_codes
+--   28  billing.subscription_schedules
+--   29  billing.subscription_transitions
+--   30  billing.subscription_changes
+--   31  billing.invoices
+--   32  billing.invoice_lines
+--   33  billing.payments
+--   34  billing.refunds
+--   35  billing.disputes
+--   36  billing_private.early_fraud_warnings
+--   37  billing.credit_notes
+--   38  billing.payment_methods
+--   39  billing.setup_intents
+--   40  billing.tax_ids
+--   41  billing_private.declines
+--   42  billing.stripe_entitlements
+--   43  billing.checkout_sessions
+--   44  billing_private.trial_claims
+--   45  billing.entitlement_grants
+--   46  billing.entitlements
+--   47  billing_private.entitlement_history
+--   48  billing.access_restrictions
+--   49  billing.dunning_cases
+--   50  billing.dunning_events
+--   51  billing.external_identities
+--   52  billing.role_permissions
+--   53  billing.memberships
+--   54  billing.usage_totals
+--   55  billing.usage_records
+--   56  billing_private.usage_unique_values
+--   57  billing.usage_grants
+--   58  billing.usage_burns
+--   59  billing.usage_reservations
+--   60  billing.usage_adjustments
+--   61  billing.usage_alerts
+--   62  billing.invitations
+--   63  billing_private.invitation_tokens
 -- =============================================================================
 
 
@@ -197,6 +199,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'Make an organization with billing.create_organization().'),
   ('NOT_AN_ADMIN', 403, 'this needs a billing administrator',
     'Ask an administrator to add you with billing_admin.add_administrator().'),
+  ('NOT_A_STORE_ADMIN', 403, 'this needs an administrator of the store',
+    'Ask an administrator to add you with billing_admin.add_store_admin().'),
   ('PAYLOAD_TOO_LARGE', 413, 'the request body is too large',
     'Stripe events are far smaller than the limit; check what is being sent.'),
   ('PAYMENT_DECLINED', 402, 'the payment was declined',
@@ -227,6 +231,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'Details carry Stripe''s code and message.'),
   ('STRIPE_TIMEOUT', 504, 'stripe did not answer in time',
     'Try again; nothing is done twice.'),
+  ('STORE_NOT_FOUND', 404, 'there is no such store',
+    'List billing.stores for the keys that exist.'),
   ('SUBSCRIPTION_NOT_FOUND', 404, 'the account has no such subscription',
     'Read billing.my_subscription() first.'),
   ('TASK_NOT_FOUND', 404, 'there is no such task',
@@ -991,7 +997,120 @@ grant select on billing.stores to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 12  billing.features
+-- 12  billing_private.store_admins
+-- -----------------------------------------------------------------------------
+
+create table billing_private.store_admins (
+  store_id uuid not null references billing.stores (id) on delete restrict,
+  user_id uuid not null,
+  added_at timestamptz not null default billing_private.now(),
+  reason text not null,
+
+  primary key (store_id, user_id),
+  constraint store_admins_reason_is_given check (reason <> '')
+);
+
+comment on table billing_private.store_admins is
+  'Users of the application who may use billing_admin for what belongs to a store.';
+
+create index store_admins_user_id_idx on billing_private.store_admins (user_id);
+
+alter table billing_private.store_admins enable row level security;
+create policy select_nobody on billing_private.store_admins for select to public using (false);
+
+revoke all on billing_private.store_admins from public, anon, authenticated, service_role;
+
+
+create function billing_private.store_scope()
+returns uuid[]
+language plpgsql
+stable
+security definer -- store_admins and settings are readable by nobody
+set search_path = ''
+as $$
+declare
+  v_store_ids uuid[];
+begin
+  if billing_private.is_admin() then
+    return null;
+  end if;
+
+  v_store_ids := array(
+    select store_id from billing_private.store_admins where user_id = billing_private.user_id());
+  if v_store_ids = '{}' or billing_private.is_listed_admin() then
+    perform billing_private.require_admin(); -- which says why not
+  elsif auth.jwt() ->> 'aal' is distinct from 'aal2'
+    and (select require_mfa_for_admins from billing_private.settings)
+  then
+    perform billing_private.fail('MFA_REQUIRED');
+  end if;
+  return v_store_ids;
+end;
+$$;
+
+comment on function billing_private.store_scope() is
+  'The stores the caller may use billing_admin for: null for all, which is for administrators. '
+  'Refuses whoever administers nothing.';
+
+revoke all on function billing_private.store_scope()
+  from public, anon, authenticated, service_role;
+
+
+create function billing_private.require_store(p_store_id uuid)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_scope uuid[] := billing_private.store_scope();
+begin
+  if v_scope is not null and not coalesce(p_store_id = any (v_scope), false) then
+    perform billing_private.fail('NOT_A_STORE_ADMIN');
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_store(uuid) is
+  'Refuses a caller who may not use billing_admin for a store (NOT_AN_ADMIN or NOT_A_STORE_ADMIN, '
+  '403). What belongs to no store is for administrators.';
+
+revoke all on function billing_private.require_store(uuid)
+  from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 13  billing_private.store_revenue_shares
+-- -----------------------------------------------------------------------------
+
+create table billing_private.store_revenue_shares (
+  id uuid not null default gen_random_uuid(),
+  store_id uuid not null references billing.stores (id) on delete restrict,
+  effective_from timestamptz not null,
+  share_basis_points integer not null,
+  reason text not null,
+
+  primary key (id),
+  unique (store_id, effective_from),
+  constraint store_revenue_shares_is_a_part check (share_basis_points between 0 and 10000),
+  constraint store_revenue_shares_reason_is_given check (reason <> '')
+);
+
+comment on table billing_private.store_revenue_shares is
+  'The part of its revenue that a store gets, from an instant on; nothing before the first row. '
+  'Rows are only added, so what was earned stays as it was.';
+comment on column billing_private.store_revenue_shares.share_basis_points is
+  'Hundredths of a percent: 7000 for 70 %.';
+
+alter table billing_private.store_revenue_shares enable row level security;
+create policy select_nobody on billing_private.store_revenue_shares
+  for select to public using (false);
+
+revoke all on billing_private.store_revenue_shares from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 14  billing.features
 -- -----------------------------------------------------------------------------
 
 create table billing.features (
@@ -1044,7 +1163,7 @@ grant select on billing.features to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 13  billing.access_policies
+-- 15  billing.access_policies
 -- -----------------------------------------------------------------------------
 
 create table billing.access_policies (
@@ -1100,7 +1219,7 @@ grant select on billing.access_policies to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 14  billing.dunning_policies
+-- 16  billing.dunning_policies
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_policies (
@@ -1143,7 +1262,7 @@ grant select on billing.dunning_policies to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 15  billing.dunning_stages
+-- 17  billing.dunning_stages
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_stages (
@@ -1183,7 +1302,7 @@ grant select on billing.dunning_stages to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 16  billing.plans
+-- 18  billing.plans
 -- -----------------------------------------------------------------------------
 
 create table billing.plans (
@@ -1261,7 +1380,7 @@ grant select on billing.plans to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 17  billing.plan_versions
+-- 19  billing.plan_versions
 -- -----------------------------------------------------------------------------
 
 create table billing.plan_versions (
@@ -1317,7 +1436,7 @@ create trigger t040_first_version
 
 
 -- -----------------------------------------------------------------------------
--- 18  billing.plan_features
+-- 20  billing.plan_features
 -- -----------------------------------------------------------------------------
 
 create table billing.plan_features (
@@ -1380,7 +1499,7 @@ grant select on billing.plan_features to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 19  billing.prices
+-- 21  billing.prices
 -- -----------------------------------------------------------------------------
 
 create table billing.prices (
@@ -1465,7 +1584,7 @@ grant select on billing.prices to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 20  billing.customers
+-- 22  billing.customers
 -- -----------------------------------------------------------------------------
 
 create table billing.customers (
@@ -1519,7 +1638,7 @@ grant select on billing.customers to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 21  billing.subscriptions
+-- 23  billing.subscriptions
 -- -----------------------------------------------------------------------------
 
 create table billing.subscriptions (
@@ -1654,7 +1773,7 @@ grant select on billing.subscriptions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 22  billing.subscription_items
+-- 24  billing.subscription_items
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_items (
@@ -1708,7 +1827,7 @@ grant select on billing.subscription_items to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 23  billing.discounts
+-- 25  billing.discounts
 -- -----------------------------------------------------------------------------
 
 create table billing.discounts (
@@ -1757,7 +1876,7 @@ grant select on billing.discounts to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 24  billing.coupons
+-- 26  billing.coupons
 -- -----------------------------------------------------------------------------
 
 create table billing.coupons (
@@ -1811,7 +1930,7 @@ grant select on billing.coupons to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 25  billing_private.promotion_codes
+-- 27  billing_private.promotion_codes
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever reads a code can use it.
@@ -1851,7 +1970,7 @@ revoke all on billing_private.promotion_codes from public, anon, authenticated, 
 
 
 -- -----------------------------------------------------------------------------
--- 26  billing.subscription_schedules
+-- 28  billing.subscription_schedules
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_schedules (
@@ -1917,7 +2036,7 @@ grant select on billing.subscription_schedules to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 27  billing.subscription_transitions
+-- 29  billing.subscription_transitions
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_transitions (
@@ -1975,7 +2094,7 @@ grant select on billing.subscription_transitions to anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.subscription_changes
+-- 30  billing.subscription_changes
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_changes (
@@ -2031,7 +2150,7 @@ grant select on billing.subscription_changes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing.invoices
+-- 31  billing.invoices
 -- -----------------------------------------------------------------------------
 
 create table billing.invoices (
@@ -2129,7 +2248,7 @@ grant select on billing.invoices to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.invoice_lines
+-- 32  billing.invoice_lines
 -- -----------------------------------------------------------------------------
 
 create table billing.invoice_lines (
@@ -2171,7 +2290,7 @@ grant select on billing.invoice_lines to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 31  billing.payments
+-- 33  billing.payments
 -- -----------------------------------------------------------------------------
 
 -- One row for a payment intent and its latest charge: each writes its own columns, so the two may
@@ -2236,7 +2355,7 @@ grant select on billing.payments to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 32  billing.refunds
+-- 34  billing.refunds
 -- -----------------------------------------------------------------------------
 
 create table billing.refunds (
@@ -2274,7 +2393,7 @@ grant select on billing.refunds to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 33  billing.disputes
+-- 35  billing.disputes
 -- -----------------------------------------------------------------------------
 
 create table billing.disputes (
@@ -2331,7 +2450,7 @@ grant select on billing.disputes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 34  billing_private.early_fraud_warnings
+-- 36  billing_private.early_fraud_warnings
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is suspected is not told.
@@ -2371,7 +2490,7 @@ revoke all on billing_private.early_fraud_warnings from public, anon, authentica
 
 
 -- -----------------------------------------------------------------------------
--- 35  billing.credit_notes
+-- 37  billing.credit_notes
 -- -----------------------------------------------------------------------------
 
 create table billing.credit_notes (
@@ -2429,7 +2548,7 @@ grant select on billing.credit_notes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 36  billing.payment_methods
+-- 38  billing.payment_methods
 -- -----------------------------------------------------------------------------
 
 create table billing.payment_methods (
@@ -2474,7 +2593,7 @@ grant select on billing.payment_methods to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 37  billing.setup_intents
+-- 39  billing.setup_intents
 -- -----------------------------------------------------------------------------
 
 create table billing.setup_intents (
@@ -2520,7 +2639,7 @@ grant select on billing.setup_intents to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 38  billing.tax_ids
+-- 40  billing.tax_ids
 -- -----------------------------------------------------------------------------
 
 create table billing.tax_ids (
@@ -2564,7 +2683,7 @@ grant select on billing.tax_ids to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 39  billing_private.declines
+-- 41  billing_private.declines
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is told that a card is reported stolen should not be.
@@ -2602,7 +2721,7 @@ revoke all on billing_private.declines from public, anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 40  billing.stripe_entitlements
+-- 42  billing.stripe_entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.stripe_entitlements (
@@ -2640,7 +2759,7 @@ grant select on billing.stripe_entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 41  billing.checkout_sessions
+-- 43  billing.checkout_sessions
 -- -----------------------------------------------------------------------------
 
 create table billing.checkout_sessions (
@@ -2698,7 +2817,7 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 42  billing_private.trial_claims
+-- 44  billing_private.trial_claims
 -- -----------------------------------------------------------------------------
 
 create table billing_private.trial_claims (
@@ -2729,7 +2848,7 @@ revoke all on billing_private.trial_claims from public, anon, authenticated, ser
 
 
 -- -----------------------------------------------------------------------------
--- 43  billing.entitlement_grants
+-- 45  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -2776,7 +2895,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 44  billing.entitlements
+-- 46  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -2832,7 +2951,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 45  billing_private.entitlement_history
+-- 47  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (
@@ -2870,7 +2989,7 @@ revoke all on billing_private.entitlement_history from public, anon, authenticat
 
 
 -- -----------------------------------------------------------------------------
--- 46  billing.access_restrictions
+-- 48  billing.access_restrictions
 -- -----------------------------------------------------------------------------
 
 create table billing.access_restrictions (
@@ -2921,7 +3040,7 @@ grant select on billing.access_restrictions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 47  billing.dunning_cases
+-- 49  billing.dunning_cases
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_cases (
@@ -2990,7 +3109,7 @@ grant select on billing.dunning_cases to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 48  billing.dunning_events
+-- 50  billing.dunning_events
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_events (
@@ -3031,7 +3150,7 @@ grant select on billing.dunning_events to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 49  billing.external_identities
+-- 51  billing.external_identities
 -- -----------------------------------------------------------------------------
 
 create table billing.external_identities (
@@ -3070,7 +3189,7 @@ grant select on billing.external_identities to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 50  billing.role_permissions
+-- 52  billing.role_permissions
 -- -----------------------------------------------------------------------------
 
 create table billing.role_permissions (
@@ -3121,7 +3240,7 @@ grant select on billing.role_permissions to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 51  billing.memberships
+-- 53  billing.memberships
 -- -----------------------------------------------------------------------------
 
 -- No foreign key to auth.users: nothing here may keep a user from being deleted.
@@ -3156,7 +3275,7 @@ revoke all on billing.memberships from public, anon, authenticated, service_role
 grant select on billing.memberships to authenticated, service_role;
 
 -- -----------------------------------------------------------------------------
--- 52  billing.usage_totals
+-- 54  billing.usage_totals
 -- -----------------------------------------------------------------------------
 
 -- One row decides and counts, so it is made to be updated in place: room in each page, and no
@@ -3221,7 +3340,7 @@ grant select on billing.usage_totals to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 53  billing.usage_records
+-- 55  billing.usage_records
 -- -----------------------------------------------------------------------------
 
 -- No foreign keys: each would lock its row in accounts for every record of a busy account. The
@@ -3281,7 +3400,7 @@ grant select on billing.usage_records to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 54  billing_private.usage_unique_values
+-- 56  billing_private.usage_unique_values
 -- -----------------------------------------------------------------------------
 
 create table billing_private.usage_unique_values (
@@ -3307,7 +3426,7 @@ revoke all on billing_private.usage_unique_values from public, anon, authenticat
 
 
 -- -----------------------------------------------------------------------------
--- 55  billing.usage_grants
+-- 57  billing.usage_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_grants (
@@ -3356,7 +3475,7 @@ grant select on billing.usage_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 56  billing.usage_burns
+-- 58  billing.usage_burns
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_burns (
@@ -3389,7 +3508,7 @@ grant select on billing.usage_burns to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 57  billing.usage_reservations
+-- 59  billing.usage_reservations
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_reservations (
@@ -3441,7 +3560,7 @@ grant select on billing.usage_reservations to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 58  billing.usage_adjustments
+-- 60  billing.usage_adjustments
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_adjustments (
@@ -3481,7 +3600,7 @@ grant select on billing.usage_adjustments to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 59  billing.usage_alerts
+-- 61  billing.usage_alerts
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_alerts (
@@ -3513,7 +3632,7 @@ revoke all on billing.usage_alerts from public, anon, authenticated, service_rol
 grant select on billing.usage_alerts to authenticated, service_role;
 
 -- -----------------------------------------------------------------------------
--- 60  billing.invitations
+-- 62  billing.invitations
 -- -----------------------------------------------------------------------------
 
 create table billing.invitations (
@@ -3567,7 +3686,7 @@ grant select on billing.invitations to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 61  billing_private.invitation_tokens
+-- 63  billing_private.invitation_tokens
 -- -----------------------------------------------------------------------------
 
 -- Apart from the invitations, which those who manage members may read.

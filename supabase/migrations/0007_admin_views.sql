@@ -27,10 +27,12 @@
 --   12  correcting and replaying
 --   13  drifts, sweeps, back-fill and rebuild
 --   14  the catalog at Stripe
---   15  contents of plans
---   16  giving money back
---   17  metering the application's tables
---   18  who may call what
+--   15  stores
+--   16  plans, prices and features
+--   17  contents of plans
+--   18  giving money back
+--   19  metering the application's tables
+--   20  who may call what
 -- =============================================================================
 
 
@@ -393,8 +395,9 @@ stable
 security definer -- reads everybody's rows after checking the caller
 set search_path = ''
 as $$
+declare
+  v_scope uuid[] := billing_private.store_scope();
 begin
-  perform billing_private.require_admin();
   return query
   select
     subscriptions.id, subscriptions.account_id, subscriptions.provider, subscriptions.status,
@@ -412,6 +415,7 @@ begin
   left join billing.plans on plans.id = prices.plan_id
   left join billing.stores on stores.id = plans.store_id
   left join billing.profiles on profiles.account_id = subscriptions.account_id
+  where v_scope is null or plans.store_id = any (v_scope)
   order by subscriptions.created_at desc, subscriptions.id;
 end;
 $$;
@@ -420,8 +424,8 @@ create view billing_admin.subscription_overview with (security_invoker = true) a
 select * from billing_private.admin_subscription_overview();
 
 comment on view billing_admin.subscription_overview is
-  'Every subscription with its plan, price and end, newest first. access_until is the account''s, '
-  'from all sources.';
+  'Every subscription with its plan, price and end, newest first; to store admins those of their '
+  'stores'' plans. access_until is the account''s, from all sources.';
 
 create view billing_admin.expiring_soon with (security_invoker = true) as
 select
@@ -531,8 +535,9 @@ stable
 security definer -- reads everybody's rows after checking the caller
 set search_path = ''
 as $$
+declare
+  v_scope uuid[] := billing_private.store_scope();
 begin
-  perform billing_private.require_admin();
   return query
   select
     dunning_cases.id, dunning_cases.account_id, dunning_cases.subscription_id, invoices.number,
@@ -551,6 +556,17 @@ begin
   from billing.dunning_cases
   join billing.invoices on invoices.id = dunning_cases.invoice_id
   where dunning_cases.status in ('open', 'exhausted')
+    and (
+      v_scope is null
+      or exists (
+        select
+        from billing.subscriptions
+        join billing.prices on prices.id = subscriptions.price_id
+        join billing.plans on plans.id = prices.plan_id
+        where subscriptions.id = dunning_cases.subscription_id
+          and plans.store_id = any (v_scope)
+      )
+    )
   order by dunning_cases.opened_at;
 end;
 $$;
@@ -559,8 +575,9 @@ create view billing_admin.overdue_invoices with (security_invoker = true) as
 select * from billing_private.admin_overdue_invoices();
 
 comment on view billing_admin.overdue_invoices is
-  'What is unpaid, longest first: what was done about it, what comes next, and why nothing does. '
-  'Amounts in the smallest unit. last_decline is not for the customer''s eyes.';
+  'What is unpaid, longest first: what was done about it, what comes next, and why nothing does; '
+  'to store admins that of their stores'' plans. Amounts in the smallest unit. last_decline is not '
+  'for the customer''s eyes.';
 
 
 create function billing_private.admin_money_invariants()
@@ -868,6 +885,33 @@ comment on view billing_admin.task_runs is
 -- 10  administrators and settings
 -- -----------------------------------------------------------------------------
 
+create function billing_private.note_admin_action(
+  p_reason text,
+  p_action text,
+  p_subject text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform billing_private.set_cause(
+    'admin', coalesce(billing_private.user_id()::text, billing_private.caller_role()), p_reason);
+  insert into billing_private.admin_actions (
+    action, subject, reason, actor_id, actor_role, request_id
+  )
+  values (
+    p_action, p_subject, p_reason, billing_private.user_id(), billing_private.caller_role(),
+    billing_private.request_id()
+  );
+end;
+$$;
+
+comment on function billing_private.note_admin_action(text, text, text) is
+  'Notes what an admin does and why, and names it as the cause of what follows.';
+
+
 create function billing_private.begin_admin_action(
   p_reason text,
   p_action text,
@@ -881,15 +925,7 @@ as $$
 begin
   perform billing_private.require_admin();
   perform billing_private.require_reason(p_reason);
-  perform billing_private.set_cause(
-    'admin', coalesce(billing_private.user_id()::text, billing_private.caller_role()), p_reason);
-  insert into billing_private.admin_actions (
-    action, subject, reason, actor_id, actor_role, request_id
-  )
-  values (
-    p_action, p_subject, p_reason, billing_private.user_id(), billing_private.caller_role(),
-    billing_private.request_id()
-  );
+  perform billing_private.note_admin_action(p_reason, p_action, p_subject);
 end;
 $$;
 
@@ -2243,14 +2279,9 @@ security definer -- the outbox is writable by nobody
 set search_path = ''
 as $$
 declare
-  v_plan_id uuid;
+  v_plan billing.plans := billing_private.begin_plan_action(p_plan_key, 'publish_plan', p_reason);
 begin
-  perform billing_private.begin_admin_action(p_reason, 'publish_plan', p_plan_key);
-  select id into v_plan_id from billing.plans where key = p_plan_key;
-  if not found then
-    perform billing_private.fail('PLAN_NOT_FOUND', jsonb_build_object('plan_key', p_plan_key));
-  end if;
-  return billing_private.publish_plans(array[v_plan_id]);
+  return billing_private.publish_plans(array[v_plan.id]);
 end;
 $$;
 
@@ -2274,6 +2305,7 @@ after taking it off sale.
 Errors
   VALIDATION_FAILED  400  no reason
   NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the plan is not of the caller's stores
   PLAN_NOT_FOUND     404  there is no such plan$$;
 
 
@@ -2292,7 +2324,7 @@ declare
   v_price billing.prices;
   v_waiting billing.prices;
 begin
-  perform billing_private.begin_admin_action(p_reason, 'change_price', p_price_key);
+  perform billing_private.begin_price_action(p_price_key, 'change_price', p_reason);
   perform billing_private.lock_catalog('price');
   select * into v_price from billing.prices where key = p_price_key and is_active for update;
   if not found then
@@ -2303,6 +2335,10 @@ begin
   elsif v_price.billing_scheme = 'tiered' then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'price_key', 'problem', 'a price in tiers has no single amount'));
+  elsif p_unit_amount_minor % billing_private.smallest_charge(v_price.currency) <> 0 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'unit_amount_minor',
+      'problem', 'Stripe charges no such part of a unit in this currency'));
   elsif billing_private.is_being_published(v_price.id) then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'price_key', 'problem', 'it is just being made at Stripe'));
@@ -2345,6 +2381,7 @@ unit_amount_minor: in the smallest unit of the price's currency.
 Errors
   VALIDATION_FAILED  400  no reason, a negative amount, a price in tiers, a change still under way
   NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the price is not of the caller's stores
   PRICE_NOT_FOUND    404  there is no active price of this key$$;
 
 
@@ -2571,7 +2608,1093 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 15  contents of plans
+-- 15  stores
+-- -----------------------------------------------------------------------------
+
+create function billing_private.begin_store_action(
+  p_store text,
+  p_action text,
+  p_reason text,
+  p_subject text default null
+)
+returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_store_id uuid;
+begin
+  perform billing_private.store_scope();
+  perform billing_private.require_reason(p_reason);
+  if p_store is not null then
+    select id into v_store_id from billing.stores where key = p_store;
+    if not found then
+      perform billing_private.fail('STORE_NOT_FOUND', jsonb_build_object('store', p_store));
+    end if;
+  end if;
+  perform billing_private.require_store(v_store_id);
+  perform billing_private.note_admin_action(p_reason, p_action, coalesce(p_subject, p_store));
+  return v_store_id;
+end;
+$$;
+
+comment on function billing_private.begin_store_action(text, text, text, text) is
+  'begin_admin_action() about a store, for administrators and those of the store; without a store '
+  'for administrators alone. Returns the store''s id.';
+
+
+create function billing_private.create_store(
+  p_store text,
+  p_name text,
+  p_reason text
+)
+returns billing.stores
+language plpgsql
+volatile
+security definer -- stores are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_store billing.stores;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'create_store', p_store);
+  perform billing_private.require_name(coalesce(p_name, ''));
+  perform billing_private.require_free_key(
+    'store', p_store, exists (select from billing.stores where key = p_store));
+  insert into billing.stores (key, name)
+  values (p_store, p_name)
+  returning * into v_store;
+  return v_store;
+end;
+$$;
+
+
+create function billing_admin.create_store(
+  store text,
+  name text,
+  reason text
+)
+returns billing.stores
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.create_store(store, name, reason);
+end;
+
+comment on function billing_admin.create_store(text, text, text) is
+$$Adds a store. Its admins are named by add_store_admin(), its part of the revenue by
+set_revenue_share().
+
+Errors
+  VALIDATION_FAILED  400  no reason, no name, a key that is none or is taken
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.update_store(
+  p_store text,
+  p_name text,
+  p_is_active boolean,
+  p_reason text
+)
+returns billing.stores
+language plpgsql
+volatile
+security definer -- stores are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_store_id uuid := billing_private.begin_store_action(p_store, 'update_store', p_reason);
+  v_store billing.stores;
+begin
+  perform billing_private.require_name(p_name);
+  update billing.stores
+  set name = coalesce(p_name, name),
+      is_active = coalesce(p_is_active, is_active)
+  where id = v_store_id
+  returning * into v_store;
+  return v_store;
+end;
+$$;
+
+
+create function billing_admin.update_store(
+  store text,
+  reason text,
+  name text default null,
+  is_active boolean default null
+)
+returns billing.stores
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.update_store(store, name, is_active, reason);
+end;
+
+comment on function billing_admin.update_store(text, text, text, boolean) is
+$$Renames a store, closes or opens it: what a closed one sells is not on offer. Null leaves a thing
+as it is; whoever subscribes keeps what they have.
+
+Errors
+  VALIDATION_FAILED  400  no reason, an empty name
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the caller administers another store
+  STORE_NOT_FOUND    404  there is no such store$$;
+
+
+create function billing_private.add_store_admin(
+  p_store text,
+  p_user_id uuid,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- store_admins is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_store_id uuid := billing_private.begin_store_action(
+    p_store, 'add_store_admin', p_reason, concat_ws(' ', p_store, p_user_id));
+begin
+  if p_user_id is null or v_store_id is null then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', case when p_user_id is null then 'user_id' else 'store' end,
+      'problem', 'is required'));
+  end if;
+  insert into billing_private.store_admins (store_id, user_id, reason)
+  values (v_store_id, p_user_id, p_reason)
+  on conflict (store_id, user_id) do nothing;
+end;
+$$;
+
+
+create function billing_admin.add_store_admin(
+  store text,
+  user_id uuid,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.add_store_admin(store, user_id, reason);
+end;
+
+comment on function billing_admin.add_store_admin(text, uuid, text) is
+$$Lets a user of the application use billing_admin for what belongs to a store: its plans, prices,
+subscriptions and revenue. Twice changes nothing.
+
+Errors
+  VALIDATION_FAILED  400  no user, no store, or no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the caller administers another store
+  STORE_NOT_FOUND    404  there is no such store$$;
+
+
+create function billing_private.remove_store_admin(
+  p_store text,
+  p_user_id uuid,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- store_admins is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_store_id uuid := billing_private.begin_store_action(
+    p_store, 'remove_store_admin', p_reason, concat_ws(' ', p_store, p_user_id));
+begin
+  delete from billing_private.store_admins
+  where store_id = v_store_id
+    and user_id = p_user_id;
+end;
+$$;
+
+
+create function billing_admin.remove_store_admin(
+  store text,
+  user_id uuid,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.remove_store_admin(store, user_id, reason);
+end;
+
+comment on function billing_admin.remove_store_admin(text, uuid, text) is
+$$Takes billing_admin for a store from a user. Twice changes nothing; whoever administers everything
+goes on doing so.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the caller administers another store
+  STORE_NOT_FOUND    404  there is no such store$$;
+
+
+create function billing_private.set_revenue_share(
+  p_store text,
+  p_share_basis_points integer,
+  p_effective_from timestamptz,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- shares are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_from timestamptz := coalesce(p_effective_from, billing_private.now());
+  v_store_id uuid;
+begin
+  -- Not by the store's own admins: it is the platform's money.
+  perform billing_private.begin_admin_action(p_reason, 'set_revenue_share', p_store);
+  select id into v_store_id from billing.stores where key = p_store;
+  if not found then
+    perform billing_private.fail('STORE_NOT_FOUND', jsonb_build_object('store', p_store));
+  elsif coalesce(p_share_basis_points not between 0 and 10000, true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'share_basis_points', 'problem', 'must be between 0 and 10000'));
+  elsif v_from < billing_private.now() then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'effective_from', 'problem', 'what was earned stays as it was'));
+  end if;
+  insert into billing_private.store_revenue_shares
+    (store_id, effective_from, share_basis_points, reason)
+  values (v_store_id, v_from, p_share_basis_points, p_reason)
+  on conflict (store_id, effective_from) do update
+  set share_basis_points = excluded.share_basis_points,
+      reason = excluded.reason;
+end;
+$$;
+
+
+create function billing_admin.set_revenue_share(
+  store text,
+  share_basis_points integer,
+  reason text,
+  effective_from timestamptz default null
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.set_revenue_share(store, share_basis_points, effective_from, reason);
+end;
+
+comment on function billing_admin.set_revenue_share(text, integer, text, timestamptz) is
+$$Sets which part of its revenue a store gets from an instant on. What was paid before is shared as
+it was.
+
+share_basis_points: hundredths of a percent, 7000 for 70 %. effective_from: null for now.
+
+Errors
+  VALIDATION_FAILED  400  no reason, no part of the whole, an instant in the past
+  NOT_AN_ADMIN       403  the caller is no administrator
+  STORE_NOT_FOUND    404  there is no such store$$;
+
+
+create function billing_private.admin_stores()
+returns table (
+  store_key text,
+  store_name text,
+  is_active boolean,
+  plans_on_sale bigint,
+  running_subscriptions bigint,
+  share_basis_points integer,
+  admins uuid[]
+)
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+declare
+  v_scope uuid[] := billing_private.store_scope();
+begin
+  return query
+  select
+    stores.key, stores.name, stores.is_active,
+    (
+      select count(*)
+      from billing.plans
+      where plans.store_id = stores.id and plans.is_active
+    ),
+    (
+      select count(*)
+      from billing.subscriptions
+      join billing.prices on prices.id = subscriptions.price_id
+      join billing.plans on plans.id = prices.plan_id
+      where plans.store_id = stores.id
+        and subscriptions.ended_at is null
+        and subscriptions.status not in ('canceled', 'incomplete', 'incomplete_expired')
+    ),
+    coalesce(
+      (
+        select shares.share_basis_points
+        from billing_private.store_revenue_shares as shares
+        where shares.store_id = stores.id
+          and shares.effective_from <= billing_private.now()
+        order by shares.effective_from desc
+        limit 1
+      ),
+      0),
+    array(
+      select user_id
+      from billing_private.store_admins
+      where store_admins.store_id = stores.id
+      order by user_id
+    )
+  from billing.stores
+  where v_scope is null or stores.id = any (v_scope)
+  order by stores.key;
+end;
+$$;
+
+create view billing_admin.stores with (security_invoker = true) as
+select * from billing_private.admin_stores();
+
+comment on view billing_admin.stores is
+  'The stores the caller administers: plans on sale, subscriptions that run, the part of the '
+  'revenue that the store gets now, and its admins.';
+
+
+-- -----------------------------------------------------------------------------
+-- 16  plans, prices and features
+-- -----------------------------------------------------------------------------
+
+-- What a price costs is never changed: change_price() replaces it.
+
+create function billing_private.begin_plan_action(
+  p_plan_key text,
+  p_action text,
+  p_reason text
+)
+returns billing.plans
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_plan billing.plans;
+begin
+  perform billing_private.store_scope();
+  perform billing_private.require_reason(p_reason);
+  v_plan := billing_private.require_plan(p_plan_key);
+  perform billing_private.require_store(v_plan.store_id);
+  perform billing_private.note_admin_action(p_reason, p_action, p_plan_key);
+  return v_plan;
+end;
+$$;
+
+comment on function billing_private.begin_plan_action(text, text, text) is
+  'begin_admin_action() about a plan, for administrators and those of its store.';
+
+
+create function billing_private.begin_price_action(
+  p_price_key text,
+  p_action text,
+  p_reason text
+)
+returns billing.prices
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+begin
+  perform billing_private.store_scope();
+  perform billing_private.require_reason(p_reason);
+  select * into v_price from billing.prices where key = p_price_key and is_active;
+  if not found then
+    perform billing_private.fail('PRICE_NOT_FOUND', jsonb_build_object('price_key', p_price_key));
+  end if;
+  perform billing_private.require_store(
+    (select store_id from billing.plans where id = v_price.plan_id));
+  perform billing_private.note_admin_action(p_reason, p_action, p_price_key);
+  return v_price;
+end;
+$$;
+
+comment on function billing_private.begin_price_action(text, text, text) is
+  'begin_admin_action() about an active price, for administrators and those of its plan''s store.';
+
+
+create function billing_private.follow_at_stripe(p_plan_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if billing_private.uses_stripe()
+    or (select stripe_product_id from billing.plans where id = p_plan_id) is not null
+  then
+    perform billing_private.publish_plans(array[p_plan_id]);
+  end if;
+end;
+$$;
+
+comment on function billing_private.follow_at_stripe(uuid) is
+  'Has Stripe follow a change of a plan, where Stripe is used at all.';
+
+
+create function billing_private.require_free_key(
+  p_field text,
+  p_key text,
+  p_is_taken boolean
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if coalesce(p_key !~ '^[a-z0-9][a-z0-9_-]{0,199}$', true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', p_field, 'problem', 'lower-case letters, digits, _ and - are needed'));
+  elsif p_is_taken then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', p_field, 'problem', 'is taken'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_free_key(text, text, boolean) is
+  'Refuses a key that is none, or that something else has.';
+
+
+create function billing_private.require_name(p_name text)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_name !~ '\S' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'name', 'problem', 'must not be empty'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_name(text) is
+  'Refuses a name without any letter; null passes, where it means that nothing changes.';
+
+
+create function billing_private.create_feature(
+  p_feature text,
+  p_name text,
+  p_kind text,
+  p_description text,
+  p_reason text
+)
+returns billing.features
+language plpgsql
+volatile
+security definer -- the catalog is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_feature billing.features;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'create_feature', p_feature);
+  perform billing_private.require_free_key(
+    'feature', p_feature, exists (select from billing.features where key = p_feature));
+  perform billing_private.require_name(coalesce(p_name, ''));
+  if coalesce(p_kind not in ('boolean', 'limit', 'metered'), true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'kind', 'problem', 'must be boolean, limit or metered'));
+  end if;
+  insert into billing.features (key, name, kind, description)
+  values (p_feature, p_name, p_kind, p_description)
+  returning * into v_feature;
+  return v_feature;
+end;
+$$;
+
+
+create function billing_admin.create_feature(
+  feature text,
+  name text,
+  reason text,
+  kind text default 'boolean',
+  description text default null
+)
+returns billing.features
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.create_feature(feature, name, kind, description, reason);
+end;
+
+comment on function billing_admin.create_feature(text, text, text, text, text) is
+$$Adds a feature, which plans can give from then on.
+
+kind: boolean, limit (up to n at a time) or metered (n per period).
+
+Errors
+  VALIDATION_FAILED  400  no reason, no name, a key that is none or is taken, no such kind
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.create_plan(
+  p_plan_key text,
+  p_name text,
+  p_store text,
+  p_description text,
+  p_kind text,
+  p_tier text,
+  p_tier_rank integer,
+  p_features jsonb,
+  p_is_listed boolean,
+  p_reason text
+)
+returns billing.plans
+language plpgsql
+volatile
+security definer -- the catalog is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_store_id uuid;
+  v_plan billing.plans;
+begin
+  v_store_id := billing_private.begin_store_action(p_store, 'create_plan', p_reason, p_plan_key);
+  perform billing_private.require_name(coalesce(p_name, ''));
+  perform billing_private.require_contents(p_features);
+  if coalesce(p_kind not in ('base', 'add_on'), true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'kind', 'problem', 'must be base or add_on'));
+  end if;
+  perform billing_private.lock_catalog('product');
+  perform billing_private.require_free_key(
+    'plan_key', p_plan_key, exists (select from billing.plans where key = p_plan_key));
+
+  insert into billing.plans (
+    key, name, description, kind, store_id, tier, tier_rank, is_listed
+  )
+  values (
+    p_plan_key, p_name, p_description, p_kind, v_store_id, p_tier, coalesce(p_tier_rank, 0),
+    coalesce(p_is_listed, true)
+  )
+  returning * into v_plan;
+  insert into billing.plan_features (plan_id, feature_key, limit_value)
+  select v_plan.id, key, billing_private.stripe_integer(value)
+  from jsonb_each(p_features);
+  perform billing_private.follow_at_stripe(v_plan.id);
+  return v_plan;
+end;
+$$;
+
+
+create function billing_admin.create_plan(
+  plan_key text,
+  name text,
+  reason text,
+  store text default null,
+  description text default null,
+  kind text default 'base',
+  tier text default null,
+  tier_rank integer default 0,
+  features jsonb default '{}',
+  is_listed boolean default true
+)
+returns billing.plans
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.create_plan(
+    plan_key, name, store, description, kind, tier, tier_rank, features, is_listed, reason);
+end;
+
+comment on function billing_admin.create_plan(
+  text, text, text, text, text, text, text, integer, jsonb, boolean
+) is
+$$Adds a plan, at Stripe too where Stripe is used. It can be bought once it has a price.
+
+store: the key of the store that sells it; null for the platform, which takes an administrator.
+kind: base, or add_on. features: as billing.plan_offers shows them.
+
+Errors
+  VALIDATION_FAILED  400  no reason, no name, a key that is none or is taken, no such kind
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the caller administers another store
+  STORE_NOT_FOUND    404  there is no such store
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+create function billing_private.update_plan(
+  p_plan_key text,
+  p_changes jsonb,
+  p_reason text
+)
+returns billing.plans
+language plpgsql
+volatile
+security definer -- the catalog is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_plan billing.plans;
+begin
+  v_plan := billing_private.begin_plan_action(p_plan_key, 'update_plan', p_reason);
+  perform billing_private.require_name(p_changes ->> 'name');
+  if (p_changes ->> 'renewal_grace')::interval < interval '0'
+    or (p_changes ->> 'past_due_grace')::interval < interval '0'
+  then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'renewal_grace', 'problem', 'a grace must not be negative'));
+  end if;
+
+  perform billing_private.lock_catalog('product');
+  update billing.plans
+  set name = coalesce(p_changes ->> 'name', plans.name),
+      description = case
+        when p_changes ? 'description' then nullif(p_changes ->> 'description', '')
+        else plans.description
+      end,
+      tier = coalesce(p_changes ->> 'tier', plans.tier),
+      tier_rank = coalesce((p_changes ->> 'tier_rank')::integer, plans.tier_rank),
+      is_listed = coalesce((p_changes ->> 'is_listed')::boolean, plans.is_listed),
+      is_active = coalesce((p_changes ->> 'is_active')::boolean, plans.is_active),
+      renewal_grace = coalesce((p_changes ->> 'renewal_grace')::interval, plans.renewal_grace),
+      past_due_grace = coalesce((p_changes ->> 'past_due_grace')::interval, plans.past_due_grace)
+  where id = v_plan.id
+  returning * into v_plan;
+  perform billing_private.follow_at_stripe(v_plan.id);
+  return v_plan;
+end;
+$$;
+
+
+create function billing_admin.update_plan(
+  plan_key text,
+  reason text,
+  name text default null,
+  description text default null,
+  tier text default null,
+  tier_rank integer default null,
+  is_listed boolean default null,
+  is_active boolean default null,
+  renewal_grace interval default null,
+  past_due_grace interval default null
+)
+returns billing.plans
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.update_plan(
+    plan_key,
+    jsonb_strip_nulls(jsonb_build_object(
+      'name', name, 'description', description, 'tier', tier, 'tier_rank', tier_rank,
+      'is_listed', is_listed, 'is_active', is_active, 'renewal_grace', renewal_grace,
+      'past_due_grace', past_due_grace)),
+    reason);
+end;
+
+comment on function billing_admin.update_plan(
+  text, text, text, text, text, integer, boolean, boolean, interval, interval
+) is
+$$Changes what is said of a plan, its rank, graces, and whether it is shown and sold; at Stripe too.
+Null leaves a thing as it is. Its key, kind and store stay; what it gives is changed by
+publish_plan_version(), what it costs by change_price().
+
+description: '' for none.
+
+Errors
+  VALIDATION_FAILED  400  no reason, an empty name, a negative grace
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the plan is not of the caller's stores
+  PLAN_NOT_FOUND     404  there is no such plan$$;
+
+
+create function billing_admin.archive_plan(
+  plan_key text,
+  reason text
+)
+returns billing.plans
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.update_plan(plan_key, '{"is_active": false}', reason);
+end;
+
+comment on function billing_admin.archive_plan(text, text) is
+$$Takes a plan off sale, at Stripe too. Whoever has it keeps it; update_plan() puts it back on sale.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the plan is not of the caller's stores
+  PLAN_NOT_FOUND     404  there is no such plan$$;
+
+
+create function billing_private.problem_of_tiers(p_tiers jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if coalesce(jsonb_typeof(p_tiers) <> 'array' or p_tiers = '[]', true) then
+    return 'a list of tiers is needed';
+  end if;
+  return (
+    with tiers as (
+      select
+        place,
+        jsonb_typeof(tier) = 'object' as is_object,
+        tier -> 'up_to' as given,
+        billing_private.stripe_integer(tier -> 'up_to') as up_to,
+        lag(billing_private.stripe_integer(tier -> 'up_to'), 1, 0::bigint)
+          over (order by place) as below,
+        place = count(*) over () as is_last,
+        coalesce(
+          billing_private.stripe_decimal(tier -> 'unit_amount_decimal'),
+          billing_private.stripe_decimal(tier -> 'unit_amount')) as unit_amount,
+        coalesce(
+          billing_private.stripe_decimal(tier -> 'flat_amount_decimal'),
+          billing_private.stripe_decimal(tier -> 'flat_amount')) as flat_amount
+      from jsonb_array_elements(p_tiers) with ordinality as listed (tier, place)
+    )
+    select min(case
+      when not is_object then 'each tier is an object'
+      when is_last and coalesce(given, 'null') <> 'null' then 'the last one goes up to null'
+      when not is_last and up_to > below is not true then 'up_to must rise from tier to tier'
+      when coalesce(unit_amount, flat_amount) is null
+        or unit_amount < 0 or flat_amount < 0 or flat_amount <> trunc(flat_amount)
+        then 'each tier needs amounts, which must not be negative, and flat ones whole'
+    end)
+    from tiers
+  );
+end;
+$$;
+
+comment on function billing_private.problem_of_tiers(jsonb) is
+  'What is wrong with tiers somebody wants to sell by; null when nothing is.';
+
+
+create function billing_private.smallest_charge(p_currency text)
+returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return case
+    when p_currency in ('bhd', 'jod', 'kwd', 'omr', 'tnd') then 10
+    when p_currency in ('isk', 'ugx') then 100
+    else 1
+  end;
+end;
+$$;
+
+comment on function billing_private.smallest_charge(text) is
+  'Every amount in a currency is a multiple of this: https://docs.stripe.com/currencies, on '
+  'three-decimal currencies and special cases.';
+
+
+-- Long because it is one list of rules, one after the other.
+create function billing_private.require_sellable(p_price billing.prices)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_field text;
+  v_problem text;
+begin
+  select field, problem into v_field, v_problem
+  from (values
+    (1, 'currency', 'an ISO 4217 code in lower case is needed',
+      coalesce(p_price.currency !~ '^[a-z]{3}$', true)),
+    (2, 'unit_amount_minor', 'one is needed of unit_amount_minor, unit_amount_decimal and tiers',
+      num_nonnulls(p_price.unit_amount_minor, p_price.unit_amount_decimal, p_price.tiers) <> 1),
+    (3, 'unit_amount_minor', 'must not be negative',
+      coalesce(p_price.unit_amount_minor, p_price.unit_amount_decimal) < 0),
+    (4, 'unit_amount_decimal', 'at most 12 decimal places',
+      scale(trim_scale(p_price.unit_amount_decimal)) > 12),
+    (5, 'unit_amount_minor', 'Stripe charges no such part of a unit in this currency',
+      p_price.unit_amount_minor % billing_private.smallest_charge(p_price.currency) <> 0),
+    (7, 'tiers_mode', 'must be graduated or volume where there are tiers, and only there',
+      case
+        when p_price.tiers is null then p_price.tiers_mode is not null
+        else coalesce(p_price.tiers_mode not in ('graduated', 'volume'), true)
+      end),
+    (8, 'tiers', billing_private.problem_of_tiers(p_price.tiers),
+      p_price.tiers is not null
+        and billing_private.problem_of_tiers(p_price.tiers) is not null),
+    (9, 'package_size', 'must be above 0, with package_rounding up or down, and without tiers',
+      num_nonnulls(p_price.package_size, p_price.package_rounding) > 0
+        and not coalesce(
+          p_price.package_size > 0
+          and p_price.package_rounding in ('up', 'down')
+          and p_price.tiers is null, false)),
+    -- Three years at most: https://docs.stripe.com/api/prices/create
+    (10, 'billing_interval', 'day, week, month, quarter or year is needed, three years at most',
+      coalesce(
+        p_price.interval_count not between 1 and case p_price.billing_interval
+          when 'day' then 1095
+          when 'week' then 156
+          when 'month' then 36
+          when 'year' then 3
+        end, true)),
+    (11, 'usage_type', 'must be licensed or metered',
+      coalesce(p_price.usage_type not in ('licensed', 'metered'), true)),
+    (12, 'stripe_meter_id', 'a metered price at Stripe needs a meter, and no other price one',
+      (p_price.usage_type = 'metered' and billing_private.uses_stripe())
+        and p_price.stripe_meter_id is null
+        or p_price.usage_type <> 'metered' and p_price.stripe_meter_id is not null),
+    (13, 'trial_days', 'must not be negative', p_price.trial_days < 0)
+  ) as rules (place, field, problem, is_broken)
+  where is_broken
+  order by place
+  limit 1;
+
+  if found then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', v_field, 'problem', v_problem));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_sellable(billing.prices) is
+  'Refuses a price that cannot be sold, here or at Stripe (VALIDATION_FAILED, 400).';
+
+
+create function billing_private.create_price(
+  p_plan_key text,
+  p_price billing.prices,
+  p_reason text
+)
+returns billing.prices
+language plpgsql
+volatile
+security definer -- the catalog is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_price billing.prices := p_price;
+begin
+  v_price.plan_id := (
+    billing_private.begin_plan_action(p_plan_key, 'create_price', p_reason)
+  ).id;
+  if v_price.billing_interval = 'quarter' then
+    v_price.billing_interval := 'month';
+    v_price.interval_count := 3 * v_price.interval_count;
+  end if;
+  perform billing_private.require_sellable(v_price);
+  perform billing_private.lock_catalog('price');
+  perform billing_private.require_free_key(
+    'price_key', v_price.key,
+    exists (select from billing.prices where key = v_price.key and is_active));
+
+  v_price.id := gen_random_uuid();
+  v_price.unit_amount_decimal := coalesce(v_price.unit_amount_decimal, v_price.unit_amount_minor);
+  if v_price.unit_amount_decimal = trunc(v_price.unit_amount_decimal) then
+    v_price.unit_amount_minor := v_price.unit_amount_decimal;
+  end if;
+  v_price.billing_scheme := case when v_price.tiers is null then 'per_unit' else 'tiered' end;
+  v_price.is_active := true;
+  v_price.is_listed := coalesce(v_price.is_listed, true);
+  v_price.created_at := billing_private.now();
+  insert into billing.prices select v_price.* returning * into v_price;
+  perform billing_private.follow_at_stripe(v_price.plan_id);
+  return v_price;
+end;
+$$;
+
+
+create function billing_admin.create_price(
+  plan_key text,
+  price_key text,
+  currency text,
+  reason text,
+  unit_amount_minor bigint default null,
+  billing_interval text default 'month',
+  interval_count integer default 1,
+  trial_days integer default null,
+  unit_amount_decimal numeric default null,
+  tiers_mode text default null,
+  tiers jsonb default null,
+  package_size bigint default null,
+  package_rounding text default null,
+  usage_type text default 'licensed',
+  stripe_meter_id text default null,
+  is_listed boolean default true
+)
+returns billing.prices
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.create_price(
+    plan_key,
+    jsonb_populate_record(null::billing.prices, jsonb_build_object(
+      'key', price_key, 'currency', lower(currency), 'unit_amount_minor', unit_amount_minor,
+      'unit_amount_decimal', unit_amount_decimal, 'billing_interval', billing_interval,
+      'interval_count', interval_count, 'trial_days', trial_days, 'tiers_mode', tiers_mode,
+      'tiers', tiers, 'package_size', package_size, 'package_rounding', package_rounding,
+      'usage_type', usage_type, 'stripe_meter_id', stripe_meter_id, 'is_listed', is_listed)),
+    reason);
+end;
+
+comment on function billing_admin.create_price(
+  text, text, text, text, bigint, text, integer, integer, numeric, text, jsonb, bigint, text, text,
+  text, boolean
+) is
+$$Sells a plan at one more price, at Stripe too where Stripe is used.
+
+unit_amount_minor: in the currency's smallest unit; or unit_amount_decimal, with fractions of it; or
+tiers with their mode. billing_interval: day, week, month, quarter or year. tiers: as in
+billing.prices. package_size, package_rounding: units that are sold together, up or down.
+
+Errors
+  VALIDATION_FAILED  400  no reason, a key that is none or is taken, what cannot be sold like that
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the plan is not of the caller's stores
+  PLAN_NOT_FOUND     404  there is no such plan$$;
+
+
+create function billing_private.update_price(
+  p_price_key text,
+  p_trial_days integer,
+  p_is_listed boolean,
+  p_reason text
+)
+returns billing.prices
+language plpgsql
+volatile
+security definer -- the catalog is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+begin
+  v_price := billing_private.begin_price_action(p_price_key, 'update_price', p_reason);
+  if p_trial_days < 0 then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'trial_days', 'problem', 'must not be negative'));
+  end if;
+  update billing.prices
+  set trial_days = coalesce(p_trial_days, trial_days),
+      is_listed = coalesce(p_is_listed, is_listed)
+  where id = v_price.id
+  returning * into v_price;
+  return v_price;
+end;
+$$;
+
+
+create function billing_admin.update_price(
+  price_key text,
+  reason text,
+  trial_days integer default null,
+  is_listed boolean default null
+)
+returns billing.prices
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.update_price(price_key, trial_days, is_listed, reason);
+end;
+
+comment on function billing_admin.update_price(text, text, integer, boolean) is
+$$Changes with how long a trial a price is sold, and whether it is shown. Null leaves a thing as it
+is. What it costs never changes: change_price() replaces it.
+
+trial_days: 0 for no trial.
+
+Errors
+  VALIDATION_FAILED  400  no reason, a negative trial
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the price is not of the caller's stores
+  PRICE_NOT_FOUND    404  there is no active price of this key$$;
+
+
+create function billing_private.archive_price(
+  p_price_key text,
+  p_reason text
+)
+returns billing.prices
+language plpgsql
+volatile
+security definer -- the catalog is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+  v_product_id text;
+begin
+  v_price := billing_private.begin_price_action(p_price_key, 'archive_price', p_reason);
+  v_product_id := (select stripe_product_id from billing.plans where id = v_price.plan_id);
+  perform billing_private.lock_catalog('price');
+  if v_price.replaced_by is not null or billing_private.is_being_published(v_price.id) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'price_key', 'problem', 'a change of it is on the way to Stripe'));
+  elsif v_price.stripe_price_id = billing_private.stripe_id(
+    billing_private.newest_snapshot(v_product_id) -> 'default_price')
+  then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'price_key',
+      'problem', 'Stripe keeps the default price of a product on sale: choose another one there'));
+  end if;
+
+  update billing.prices
+  set is_active = false
+  where id = v_price.id
+  returning * into v_price;
+  if v_price.stripe_price_id is not null then
+    perform billing_private.follow_at_stripe(v_price.plan_id);
+  end if;
+  return v_price;
+end;
+$$;
+
+
+create function billing_admin.archive_price(
+  price_key text,
+  reason text
+)
+returns billing.prices
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.archive_price(price_key, reason);
+end;
+
+comment on function billing_admin.archive_price(text, text) is
+$$Takes a price off sale, at Stripe too. Whoever has it keeps it. Its key is free then.
+
+Errors
+  VALIDATION_FAILED  400  no reason, a change of it under way, the default price of its product
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the price is not of the caller's stores
+  PRICE_NOT_FOUND    404  there is no active price of this key$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 17  contents of plans
 -- -----------------------------------------------------------------------------
 
 create function billing_private.plan_contents(
@@ -2663,7 +3786,7 @@ declare
   v_plan billing.plans;
   v_version billing.plan_versions;
 begin
-  perform billing_private.begin_admin_action(p_reason, 'publish_plan_version', p_plan_key);
+  perform billing_private.begin_plan_action(p_plan_key, 'publish_plan_version', p_reason);
   perform billing_private.require_contents(p_features);
   perform billing_private.lock_catalog('product');
   v_plan := billing_private.require_plan(p_plan_key);
@@ -2710,12 +3833,13 @@ limit, true where there is none.
 Errors
   VALIDATION_FAILED  400  no reason, or no contents
   NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the plan is not of the caller's stores
   PLAN_NOT_FOUND     404  there is no such plan
   FEATURE_NOT_FOUND  404  there is no such feature$$;
 
 
 -- -----------------------------------------------------------------------------
--- 16  giving money back
+-- 18  giving money back
 -- -----------------------------------------------------------------------------
 
 create function billing_private.refundable_amount(p_payment billing.payments)
@@ -2861,7 +3985,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 17  metering the application's tables
+-- 19  metering the application's tables
 -- -----------------------------------------------------------------------------
 
 -- Not granted to any API role, whoever it is: whoever makes triggers on the application's tables
@@ -2981,10 +4105,44 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 18  who may call what
+-- 20  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
+  billing_private.begin_store_action,
+  billing_private.create_store,
+  billing_private.update_store,
+  billing_private.add_store_admin,
+  billing_private.remove_store_admin,
+  billing_private.set_revenue_share,
+  billing_private.admin_stores,
+  billing_private.begin_plan_action,
+  billing_private.begin_price_action,
+  billing_private.follow_at_stripe,
+  billing_private.require_free_key,
+  billing_private.require_name,
+  billing_private.create_feature,
+  billing_private.create_plan,
+  billing_private.update_plan,
+  billing_private.problem_of_tiers,
+  billing_private.smallest_charge,
+  billing_private.require_sellable,
+  billing_private.create_price,
+  billing_private.update_price,
+  billing_private.archive_price,
+  billing_private.note_admin_action,
+  billing_admin.create_store,
+  billing_admin.update_store,
+  billing_admin.add_store_admin,
+  billing_admin.remove_store_admin,
+  billing_admin.set_revenue_share,
+  billing_admin.create_feature,
+  billing_admin.create_plan,
+  billing_admin.update_plan,
+  billing_admin.archive_plan,
+  billing_admin.create_price,
+  billing_admin.update_price,
+  billing_admin.archive_price,
   billing_private.refundable_amount,
   billing_private.admin_refund_payment,
   billing_admin.refund_payment,
@@ -3075,6 +4233,7 @@ revoke all on function
 from public, anon, authenticated, service_role;
 
 revoke all on
+  billing_admin.stores,
   billing_admin.system_health,
   billing_admin.critical_issues,
   billing_admin.subscription_overview,
@@ -3095,6 +4254,7 @@ from public, anon, authenticated, service_role;
 
 -- Anyone signed in may ask; the functions behind decide who is an administrator.
 grant select on
+  billing_admin.stores,
   billing_admin.system_health,
   billing_admin.critical_issues,
   billing_admin.subscription_overview,
@@ -3114,6 +4274,30 @@ grant select on
 to authenticated, service_role;
 
 grant execute on function
+  billing_private.add_store_admin,
+  billing_private.admin_stores,
+  billing_private.archive_price,
+  billing_private.create_feature,
+  billing_private.create_plan,
+  billing_private.create_price,
+  billing_private.create_store,
+  billing_private.remove_store_admin,
+  billing_private.set_revenue_share,
+  billing_private.update_plan,
+  billing_private.update_price,
+  billing_private.update_store,
+  billing_admin.create_store,
+  billing_admin.update_store,
+  billing_admin.add_store_admin,
+  billing_admin.remove_store_admin,
+  billing_admin.set_revenue_share,
+  billing_admin.create_feature,
+  billing_admin.create_plan,
+  billing_admin.update_plan,
+  billing_admin.archive_plan,
+  billing_admin.create_price,
+  billing_admin.update_price,
+  billing_admin.archive_price,
   billing_private.admin_publish_catalog,
   billing_admin.publish_catalog,
   billing_private.admin_publish_plan,

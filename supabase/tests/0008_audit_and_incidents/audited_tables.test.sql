@@ -7,6 +7,7 @@ select plan(11);
 select tests.set_time('2026-01-10');
 insert into billing.features (key, name) values ('sleep', 'Sleep');
 insert into billing.plans (id, key, name) values (md5('bed')::uuid, 'bed', 'Bed');
+insert into billing.stores (id, key, name) values (md5('shop')::uuid, 'shop', 'Shop');
 insert into billing.accounts (id) values (md5('ann')::uuid);
 insert into billing.prices (id, key, plan_id, currency, billing_interval)
 values (md5('bed_monthly')::uuid, 'bed_monthly', md5('bed')::uuid, 'usd', 'month');
@@ -60,6 +61,13 @@ insert into rows values
     md5('sofa')::uuid, null, 'name', 'Sofa', 'Couch'),
   ('billing.plan_features', 'plan_id, feature_key, limit_value', $$md5('bed')::uuid, 'sleep', 8$$,
     md5('bed')::uuid || ':1:sleep', null, 'limit_value', '8', '9'),
+  ('billing_private.store_admins', 'store_id, user_id, reason',
+    $$md5('shop')::uuid, md5('sam')::uuid, 'his'$$,
+    md5('shop')::uuid || ':' || md5('sam')::uuid, null, 'reason', 'his', 'hers'),
+  ('billing_private.store_revenue_shares',
+    'id, store_id, effective_from, share_basis_points, reason',
+    $$md5('share')::uuid, md5('shop')::uuid, '2026-01-01', 7000, 'agreed'$$,
+    md5('share')::uuid, null, 'share_basis_points', '7000', '6000'),
   ('billing.plan_versions', 'plan_id, version, reason', $$md5('bed')::uuid, 2, 'more'$$,
     md5('bed')::uuid || ':2', null, 'reason', 'more', 'less'),
   ('billing.prices', 'id, plan_id, currency, trial_days', $$md5('price')::uuid, null, 'eur', 7$$,

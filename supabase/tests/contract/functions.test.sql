@@ -93,6 +93,20 @@ select set_eq(
       and has_function_privilege('authenticated', oid, 'execute')
   $$,
   array[
+    'billing_admin.add_store_admin(text,uuid,text)',
+    'billing_admin.archive_plan(text,text)',
+    'billing_admin.archive_price(text,text)',
+    'billing_admin.create_feature(text,text,text,text,text)',
+    'billing_admin.create_plan(text,text,text,text,text,text,text,integer,jsonb,boolean)',
+    'billing_admin.create_price(text,text,text,text,bigint,text,integer,integer,numeric,'
+      'text,jsonb,bigint,text,text,text,boolean)',
+    'billing_admin.create_store(text,text,text)',
+    'billing_admin.remove_store_admin(text,uuid,text)',
+    'billing_admin.set_revenue_share(text,integer,text,timestamp with time zone)',
+    'billing_admin.update_plan(text,text,text,text,text,integer,boolean,boolean,interval,'
+      'interval)',
+    'billing_admin.update_price(text,text,integer,boolean)',
+    'billing_admin.update_store(text,text,text,boolean)',
     'billing.access_level(text,uuid)',
     'billing.cancel_subscription(boolean,text,uuid)',
     'billing.consume(text,numeric,uuid,text,jsonb)',
@@ -177,6 +191,19 @@ select set_eq(
       and has_function_privilege('authenticated', oid, 'execute')
   $$,
   array[
+    'billing_private.add_store_admin(text,uuid,text)',
+    'billing_private.admin_stores()',
+    'billing_private.archive_price(text,text)',
+    'billing_private.create_feature(text,text,text,text,text)',
+    'billing_private.create_plan(text,text,text,text,text,text,integer,jsonb,boolean,'
+      'text)',
+    'billing_private.create_price(text,billing.prices,text)',
+    'billing_private.create_store(text,text,text)',
+    'billing_private.remove_store_admin(text,uuid,text)',
+    'billing_private.set_revenue_share(text,integer,timestamp with time zone,text)',
+    'billing_private.update_plan(text,jsonb,text)',
+    'billing_private.update_price(text,integer,boolean,text)',
+    'billing_private.update_store(text,text,boolean,text)',
     'billing_private.price_amount(text,numeric)',
     'billing_private.add_administrator(uuid,text)',
     'billing_private.admin_alerts()',
@@ -327,6 +354,20 @@ select set_eq(
   $$ select name from functions where prosecdef $$,
   array[
     'billing_private.add_claims(jsonb,uuid)',
+    'billing_private.add_store_admin(text,uuid,text)',
+    'billing_private.admin_stores()',
+    'billing_private.archive_price(text,text)',
+    'billing_private.create_feature(text,text,text,text,text)',
+    'billing_private.create_plan(text,text,text,text,text,text,integer,jsonb,boolean,'
+      'text)',
+    'billing_private.create_price(text,billing.prices,text)',
+    'billing_private.create_store(text,text,text)',
+    'billing_private.remove_store_admin(text,uuid,text)',
+    'billing_private.set_revenue_share(text,integer,timestamp with time zone,text)',
+    'billing_private.update_plan(text,jsonb,text)',
+    'billing_private.update_price(text,integer,boolean,text)',
+    'billing_private.update_store(text,text,boolean,text)',
+    'billing_private.store_scope()',
     'billing_private.price_amount(text,numeric)',
     'billing_private.add_administrator(uuid,text)',
     'billing_private.admin_alerts()',
