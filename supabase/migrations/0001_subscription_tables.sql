@@ -1617,7 +1617,9 @@ comment on column billing.customers.told_email is
   'The account''s own address when it was last looked at, as told_name is its name; email and name '
   'are what Stripe has.';
 comment on column billing.customers.is_primary is
-  'The one customer of the account that new checkouts use.';
+  'The account''s oldest customer that is not deleted, which new checkouts use.';
+comment on column billing.customers.created_at is
+  'When the customer was made at Stripe, as far as Stripe has said; else when it was heard of.';
 comment on column billing.customers.deleted_at is
   'When the customer was deleted at Stripe; its subscriptions ended then.';
 

@@ -1076,31 +1076,34 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_primary_id uuid;
 begin
   perform billing_private.lock_account(p_account_id);
 
+  -- By what Stripe says of them, never by who came first: they come in any order.
+  select id into v_primary_id
+  from billing.customers
+  where account_id = p_account_id
+    and deleted_at is null
+  order by stripe_customer_id is null, created_at, stripe_customer_id
+  limit 1;
+
+  update billing.customers
+  set is_primary = false
+  where account_id = p_account_id
+    and is_primary
+    and id is distinct from v_primary_id;
   update billing.customers
   set is_primary = true
-  where id = (
-      select id
-      from billing.customers
-      where account_id = p_account_id
-        and deleted_at is null
-      order by created_at, id
-      limit 1
-    )
-    and not exists (
-      select
-      from billing.customers
-      where account_id = p_account_id
-        and is_primary
-        and deleted_at is null
-    );
+  where id = v_primary_id
+    and not is_primary;
 end;
 $$;
 
 comment on function billing_private.elect_primary_customer(uuid) is
-  'Gives an account without primary customer the oldest of those it has left.';
+  'Makes the oldest of an account''s customers that are left its primary one; a claim only where '
+  'there is no customer yet.';
 
 
 -- Its body is long because it is a list: one update for each table.
@@ -1244,11 +1247,14 @@ declare
   v_id text := p_object ->> 'id';
   v_is_deleted boolean := p_event.type = 'customer.deleted'
     or coalesce(p_object -> 'deleted' = 'true', false);
+  v_account_id uuid;
 begin
   perform billing_private.note_customer(v_id, p_object -> 'metadata');
+  v_account_id := billing_private.account_of_customer(v_id);
+  -- Before its row, as whoever elects among an account's customers does.
+  perform billing_private.lock_account(v_account_id);
   if p_object ? 'discount' then
-    perform billing_private.list_discounts(
-      p_object, billing_private.account_of_customer(v_id));
+    perform billing_private.list_discounts(p_object, v_account_id);
   end if;
 
   update billing.customers
@@ -1259,15 +1265,15 @@ begin
       stripe_default_payment_method_id = billing_private.attached_payment_method(
         billing_private.default_method_of(p_object)),
       is_primary = is_primary and not v_is_deleted,
-      deleted_at = case when v_is_deleted then p_event.occurred_at end
+      deleted_at = case when v_is_deleted then p_event.occurred_at end,
+      created_at = coalesce(billing_private.stripe_time(p_object -> 'created'), created_at)
   where stripe_customer_id = v_id;
 
+  perform billing_private.elect_primary_customer(v_account_id);
   if v_is_deleted then
-    perform billing_private.elect_primary_customer(billing_private.account_of_customer(v_id));
     perform billing_private.end_with_customer(v_id);
   end if;
-
-  perform billing_private.note_trials(billing_private.account_of_customer(v_id));
+  perform billing_private.note_trials(v_account_id);
 end;
 $$;
 

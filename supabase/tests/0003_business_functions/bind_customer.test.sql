@@ -1,7 +1,7 @@
 -- billing_private.bind_customer(): whose a Stripe customer is, and all that came in for it before.
 begin;
 \ir ../helpers.psql
-select plan(27);
+select plan(31);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -190,6 +190,47 @@ select is(
   (select account_id from billing.subscriptions where stripe_subscription_id = 'sub_ann_2'),
   md5('ann')::uuid,
   'what the second customer buys is the account''s too'
+);
+rollback to s;
+
+create function tests.meet(p_name text, p_created timestamptz) returns text
+language sql as $$
+  select tests.deliver('evt_' || p_name, 'customer.created', p_created, jsonb_build_object(
+    'id', 'cus_' || p_name, 'object', 'customer', 'created', extract(epoch from p_created)::bigint,
+    'metadata', jsonb_build_object('account_id', md5('ann')::uuid)));
+$$;
+create view tests.primaries as
+select stripe_customer_id
+from billing.customers
+where account_id = md5('ann')::uuid
+  and is_primary;
+savepoint two;
+
+select tests.meet('first', '2026-01-12');
+select tests.meet('second', '2026-01-13');
+select results_eq(
+  'table tests.primaries', $$ values ('cus_first') $$,
+  'A13: of two customers the one Stripe made first is the primary'
+);
+rollback to two;
+select tests.meet('second', '2026-01-13');
+select tests.meet('first', '2026-01-12');
+select results_eq(
+  'table tests.primaries', $$ values ('cus_first') $$,
+  'A13: also where it is heard of last'
+);
+select tests.deliver('evt_gone', 'customer.deleted', '2026-01-14',
+  '{"id": "cus_first", "object": "customer"}');
+select results_eq(
+  'table tests.primaries', $$ values ('cus_second') $$,
+  'E1: and the other one is when it is deleted'
+);
+rollback to two;
+select tests.meet('b', '2026-01-13');
+select tests.meet('a', '2026-01-13');
+select results_eq(
+  'table tests.primaries', $$ values ('cus_a') $$,
+  'A13: of two that were made in one second it is the one whose id comes first'
 );
 rollback to s;
 
