@@ -2412,6 +2412,7 @@ create table billing.disputes (
   evidence_due_at timestamptz,
   has_evidence boolean not null default false,
   disputed_at timestamptz,
+  decided_at timestamptz,
   stripe_dispute_id text not null,
   stripe_charge_id text,
   created_at timestamptz not null default billing_private.now(),
@@ -2434,6 +2435,9 @@ comment on column billing.disputes.is_refundable is
   'The payment may still be refunded, which ends an inquiry.';
 comment on column billing.disputes.evidence_due_at is
   'Until when the bank accepts evidence.';
+comment on column billing.disputes.decided_at is
+  'When Stripe told that it is won or lost; null while it is neither, and where only a later '
+  're-read showed it.';
 comment on column billing.disputes.updated_at is
   'When Stripe said what the row says.';
 

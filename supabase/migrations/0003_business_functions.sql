@@ -3406,6 +3406,36 @@ comment on function billing_private.project_payment_method(jsonb, billing_privat
 -- 11  projectors: dispute, early fraud warning, credit note
 -- -----------------------------------------------------------------------------
 
+create function billing_private.decided_at(
+  p_stripe_dispute_id text,
+  p_status text
+)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_status is null or p_status not in ('won', 'lost') then
+    return null;
+  end if;
+  -- Read from the inbox, so it does not depend on the order in which the events came.
+  return (
+    select min(occurred_at)
+    from billing_private.stripe_events
+    where object_id = p_stripe_dispute_id
+      and source = 'webhook'
+      and coalesce(status_reason, 'superseded') = 'superseded'
+      and billing_private.parse_json(payload) #>> '{data,object,status}' = p_status
+  );
+end;
+$$;
+
+comment on function billing_private.decided_at(text, text) is
+  'When Stripe told first that a dispute is won or lost, as it is now; a re-read tells that it is, '
+  'not since when.';
+
+
 create function billing_private.project_dispute(
   p_object jsonb,
   p_event billing_private.stripe_events
@@ -3424,8 +3454,8 @@ begin
 
   insert into billing.disputes as stored (
     stripe_payment_key, status, reason, network_reason_code, amount_minor, currency, is_withdrawn,
-    is_refundable, evidence_due_at, has_evidence, disputed_at, stripe_dispute_id, stripe_charge_id,
-    updated_at
+    is_refundable, evidence_due_at, has_evidence, disputed_at, decided_at, stripe_dispute_id,
+    stripe_charge_id, updated_at
   )
   values (
     v_payment_key, p_object ->> 'status', p_object ->> 'reason', p_object ->> 'network_reason_code',
@@ -3436,6 +3466,7 @@ begin
     billing_private.stripe_time(p_object #> '{evidence_details,due_by}'),
     coalesce(p_object #> '{evidence_details,has_evidence}' = 'true', false),
     coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at),
+    billing_private.decided_at(p_object ->> 'id', p_object ->> 'status'),
     p_object ->> 'id', v_charge_id, p_event.occurred_at
   )
   on conflict (stripe_dispute_id) do update
@@ -3450,6 +3481,8 @@ begin
       evidence_due_at = excluded.evidence_due_at,
       has_evidence = excluded.has_evidence,
       disputed_at = excluded.disputed_at,
+      decided_at = coalesce(
+        excluded.decided_at, case when stored.status = excluded.status then stored.decided_at end),
       stripe_charge_id = excluded.stripe_charge_id,
       updated_at = excluded.updated_at;
 
@@ -4193,7 +4226,10 @@ begin
     select
       bought.*, 'dispute_opened', disputes.stripe_dispute_id, (bought.policy).dispute_opened,
       coalesce(disputes.disputed_at, disputes.created_at), 'infinity',
-      case when disputes.status in ('won', 'lost') then disputes.updated_at end
+      case
+        when disputes.status in ('won', 'lost')
+          then coalesce(disputes.decided_at, disputes.updated_at)
+      end
     from bought
     join billing.disputes on disputes.stripe_payment_key = bought.payment_key
     -- In an inquiry no money has moved, and what was prevented never became a dispute.
@@ -4205,7 +4241,8 @@ begin
         when 'lost' then (bought.policy).dispute_lost
         else (bought.policy).dispute_won
       end,
-      disputes.updated_at, greatest(disputes.updated_at, bought.period_end), null
+      coalesce(disputes.decided_at, disputes.disputed_at, disputes.created_at),
+      greatest(disputes.decided_at, bought.period_end), null
     from bought
     join billing.disputes on disputes.stripe_payment_key = bought.payment_key
     where disputes.status in ('won', 'lost')
@@ -4222,7 +4259,8 @@ $$What the refunds and disputes of these payments leave of the subscriptions tha
 them, by the access policy of their plan.
 
 A refund concerns the period that was paid. A dispute concerns the subscription until the bank has
-decided; a lost one, until the period that is running then is over.$$;
+decided; a lost one, until the period that is running then is over. Where nobody told when that was,
+it concerns the period that was paid: one that is paid later is not blocked by a late re-read.$$;
 
 
 create function billing_private.restrict_access(p_payment_keys text[])
@@ -4470,6 +4508,8 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  v_payment_key text;
 begin
   if p_event.object_type = 'subscription' then
     update billing.subscriptions
@@ -4506,6 +4546,15 @@ begin
     where stripe_payment_method_id = p_event.object_id
       and stripe_customer_id is null
       and p_event.stripe_customer_id is not null;
+  elsif p_event.object_type = 'dispute' then
+    select stripe_payment_key into v_payment_key
+    from billing.disputes
+    where stripe_dispute_id = p_event.object_id;
+    perform billing_private.lock_payment(v_payment_key);
+    update billing.disputes
+    set decided_at = billing_private.decided_at(stripe_dispute_id, status)
+    where stripe_dispute_id = p_event.object_id;
+    perform billing_private.restrict_access(array[v_payment_key]);
   end if;
 end;
 $$;
@@ -16235,6 +16284,7 @@ revoke all on function
   billing_private.note_decline,
   billing_private.method_hash,
   billing_private.project_payment_method,
+  billing_private.decided_at,
   billing_private.project_dispute,
   billing_private.is_withdrawn,
   billing_private.project_early_fraud_warning,

@@ -3,7 +3,7 @@
 begin;
 \ir ../helpers.psql
 \ir convergence.psql
-select plan(39);
+select plan(43);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -316,6 +316,54 @@ select pg_temp.deliver(array[
 select is(
   pg_temp.level('late', '2026-02-20'), 'none',
   'a dispute about an older period ends the running one when it is lost'
+);
+
+-- The event that it was lost never comes; somebody reads it weeks later.
+select pg_temp.given('missed');
+select pg_temp.renewed('missed');
+select pg_temp.deliver(array[
+  pg_temp.dispute('missed', '2026-01-10', '2026-01-20', 'needs_response', '2026-01-20')]);
+select billing_private.request_reread('dispute', 'dp_missed', 'test');
+select tests.set_time('2026-02-20');
+select billing.complete_command(
+  claimed.id, claimed.lease, 200,
+  pg_temp.dispute('missed', '2026-01-10', '2026-01-25', 'lost', '2026-01-20')::jsonb
+    #> '{data,object}',
+  null, 'Fri, 20 Feb 2026 00:00:00 GMT', 0)
+from billing.claim_commands(1) as claimed;
+select is(
+  (select status || ' ' || coalesce(decided_at::text, 'at no known time')
+    from billing.disputes where stripe_dispute_id = 'dp_missed'),
+  'lost at no known time',
+  'a re-read says that a dispute was lost, not when'
+);
+select is(
+  pg_temp.level('missed', '2026-02-20'), 'full',
+  'H1: a loss that is found late does not block a period that was paid later'
+);
+select results_eq(
+  $$
+    select begins_at, periods_before
+    from billing.access_restrictions
+    where reference = 'dp_missed' and cause = 'dispute_lost'
+  $$,
+  $$ values ('2026-01-20 00:00+00'::timestamptz, '2026-02-10 00:00+00'::timestamptz) $$,
+  'it concerns what was paid with the disputed money'
+);
+select pg_temp.deliver(array[
+  pg_temp.dispute('missed', '2026-01-10', '2026-02-12', 'lost', '2026-01-20')]);
+select results_eq(
+  $$
+    select decided_at, begins_at, periods_before
+    from billing.access_restrictions
+    join billing.disputes on stripe_dispute_id = reference
+    where reference = 'dp_missed' and cause = 'dispute_lost'
+  $$,
+  $$
+    values ('2026-02-12 00:00+00'::timestamptz, '2026-02-12 00:00+00'::timestamptz,
+      '2026-02-12 00:00+00'::timestamptz)
+  $$,
+  'A7: its event, though older than what was read, tells when, whenever it comes'
 );
 
 select pg_temp.given('stopped');
