@@ -12305,7 +12305,16 @@ begin
       then p_invoice.due_at
     -- Whoever fails to pay the first invoice is still in the checkout; Stripe gives up by itself.
     when not v_is_sent and p_invoice.billing_reason is distinct from 'subscription_create'
-      then p_invoice.payment_failed_at
+      then coalesce(
+        p_invoice.payment_failed_at,
+        -- Nobody told of the failure, but the subscription is what only a failure makes it.
+        case
+          when p_invoice.status = 'open'
+            and p_invoice.attempt_count > 0
+            and p_subscription.status in ('past_due', 'unpaid')
+            and p_subscription.stripe_latest_invoice_id = p_invoice.stripe_invoice_id
+            then coalesce(p_invoice.finalized_at, p_invoice.issued_at)
+        end)
   end;
 end;
 $$;
@@ -12457,19 +12466,24 @@ begin
   if tg_op = 'INSERT' then
     select array_agg(id) into v_invoice_ids
     from rows_after
-    where payment_failed_at is not null or due_at is not null;
+    where payment_failed_at is not null
+      or due_at is not null
+      or status = 'open' and attempt_count > 0;
   else
     select array_agg(id) into v_invoice_ids
     from rows_after as after
     join rows_before as before using (id)
-    where coalesce(after.payment_failed_at, after.due_at, before.payment_failed_at) is not null
+    where (
+        coalesce(after.payment_failed_at, after.due_at, before.payment_failed_at) is not null
+        or after.status = 'open' and after.attempt_count > 0
+      )
       and (before.account_id, before.status, before.deleted_at, before.payment_failed_at,
           before.action_required_at, before.due_at, before.next_payment_attempt_at,
-          before.paid_at, before.stripe_subscription_id)
+          before.paid_at, before.attempt_count > 0, before.stripe_subscription_id)
         is distinct from
         (after.account_id, after.status, after.deleted_at, after.payment_failed_at,
           after.action_required_at, after.due_at, after.next_payment_attempt_at,
-          after.paid_at, after.stripe_subscription_id);
+          after.paid_at, after.attempt_count > 0, after.stripe_subscription_id);
   end if;
 
   if v_invoice_ids is not null then
@@ -12496,17 +12510,32 @@ begin
     select array_agg(invoices.id) into v_invoice_ids
     from rows_after
     join billing.invoices using (stripe_subscription_id)
-    where invoices.payment_failed_at is not null or invoices.due_at is not null;
+    where invoices.payment_failed_at is not null
+      or invoices.due_at is not null
+      or invoices.status = 'open' and invoices.attempt_count > 0;
   else
-    select array_agg(dunning_cases.invoice_id) into v_invoice_ids
+    select array_agg(concerned.invoice_id) into v_invoice_ids
     from rows_after as after
     join rows_before as before using (id)
-    join billing.dunning_cases on dunning_cases.subscription_id = after.id
-    -- Of closed ones too: when a subscription ended may be told twice, and better the second time.
+    cross join lateral (
+      -- Closed ones too: when a subscription ended may be told twice, and better the second time.
+      select dunning_cases.invoice_id
+      from billing.dunning_cases
+      where dunning_cases.subscription_id = after.id
+      union
+      select invoices.id
+      from billing.invoices
+      where invoices.stripe_invoice_id = after.stripe_latest_invoice_id
+        and invoices.status = 'open'
+        and invoices.attempt_count > 0
+        and after.status in ('past_due', 'unpaid')
+    ) as concerned
     where (before.status, before.price_id, before.ended_at,
         before.stripe_default_payment_method_id)
       is distinct from
-      (after.status, after.price_id, after.ended_at, after.stripe_default_payment_method_id);
+      (after.status, after.price_id, after.ended_at, after.stripe_default_payment_method_id)
+      or after.status in ('past_due', 'unpaid')
+        and before.stripe_latest_invoice_id is distinct from after.stripe_latest_invoice_id;
   end if;
 
   if v_invoice_ids is not null then

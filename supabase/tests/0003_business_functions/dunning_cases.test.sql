@@ -4,7 +4,7 @@ begin;
 \ir ../helpers.psql
 \ir convergence.psql
 \ir dunning.psql
-select plan(36);
+select plan(40);
 
 select tests.catalog();
 
@@ -55,6 +55,42 @@ select is(
   (tests.case_of('bob')).opened_at, '2026-02-10 03:00'::timestamptz,
   'and when the event of the failure comes after all, that is when'
 );
+
+-- What only a failure leads to tells of it as well, in whatever order the two are read.
+create function tests.overdue(p_name text, p_latest text default null) returns void
+language sql as $$
+  select tests.hear(tests.event('evt_overdue_' || p_name, 'customer.subscription.updated',
+    '2026-02-11', tests.subscription(p_name, 'past_due', '2026-01-10', 'price_plus_monthly',
+      jsonb_build_object('latest_invoice', coalesce(p_latest, 'in_' || p_name)))));
+$$;
+select tests.account(name) from unnest(array['carl', 'cora', 'cleo', 'chad']) as name;
+select tests.subscribe(name, 'active', '2026-01-10')
+from unnest(array['carl', 'cora', 'cleo', 'chad']) as name;
+select tests.hear(tests.bill('carl', 'invoice.updated', '2026-02-10 02:00'));
+select tests.overdue('carl');
+select tests.overdue('cora');
+select tests.hear(tests.bill('cora', 'invoice.updated', '2026-02-10 02:00'));
+select results_eq(
+  $$
+    select (tests.case_of(name)).status, (tests.case_of(name)).opened_at
+    from unnest(array['carl', 'cora']) as name
+  $$,
+  $$
+    values ('open', '2026-02-10 01:00'::timestamptz), ('open', '2026-02-10 01:00'::timestamptz)
+  $$,
+  'H1: an attempted invoice of a past due subscription failed, though nobody told of it'
+);
+select tests.hear(tests.bill('cleo', 'invoice.updated', '2026-02-10 02:00'));
+select tests.overdue('cleo', 'in_other');
+select is(
+  (tests.case_of('cleo')).id, null, 'not where it is another invoice that is past due'
+);
+select tests.hear(tests.bill('chad', 'invoice.finalized', '2026-02-10 02:00',
+  '{"attempt_count": 0}'));
+select tests.overdue('chad');
+select is((tests.case_of('chad')).id, null, 'nor before anybody tried to collect it');
+select tests.hear(tests.bill('chad', 'invoice.updated', '2026-02-11 02:00'));
+select is((tests.case_of('chad')).status, 'open', 'but then it is');
 
 select tests.account('first');
 select tests.subscribe('first', 'incomplete', '2026-02-10');
