@@ -1,6 +1,11 @@
 /** What may go wrong on the way from Stripe: order, number, versions, connections, answers that come late. */
 import type { Happening, History } from "../../supabase/tests/support/history/index.ts";
 import type { Random } from "../../supabase/tests/support/random.ts";
+import type {
+  Json,
+  JsonObject,
+  StripeObject,
+} from "../../supabase/tests/support/stripe-objects.ts";
 
 const orders = ["as told", "nearly", "shuffled", "shuffled", "reversed", "by object"] as const;
 
@@ -16,6 +21,8 @@ export interface Disturbance {
   isAnswered: boolean;
   /** All that happens to the life over all connections at once, or one after the other. */
   isParallel: boolean;
+  /** What was lost is found in Stripe's list of events, not by reading its objects. */
+  isFound: boolean;
 }
 
 /** Something that comes in or goes out. */
@@ -32,10 +39,16 @@ export function chooseDisturbance(random: Random): Disturbance {
     killed: random.pick([0, 0, 0, 0.03]),
     isAnswered: random.chance(0.4),
     isParallel: random.chance(0.4),
+    isFound: random.chance(0.3),
   };
 }
 
-/** True where nothing but its events is told of a life, and all of them. */
+/** True where all events of a life are told in the end. */
+export function isWhole({ lost, isFound }: Disturbance): boolean {
+  return lost === 0 || isFound;
+}
+
+/** True where nothing but its events is told of a life, and all of them at once. */
 export function isTheSameSet({ lost, isAnswered }: Disturbance): boolean {
   return lost === 0 && !isAnswered;
 }
@@ -51,7 +64,8 @@ export function arrange(
 ): { deliveries: Delivery[]; lost: Set<number> } {
   const lost = new Set<number>();
   for (const [place, happening] of history.happenings.entries()) {
-    if (random.chance(disturbance.lost) && canBeLost(history, happening)) lost.add(place);
+    if (!random.chance(disturbance.lost)) continue;
+    if (disturbance.isFound || canBeLost(history, happening)) lost.add(place);
   }
   const events = inOrder(history.happenings, disturbance.order, random)
     .map((happening) => toldOf(history, happening, disturbance, random))
@@ -61,9 +75,17 @@ export function arrange(
   return { deliveries: withCalls(withQuestions(told, history, random), history), lost };
 }
 
-/** Reading tells of what is deleted only that it is. */
+/** Reading tells of what is deleted only that it is, and nothing of whose it once was. */
 function canBeLost({ states }: History, { type, objectId }: Happening): boolean {
-  return type.endsWith(".deleted") || states.get(objectId)?.at(-1)?.object["deleted"] !== true;
+  if (type.endsWith(".deleted")) return true;
+  const known = states.get(objectId) ?? [];
+  const claims = known.map(({ object }) => claimOf(object));
+  const isForgotten = claims.some((claim) => claim !== undefined && claim !== claims.at(-1));
+  return known.at(-1)?.object["deleted"] !== true && !isForgotten;
+}
+
+function claimOf({ metadata }: StripeObject): Json | undefined {
+  return (metadata as JsonObject | undefined)?.["account_id"];
 }
 
 type Event = Extract<Delivery, { kind: "event" }>;

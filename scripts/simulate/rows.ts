@@ -1,24 +1,36 @@
 /** Compares what two deliveries of one life have stored. */
 import type { StoredRow } from "../../supabase/tests/support/stored-rows.ts";
-import { isTheSameSet, type Disturbance } from "./disturbance.ts";
 
 /**
- * Moments that no object of Stripe's tells, only the event of that moment: where it was lost, or the object was
- * read before it came, the moment is that of the reading.
+ * What is certain of a life: all that its events say, where nothing else was heard; or that, but for the moments
+ * that a reading may say otherwise; or how it ended.
  */
-const moments: Record<string, readonly string[]> = {
-  access_restrictions: ["begins_at", "periods_before"],
+export type Certainty = "all" | "events" | "ends";
+
+/**
+ * Moments that no object of Stripe's tells, only the event of that moment: where the object was read before or
+ * after it came, the moment is that of the reading.
+ */
+const read: Record<string, readonly string[]> = {
   checkout_sessions: ["completed_at"],
   customers: ["deleted_at"],
   discounts: ["removed_at"],
-  dunning_cases: ["closed_at", "next_retry_at", "next_stage_at", "opened_at", "runs_from"],
+  dunning_cases: ["closed_at"],
   payment_methods: ["detached_at"],
-  subscriptions: ["past_due_since"],
   tax_ids: ["deleted_at"],
+};
+
+/** And those that stay unknown where the event was lost. */
+const lost: Record<string, readonly string[]> = {
+  ...read,
+  access_restrictions: ["begins_at", "periods_before"],
+  dunning_cases: ["closed_at", "next_retry_at", "next_stage_at", "opened_at", "runs_from"],
+  subscriptions: ["past_due_since"],
 };
 
 /** What only events tell. */
 const told: Record<string, readonly string[]> = {
+  disputes: ["decided_at"],
   invoices: ["action_required_at", "payment_failed_at"],
 };
 
@@ -33,30 +45,49 @@ const forgotten: Record<string, { since: string; columns: readonly string[] }> =
 };
 
 /** How rows compare when Stripe has answered all questions. Answers have ids of their own. */
-export function settled(rows: StoredRow[], disturbance: Disturbance): StoredRow[] {
+export function settled(rows: StoredRow[], certainty: Certainty): StoredRow[] {
   // Grace, and what a refund or dispute takes away, count from the moment that was heard of.
   const isUncertain =
-    !isTheSameSet(disturbance) &&
+    certainty === "ends" &&
     rows.some(({ of, row }) => of === "access_restrictions" || row["past_due_since"]);
-  const left = [
-    "newest snapshots",
-    ...(isUncertain ? ["entitlements", "profiles"] : []),
-    // A case opens when a payment is known to have failed.
-    ...(disturbance.lost > 0 ? ["dunning_cases"] : []),
-  ];
+  const left = ["newest snapshots", ...(isUncertain ? ["entitlements", "profiles"] : [])];
   return rows
     .filter(({ of }) => !left.includes(of))
+    .filter((stored) => certainty !== "ends" || !isPast(stored))
     .map(({ of, row }) => {
       const known = { ...row };
       // The age of the newest snapshot, whether an event or an answer brought it.
       delete known["updated_at"];
-      if (isTheSameSet(disturbance)) return { of, row: known };
+      if (certainty === "all") return { of, row: known };
+      const moments = certainty === "events" ? read : lost;
       for (const column of moments[of] ?? []) known[column] = known[column] !== null;
-      for (const column of told[of] ?? []) delete known[column];
+      if (certainty === "ends") for (const column of told[of] ?? []) delete known[column];
       const { since, columns } = forgotten[of] ?? { since: "", columns: [] };
       for (const column of row[since] ? columns : []) delete known[column];
       return { of, row: known };
     });
+}
+
+/** That an invoice was overdue once cannot be read any more when it is paid. */
+function isPast({ of, row }: StoredRow): boolean {
+  return of === "dunning_cases" && ["closed", "recovered"].includes(String(row["status"]));
+}
+
+/** What was heard of late must not take away what was bought since. */
+export function restrictedLonger(expected: StoredRow[], actual: StoredRow[]): string[] {
+  const restrictionsIn = (rows: StoredRow[]) =>
+    rows.filter(({ of }) => of === "access_restrictions").map(({ row }) => row);
+  const known = restrictionsIn(expected);
+  return restrictionsIn(actual).flatMap((row) => {
+    const told = known.find((other) =>
+      ["subscription_id", "cause", "reference"].every((column) => other[column] === row[column]),
+    );
+    if (told === undefined) return [];
+    const [was, is] = [String(told["periods_before"]), String(row["periods_before"])];
+    return is > was
+      ? [`access_restrictions ${String(row["reference"])} lasts until ${is}, not ${was}`]
+      : [];
+  });
 }
 
 /** False for what is over before somebody who was told late could see it. */

@@ -2,7 +2,12 @@
  * Stripe as lives need it: knows how every object was at every moment of a life, and is asked while the life's
  * events are on their way.
  */
-import { copyMark, type Call, type History } from "../../supabase/tests/support/history/index.ts";
+import {
+  copyMark,
+  type Call,
+  type History,
+  type State,
+} from "../../supabase/tests/support/history/index.ts";
 import type { Random } from "../../supabase/tests/support/random.ts";
 import { second, type StripeObject } from "../../supabase/tests/support/stripe-objects.ts";
 
@@ -22,7 +27,7 @@ export interface ClaimedCommand {
   lease: string;
   method: string;
   path: string;
-  params: { call?: number };
+  params: { call?: number; subscription?: string; starting_after?: string };
 }
 
 export interface Answer {
@@ -51,7 +56,8 @@ export function createStripe(random: Random): Stripe {
   }
 
   function answer(command: ClaimedCommand): Answer {
-    const telling = tellings.get(lifeIn(command.path));
+    const about = command.params.subscription ?? command.path;
+    const telling = tellings.get(lifeIn(about));
     if (telling === undefined) {
       const nothing = { object: "list", data: [], has_more: false };
       return { command, status: 200, body: nothing, ...dated(second("2026-03-15")) };
@@ -70,7 +76,7 @@ export function createStripe(random: Random): Stripe {
     }
     return {
       command,
-      ...answerWith(lookUp(history, idIn(command.path), moment)),
+      ...answerTo(command, lookUp(history, idIn(about), moment)),
       ...dated(aSecondAt(history, moment)),
     };
   }
@@ -118,16 +124,45 @@ function idIn(path: string): string {
 }
 
 /** How an object was when so many events had happened. */
-function lookUp({ states }: History, id: string, moment: number): StripeObject | undefined {
-  return states.get(id)?.findLast(({ since }) => since < moment)?.object;
+function lookUp({ states }: History, id: string, moment: number): State | undefined {
+  return states.get(id)?.findLast(({ since }) => since < moment);
+}
+
+function answerTo(
+  { path, params }: ClaimedCommand,
+  state: State | undefined,
+): { status: number; body: unknown } {
+  if (params.subscription !== undefined) return answerWithPage(state, "items", params);
+  if (path.endsWith("/lines")) return answerWithPage(state, "lines", params);
+  return answerWith(state?.object);
+}
+
+/** Pages are smaller than was asked for, so that there are several. */
+function answerWithPage(
+  state: State | undefined,
+  name: string,
+  { starting_after: after }: ClaimedCommand["params"],
+): { status: number; body: unknown } {
+  if (state === undefined) return answerWith(undefined);
+  const { data } = state.whole[name] as unknown as { data: StripeObject[] };
+  const first = after === undefined ? 0 : data.findIndex(({ id }) => id === after) + 1;
+  if (after !== undefined && first === 0) return missing("starting_after");
+  const page = data.slice(first, first + 5);
+  const hasMore = first + page.length < data.length;
+  return { status: 200, body: { object: "list", data: page, has_more: hasMore } };
 }
 
 function answerWith(object: StripeObject | undefined): { status: number; body: unknown } {
   const isThere = object?.["deleted"] !== true || object.object === "customer";
   if (object !== undefined && isThere) return { status: 200, body: object };
+  return missing("id");
+}
+
+function missing(param: string): { status: number; body: unknown } {
   const error = {
     code: "resource_missing",
     message: "No such object.",
+    param,
     type: "invalid_request_error",
   };
   return { status: 404, body: { error } };

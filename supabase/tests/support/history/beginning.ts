@@ -7,7 +7,9 @@ import { bill, collect, draftInvoice, end, finalize, inAnyOrder, transitions } f
 export function subscribe(stage: Stage, cast: Cast): void {
   const { random, history } = stage;
   const items = [itemOf(stage, random.pick([cast.prices[0]!, cast.prices[1]!]))];
-  if (random.chance(0.3)) items.push(itemOf(stage, cast.prices[2]!));
+  // Events show ten of a list.
+  const extras = random.chance(0.3) ? (random.chance(0.2) ? random.whole(9, 12) : 1) : 0;
+  for (let extra = 0; extra < extras; extra += 1) items.push(itemOf(stage, cast.prices[2]!));
   const agreement = subscription(stage.id("sub"), cast.reader.id, items, { metadata: cast.claim });
   const bought: Bought = {
     agreement,

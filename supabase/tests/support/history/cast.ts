@@ -61,7 +61,7 @@ export function introduce(stage: Stage, catalog: readonly [string, ...string[]])
   return { reader, method, prices, claim: isNamed ? claim : {}, bought: null, isGone: false };
 }
 
-/** Forgotten at Stripe, the reader becomes another customer of the same account. */
+/** Forgotten at Stripe or not, the reader becomes another customer of the same account. */
 export function comeBack(stage: Stage, before: Cast): Cast {
   const reader = customer(stage.id("cus"), {
     created: stage.now(),

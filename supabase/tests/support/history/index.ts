@@ -4,7 +4,7 @@
  */
 import { day } from "../stripe-objects.ts";
 import { subscribe } from "./beginning.ts";
-import { comeBack, introduce } from "./cast.ts";
+import { comeBack, introduce, type Cast } from "./cast.ts";
 import { burst, playScene } from "./scenes.ts";
 import { copyMark, setStage, type History } from "./stage.ts";
 import { isRunning } from "./steps.ts";
@@ -25,12 +25,21 @@ export function tellHistory(
 ): History {
   const stage = setStage(seed, copy);
   let cast = introduce(stage, catalog);
+  let other: Cast | null = null;
   const scenes = stage.random.whole(2, 7);
+  const isTwoCustomers = stage.random.chance(0.15);
   subscribe(stage, cast);
   for (let scene = 0; scene < scenes; scene += 1) {
     stage.pass(stage.random.whole(0, 3 * day));
-    if (!cast.isGone) playScene(stage, cast);
-    else if (stage.random.chance(0.5)) cast = comeBack(stage, cast);
+    if (isTwoCustomers && other === null && stage.random.chance(0.5)) {
+      other = comeBack(stage, cast);
+    } else if (other !== null && !other.isGone && stage.random.chance(0.5)) {
+      playScene(stage, other);
+    } else if (!cast.isGone) {
+      playScene(stage, cast);
+    } else if (stage.random.chance(0.5)) {
+      cast = comeBack(stage, cast);
+    }
   }
   // What came last decides the rows: often it is a burst.
   if (cast.bought !== null && isRunning(cast.bought) && stage.random.chance(0.6)) {

@@ -145,7 +145,11 @@ const failToRenew: Scene = (stage, cast, bought) => {
     stage.pass(3 * day);
     collect(stage, cast, bought, due, false);
     // An update that is still past_due does not begin a new series.
-    stage.change(bought.agreement, { metadata: note(stage) }, "customer.subscription.updated");
+    stage.change(
+      bought.agreement,
+      { metadata: note(stage, bought) },
+      "customer.subscription.updated",
+    );
   }
 };
 
@@ -173,7 +177,11 @@ const writeOff: Scene = (stage, _cast, bought) => {
 };
 
 const stopTrying: Scene = (stage, _cast, bought) => {
-  stage.change(bought.agreement, { status: "unpaid" }, "customer.subscription.updated");
+  const due = latestInvoice(stage, bought);
+  inAnyOrder(stage, [
+    () => stage.change(due, { next_payment_attempt: null }, "invoice.updated"),
+    () => stage.change(bought.agreement, { status: "unpaid" }, "customer.subscription.updated"),
+  ]);
 };
 
 const giveUp: Scene = (stage, cast) =>
@@ -226,7 +234,11 @@ const replaceItems: Scene = (stage, cast, bought) => {
 
 const addOrRemoveItem: Scene = (stage, cast, bought) => {
   const extra = { ...itemOf(stage, cast.prices[2]!), ...periodFromNow(stage, bought) };
-  setItems(stage, bought, bought.items.length > 1 ? [bought.items[0]!] : [...bought.items, extra]);
+  const [base, ...others] = bought.items;
+  const isMany = others.length > 5 && stage.random.chance(0.8);
+  const fewer = isMany ? [base!, ...others.slice(0, -1)] : [base!];
+  const isMore = others.length === 0 || (isMany && stage.random.chance(0.5));
+  setItems(stage, bought, isMore ? [...bought.items, extra] : fewer);
 };
 
 /** Several changes within one second: only what each says was there before tells their order. */
@@ -238,7 +250,11 @@ export const burst: Scene = (stage, cast, bought) => {
       scheduleEnd,
       addOrRemoveItem,
       () =>
-        stage.change(bought.agreement, { metadata: note(stage) }, "customer.subscription.updated"),
+        stage.change(
+          bought.agreement,
+          { metadata: note(stage, bought) },
+          "customer.subscription.updated",
+        ),
     ])(stage, cast, bought);
   }
 };

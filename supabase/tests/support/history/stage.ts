@@ -22,6 +22,10 @@ export interface History {
   planKeys: string[];
   /** A checkout of ours that leads to the subscription. */
   checkout: { id: string; sessionId: string } | null;
+  /** Some things are only told by events that do not show them. */
+  isThin: boolean;
+  /** Some lists are longer than what events show of them. */
+  isCut: boolean;
 }
 
 export interface Happening {
@@ -40,6 +44,8 @@ export interface State {
   /** How many events there were before it; those that tell of it are not among them. */
   since: number;
   object: StripeObject;
+  /** Without its lists cut short. */
+  whole: StripeObject;
 }
 
 /** A change that one of our commands made at Stripe. */
@@ -82,6 +88,9 @@ interface Previous {
   acacia: JsonObject | undefined;
 }
 
+/** What is told by thin events, too: it can be read by its id. */
+const thinTypes = new Set(["charge", "customer", "invoice", "payment_intent", "subscription"]);
+
 /** What is not there any more when it is read. */
 const forgetting = ["customer.deleted", "customer.tax_id.deleted"];
 
@@ -108,9 +117,12 @@ export function setStage(seed: number, copy: string): Stage {
     account: { id: idOf(name), name },
     planKeys: [],
     checkout: null,
+    isThin: false,
+    isCut: false,
   };
   // An endpoint need not listen to everything.
   const unheard = random.pick<readonly string[]>([[], [], ["payment_intent."], ["charge."]]);
+  const thinness = random.pick([0, 0, 0, 0, 0.2]);
   const made: Record<string, number> = {};
   let clock = second("2026-01-01") + random.whole(0, 20 * day);
 
@@ -121,9 +133,12 @@ export function setStage(seed: number, copy: string): Stage {
 
   function become(object: StripeObject): void {
     const known = history.states.get(object.id) ?? [];
+    if (JSON.stringify(known.at(-1)?.whole) === JSON.stringify(object)) return;
+    const since = history.happenings.length;
     const shown = snapshot(object) as StripeObject;
-    if (JSON.stringify(known.at(-1)?.object) === JSON.stringify(shown)) return;
-    history.states.set(object.id, [...known, { since: history.happenings.length, object: shown }]);
+    const whole = structuredClone(object);
+    history.isCut ||= JSON.stringify(shown).includes('"has_more":true');
+    history.states.set(object.id, [...known, { since, object: shown, whole }]);
   }
 
   function announce(type: string, object: StripeObject, previous?: Previous): void {
@@ -131,6 +146,12 @@ export function setStage(seed: number, copy: string): Stage {
     // Ids of events say nothing about their order.
     const event = `evt_${seed}_${random.whole(1000, 9999)}${id("")}`;
     if (unheard.some((prefix) => type.startsWith(prefix))) return;
+    if (thinTypes.has(object.object) && !type.endsWith(".deleted") && random.chance(thinness)) {
+      history.isThin = true;
+      const isShown = random.chance(0.5);
+      tellThinly(`${event}_thin`, type, object, isShown ? event : null);
+      if (!isShown) return;
+    }
     tell(event, type, object, previous);
     // B2: two events that say the same.
     if (random.chance(0.05)) tell(`${event}_again`, type, object, previous);
@@ -159,6 +180,26 @@ export function setStage(seed: number, copy: string): Stage {
       body: history.shape === "acacia" ? acacia : endive,
       twin: history.shape === "endive" ? endive : acacia,
     });
+  }
+
+  function tellThinly(
+    event: string,
+    type: string,
+    { id, object }: StripeObject,
+    shownBy: string | null,
+  ): void {
+    const body = JSON.stringify({
+      id: event,
+      object: "v2.core.event",
+      type: `v1.${type}`,
+      livemode: false,
+      created: new Date(clock * 1000).toISOString(),
+      context: null,
+      reason: null,
+      related_object: { id, type: object, url: `/v1/${object}s/${id}` },
+      ...(shownBy === null ? {} : { snapshot_event: shownBy }),
+    });
+    history.happenings.push({ type: `v1.${type}`, objectId: id, at: clock, body, twin: body });
   }
 
   function change(object: StripeObject, changes: JsonObject, ...types: string[]): void {
@@ -197,6 +238,6 @@ export function setStage(seed: number, copy: string): Stage {
     change,
     changeOnRequest,
     become,
-    end: (id) => structuredClone(history.states.get(id)?.at(-1)?.object),
+    end: (id) => structuredClone(history.states.get(id)?.at(-1)?.whole),
   };
 }

@@ -221,8 +221,10 @@ export function isEnding(bought: Bought): boolean {
   return bought.agreement["cancel_at"] !== null;
 }
 
-export function note(stage: Stage): JsonObject {
-  return { note: String(stage.random.whole(1, 9)) };
+/** Metadata with another note; now and then it is all they say, and whose it is can only be remembered. */
+export function note(stage: Stage, { agreement }: Bought): JsonObject {
+  const kept = stage.random.chance(0.1) ? {} : (agreement["metadata"] as JsonObject);
+  return { ...kept, note: String(stage.random.whole(1, 9)) };
 }
 
 /** Things that happen at the same time, whose events come in any order. */
