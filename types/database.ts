@@ -442,6 +442,7 @@ export type Database = {
           amount_minor: number;
           created_at: string;
           currency: string;
+          decided_at: string | null;
           disputed_at: string | null;
           evidence_due_at: string | null;
           has_evidence: boolean;
@@ -462,6 +463,7 @@ export type Database = {
           amount_minor: number;
           created_at?: string;
           currency: string;
+          decided_at?: string | null;
           disputed_at?: string | null;
           evidence_due_at?: string | null;
           has_evidence?: boolean;
@@ -481,6 +483,7 @@ export type Database = {
           amount_minor?: number;
           created_at?: string;
           currency?: string;
+          decided_at?: string | null;
           disputed_at?: string | null;
           evidence_due_at?: string | null;
           has_evidence?: boolean;

@@ -38,7 +38,14 @@ const told: Record<string, readonly string[]> = {
 const forgotten: Record<string, { since: string; columns: readonly string[] }> = {
   customers: {
     since: "deleted_at",
-    columns: ["currency", "email", "is_delinquent", "name", "stripe_default_payment_method_id"],
+    columns: [
+      "created_at",
+      "currency",
+      "email",
+      "is_delinquent",
+      "name",
+      "stripe_default_payment_method_id",
+    ],
   },
   payment_methods: { since: "detached_at", columns: ["account_id", "stripe_customer_id"] },
   tax_ids: { since: "deleted_at", columns: ["verification_status"] },

@@ -7,7 +7,7 @@ import type { StripeObject } from "../../supabase/tests/support/stripe-objects.t
 export function contradictions(history: History, rows: StoredRow[]): string[] {
   const told = new Set(history.happenings.map(({ objectId }) => objectId));
   return [...history.states.values()]
-    .map((known) => known.at(-1)!.object)
+    .map((known) => known.at(-1)!.whole)
     .filter(({ id }) => told.has(id))
     .map((truth) => JSON.parse(withoutCopy(JSON.stringify(truth), history)) as StripeObject)
     .flatMap((truth) => {
@@ -26,7 +26,7 @@ function truthOf(truth: StripeObject): unknown[] {
       return [
         truth["status"],
         truth["cancel_at_period_end"],
-        truth["metadata"],
+        sorted(truth["metadata"]),
         truth["latest_invoice"],
         itemsOf(truth).map(({ id, quantity, price }) => [id, quantity, price.id]),
       ];
@@ -55,19 +55,17 @@ function sayingOf(truth: StripeObject, rows: StoredRow[]): unknown[] {
       const isDeleted = row?.row["deleted_at"] !== null;
       return isDeleted ? [true] : [false, ...said(row, "email", "is_delinquent")];
     }
-    case "subscription":
+    case "subscription": {
+      const agreement = of("subscriptions", "stripe_subscription_id")[0];
       return [
-        ...said(
-          of("subscriptions", "stripe_subscription_id")[0],
-          "status",
-          "cancel_at_period_end",
-          "metadata",
-          "stripe_latest_invoice_id",
-        ),
+        ...said(agreement, "status", "cancel_at_period_end"),
+        sorted(agreement?.row["metadata"]),
+        ...said(agreement, "stripe_latest_invoice_id"),
         of("subscription_items", "subscription_id")
           .map((item) => said(item, "stripe_subscription_item_id", "quantity", "stripe_price_id"))
           .toSorted(),
       ];
+    }
     case "invoice":
       return said(
         of("invoices", "stripe_invoice_id")[0],
@@ -93,4 +91,9 @@ function itemsOf(agreement: StripeObject) {
     data: { id: string; quantity: number; price: { id: string } }[];
   };
   return data.toSorted((one, other) => (one.id < other.id ? -1 : 1));
+}
+
+/** Postgres keeps the keys of a hash in an order of its own. */
+function sorted(hash: unknown): [string, unknown][] {
+  return Object.entries(hash ?? {}).toSorted(([one], [other]) => (one < other ? -1 : 1));
 }

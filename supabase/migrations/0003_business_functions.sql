@@ -519,6 +519,8 @@ begin
       where stripe_events.object_id = p_object_id
         and stripe_events.occurred_at = p_occurred_at
         and coalesce(stripe_events.status_reason, 'superseded') = 'superseded'
+        -- One that came in the same batch and has not had its turn; it shows nothing.
+        and not billing_private.is_thin(stripe_events.type)
       offset 0
     ) as stored
   ),

@@ -1,7 +1,7 @@
 -- Thin events (v2.core.event): they name an object, and Stripe is asked how it is.
 begin;
 \ir ../helpers.psql
-select plan(33);
+select plan(35);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -149,6 +149,32 @@ select tests.thin('evt_t', 'v1.customer.tax_id.updated', '/v1/customers/cus_ann/
 select is(
   (select path from tests.questions), '/v1/tax_ids/txi_1',
   'or by its kind, where it lives at another address'
+);
+rollback to s;
+
+-- ---- the service: in a batch ------------------------------------------------
+
+select results_eq(
+  $$
+    select event_id, status
+    from billing.ingest_stripe_events(array[
+      tests.event('evt_1', 'customer.updated', '2026-01-12 10:00',
+        '{"id": "cus_ann", "object": "customer", "email": "one@example.com"}'),
+      tests.event('evt_2', 'customer.updated', '2026-01-12 10:00',
+        '{"id": "cus_ann", "object": "customer", "email": "two@example.com"}',
+        '{"email": "one@example.com"}'),
+      jsonb_build_object(
+        'id', 'evt_3', 'object', 'v2.core.event', 'type', 'v1.customer.updated', 'livemode', false,
+        'created', '2026-01-12T10:00:00Z', 'context', null,
+        'related_object', '{"id": "cus_ann", "type": "customer", "url": "/v1/customers/cus_ann"}'::jsonb
+      )::text])
+  $$,
+  $$ values ('evt_1', 'applied'), ('evt_2', 'applied'), ('evt_3', 'applied') $$,
+  'D18: beside events of the same second that show the object, it is not one of them'
+);
+select is(
+  (select email from billing.customers where stripe_customer_id = 'cus_ann'), 'two@example.com',
+  'D18: and the newest of those counts'
 );
 rollback to s;
 
