@@ -1388,11 +1388,13 @@ comment on column billing.access_summary.access_until is
   'When the last full access ends, exclusive; infinity for no end; null without any.';
 comment on column billing.access_summary.features is
   'By key: access (full or read_only), limit (0 for nothing, null for no limit) and until (null '
-  'for no end).';
+  'for no end); of limit and metered features also used, and resets_at (null for never, and before '
+  'the first use).';
 comment on column billing.access_summary.version is
   'Grows whenever access changes; the same number is in broadcasts and in claims.';
 
 
+-- Its body is long because it is one answer.
 create function billing_private.my_access(p_account_id uuid)
 returns setof billing.access_summary
 language plpgsql
@@ -1436,7 +1438,29 @@ begin
   select
     v_account_id, v_plan.tier, coalesce(v_plan.tier_rank, 0),
     (select max(valid_until) from running where is_full),
-    (select coalesce(jsonb_object_agg(feature_key, facts), '{}') from given),
+    (
+      select coalesce(
+        jsonb_object_agg(
+          given.feature_key,
+          given.facts || case
+            when features.kind = 'boolean' then '{}'
+            else jsonb_build_object(
+              'used', coalesce(used.units, 0), 'resets_at', nullif(used.period_end, 'infinity'))
+          end),
+        '{}')
+      from given
+      join billing.features on features.key = given.feature_key
+      left join lateral (
+        select usage_totals.used as units, period_end
+        from billing.usage_totals
+        where account_id = v_account_id
+          and feature_key = given.feature_key
+          and period_start <= v_now
+          and period_end > v_now
+        order by period_start desc
+        limit 1
+      ) as used on true
+    ),
     billing_private.access_version(v_account_id);
 end;
 $$;

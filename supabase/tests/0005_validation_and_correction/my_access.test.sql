@@ -1,7 +1,7 @@
 -- billing.my_access(): tier, features and limits in one call.
 begin;
 \ir ../helpers.psql
-select plan(12);
+select plan(14);
 
 select tests.catalog();
 select tests.set_time('2026-01-10 00:00:00.25');
@@ -47,6 +47,35 @@ select is(
   'the version is when access changed last'
 );
 
+-- ---- what is used -----------------------------------------------------------
+
+select tests.be_owner();
+insert into billing.features (key, name, kind) values ('exports', 'Exports', 'metered');
+insert into billing.plan_features (plan_id, feature_key, limit_value)
+values (md5('plus')::uuid, 'exports', 100);
+insert into billing.usage_totals (account_id, feature_key, period_start, period_end, used) values
+  (md5('ann')::uuid, 'clubs', '-infinity', 'infinity', 3),
+  (md5('ann')::uuid, 'exports', '2025-12-10', '2026-01-10', 99),
+  (md5('ann')::uuid, 'exports', '2026-01-10', '2026-02-10', 7);
+select tests.sign_in('ann');
+select is(
+  (
+    select array[
+      features #>> '{clubs,used}', features #>> '{clubs,resets_at}', features #>> '{exports,used}',
+      features #>> '{exports,resets_at}', features #>> '{exports,limit}',
+      features #>> '{premium,used}']
+    from billing.my_access()
+  ),
+  array['3', null, '7', '2026-02-10T00:00:00+00:00', '100', null],
+  'of what is counted it says how much is used, and when that begins anew'
+);
+select tests.be_owner();
+delete from billing.usage_totals where account_id = md5('ann')::uuid;
+select is(
+  (select features #>> '{exports,used}' from billing.my_access(md5('ann')::uuid)), '0',
+  'before the first use nothing is used'
+);
+
 -- ---- what changes it --------------------------------------------------------
 
 select tests.be_owner();
@@ -64,7 +93,7 @@ select is(
     cross join jsonb_object_keys(features) as key
     where features #>> array[key, 'access'] = 'full'
   ),
-  array['clubs', 'hosting', 'premium'],
+  array['clubs', 'exports', 'hosting', 'premium'],
   'every feature is there'
 );
 
