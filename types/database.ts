@@ -3751,6 +3751,16 @@ export type Database = {
         Args: { functions_url: string; reason: string; vault_secret_name: string };
         Returns: string;
       };
+      correct_all_entitlements: {
+        Args: { after_account?: string; at_most?: number; reason: string };
+        Returns: Database["billing_admin"]["CompositeTypes"]["correction_batch"];
+        SetofOptions: {
+          from: "*";
+          to: "correction_batch";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       correct_entitlements: { Args: { account_id?: string; reason: string }; Returns: number };
       create_coupon: {
         Args: {
@@ -4081,6 +4091,11 @@ export type Database = {
       [_ in never]: never;
     };
     CompositeTypes: {
+      correction_batch: {
+        checked: number | null;
+        corrected: number | null;
+        resume_after: string | null;
+      };
       event_outcome: {
         event_id: string | null;
         type: string | null;

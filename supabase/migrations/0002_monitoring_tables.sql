@@ -664,7 +664,7 @@ revoke all on billing_private.health_checks from public, anon, authenticated, se
 create table billing_private.entitlement_corrections (
   id bigint generated always as identity,
   account_id uuid not null references billing.accounts (id) on delete restrict,
-  feature_key text not null,
+  feature_key text,
   problem text not null,
   before jsonb,
   after jsonb,
@@ -680,6 +680,8 @@ create table billing_private.entitlement_corrections (
 comment on table billing_private.entitlement_corrections is
   'Each stored entitlement that disagreed with its sources: what it said, and what it was '
   'corrected to.';
+comment on column billing_private.entitlement_corrections.feature_key is
+  'Null where it was the account''s profile.';
 
 create index entitlement_corrections_account_id_idx
   on billing_private.entitlement_corrections (account_id);

@@ -428,6 +428,55 @@ comment on function billing_private.begin_refresh(uuid[]) is
   'ends: each would miss what the other has not committed.';
 
 
+create function billing_private.computed_profiles(
+  p_account_ids uuid[],
+  p_by_sources boolean
+)
+returns setof billing.profiles
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  return query
+  select
+    accounts.id,
+    (array_agg(plans.tier order by plans.tier_rank desc, plans.key)
+      filter (where plans.tier is not null))[1],
+    coalesce(max(plans.tier_rank), 0),
+    coalesce(
+      array_agg(distinct given.feature_key) filter (where given.feature_key is not null),
+      '{}'),
+    max(given.valid_until),
+    v_now
+  from billing.accounts
+  left join (
+    select account_id, feature_key, access_level, plan_id, valid_from, valid_until
+    from billing.entitlements
+    where account_id = any (p_account_ids)
+      and not p_by_sources
+    union all
+    select account_id, feature_key, access_level, plan_id, valid_from, valid_until
+    from billing_private.computed_entitlements(p_account_ids)
+    where p_by_sources
+  ) as given
+    on given.account_id = accounts.id
+    and given.access_level = 'full'
+    and given.valid_from <= v_now
+    and given.valid_until > v_now
+  left join billing.plans on plans.id = given.plan_id
+  where accounts.id = any (p_account_ids)
+  group by accounts.id;
+end;
+$$;
+
+comment on function billing_private.computed_profiles(uuid[], boolean) is
+  'What billing.profiles has to say about these accounts now: by their stored entitlements, or by '
+  'the sources of these.';
+
+
 create function billing_private.refresh_profiles(
   p_account_ids uuid[],
   p_changed uuid[]
@@ -438,34 +487,13 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_now timestamptz := billing_private.now();
   v_profiles billing.profiles[];
 begin
-  with computed as (
-    select
-      accounts.id as account_id,
-      (array_agg(plans.tier order by plans.tier_rank desc, plans.key)
-        filter (where plans.tier is not null))[1] as membership_tier,
-      coalesce(max(plans.tier_rank), 0) as tier_rank,
-      coalesce(
-        array_agg(distinct entitlements.feature_key)
-          filter (where entitlements.feature_key is not null),
-        '{}') as features,
-      max(entitlements.valid_until) as access_until,
-      v_now as updated_at
-    from billing.accounts
-    left join billing.entitlements
-      on entitlements.account_id = accounts.id
-      and entitlements.access_level = 'full'
-      and entitlements.valid_from <= v_now
-      and entitlements.valid_until > v_now
-    left join billing.plans on plans.id = entitlements.plan_id
-    where accounts.id = any (p_account_ids)
-    group by accounts.id
-  )
-  select array_agg(row(computed.*)::billing.profiles) into v_profiles
-  from computed
-  left join billing.profiles as stored using (account_id)
+  select array_agg(computed) into v_profiles
+  from billing_private.computed_profiles(p_account_ids, false) as computed
+  left join (
+    select * from billing.profiles where account_id = any (p_account_ids)
+  ) as stored using (account_id)
   left join unnest(p_changed) as changed (account_id) using (account_id)
   where stored.account_id is null
     or changed.account_id is not null
@@ -1855,13 +1883,81 @@ begin
     computed.facts
   from stored
   full join computed using (account_id, feature_key, source_kind, source_id, access_level)
-  where stored.facts is distinct from computed.facts;
+  where stored.facts is distinct from computed.facts
+  union all
+  select * from billing_private.validate_profiles(p_account_ids);
 end;
 $$;
 
 comment on function billing_private.validate_entitlements(uuid[]) is
-  'Where stored entitlements of these accounts disagree with their sources: missing, surplus or '
-  'different. No rows is the normal state.';
+  'Where stored entitlements and profiles of these accounts disagree with their sources: missing, '
+  'surplus or different. No rows is the normal state.';
+
+
+create function billing_private.validate_profiles(p_account_ids uuid[])
+returns setof billing_private.entitlement_drift
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    account_id, null::text, 'profile', account_id,
+    case when stored.account_id is null then 'missing' else 'different' end,
+    to_jsonb(stored) - '{account_id,updated_at}'::text[],
+    to_jsonb(computed) - '{account_id,updated_at}'::text[]
+  from billing_private.computed_profiles(p_account_ids, true) as computed
+  left join (
+    select * from billing.profiles where account_id = any (p_account_ids)
+  ) as stored using (account_id)
+  where (
+      stored.membership_tier, coalesce(stored.tier_rank, 0), coalesce(stored.features, '{}'),
+      stored.access_until
+    )
+    is distinct from (
+      computed.membership_tier, computed.tier_rank, computed.features, computed.access_until
+    )
+    -- What ended or began by the clock alone waits for the clock's task; it is no drift.
+    and not exists (
+      select
+      from billing.entitlements
+      where entitlements.account_id = computed.account_id
+        and (
+          entitlements.valid_until <= computed.updated_at
+          or entitlements.valid_from <= computed.updated_at
+            and billing_private.begins_unnoticed(entitlements, stored)
+        )
+    );
+end;
+$$;
+
+comment on function billing_private.validate_profiles(uuid[]) is
+  'Where stored profiles of these accounts disagree with what the sources give. An account that '
+  'has nothing needs none.';
+
+
+create function billing_private.begins_unnoticed(
+  p_entitlement billing.entitlements,
+  p_profile billing.profiles
+)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return p_entitlement.access_level = 'full'
+    and p_entitlement.valid_from > p_profile.updated_at
+    and (
+      not p_entitlement.feature_key = any (p_profile.features)
+      or p_entitlement.valid_until > p_profile.access_until
+    );
+end;
+$$;
+
+comment on function billing_private.begins_unnoticed(billing.entitlements, billing.profiles) is
+  'Whether an entitlement has begun since the profile was written, and adds to it.';
 
 
 create function billing_private.correct_entitlements(p_account_ids uuid[])
@@ -1892,8 +1988,8 @@ end;
 $$;
 
 comment on function billing_private.correct_entitlements(uuid[]) is
-  'Repairs stored entitlements of these accounts that disagree with their sources, and logs each. '
-  'Returns how many.';
+  'Repairs stored entitlements and profiles of these accounts that disagree with their sources, '
+  'and logs each. Returns how many.';
 
 
 create function billing_private.refresh_elapsed(p_limit integer)
@@ -1919,12 +2015,7 @@ begin
       select
       from billing.profiles
       where profiles.account_id = entitlements.account_id
-        and entitlements.access_level = 'full'
-        and entitlements.valid_from > profiles.updated_at
-        and (
-          not entitlements.feature_key = any (profiles.features)
-          or entitlements.valid_until > profiles.access_until
-        )
+        and billing_private.begins_unnoticed(entitlements, profiles)
       limit 1
     ) as outdated
     where entitlements.valid_from <= v_now
@@ -2333,6 +2424,7 @@ revoke all on function
   billing_private.refresh_entitlements,
   billing_private.begin_refresh,
   billing_private.write_entitlements,
+  billing_private.computed_profiles,
   billing_private.refresh_profiles,
   billing_private.broadcast_access,
   billing_private.access_version,
@@ -2365,6 +2457,8 @@ revoke all on function
   billing.explain_entitlement,
   billing.has_entitlement_at,
   billing_private.validate_entitlements,
+  billing_private.validate_profiles,
+  billing_private.begins_unnoticed,
   billing_private.correct_entitlements,
   billing_private.refresh_elapsed,
   billing_private.money_violations_of,

@@ -1633,12 +1633,86 @@ comment on function billing_admin.correct_entitlements(text, uuid) is
 $$Repairs what billing_admin.entitlement_drift shows, and logs each row. Returns how many were
 corrected.
 
-account_id: null for all accounts.
+account_id: null for all accounts, where they are so few that one call may look at each; else
+correct_all_entitlements() goes through them in batches, and a task does so all the time.
 
 Errors
   VALIDATION_FAILED  400  no reason
   NOT_AN_ADMIN       403  the caller is no administrator
   ACCOUNT_NOT_FOUND  404  there is no such account$$;
+
+
+create type billing_admin.correction_batch as (
+  checked integer,
+  corrected bigint,
+  resume_after uuid
+);
+
+comment on type billing_admin.correction_batch is
+  'How many accounts a batch looked at, how many entitlements and profiles it corrected, and after '
+  'which account the next batch begins; null after the last.';
+
+
+create function billing_private.correct_all_entitlements(
+  p_reason text,
+  p_after uuid,
+  p_at_most integer
+)
+returns billing_admin.correction_batch
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+  v_batch billing_admin.correction_batch;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'correct_all_entitlements', p_after::text);
+  if coalesce(p_at_most not between 1 and 10000, true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'at_most', 'problem', 'must be from 1 to 10000'));
+  end if;
+
+  v_account_ids := array(
+    select id
+    from billing.accounts
+    where p_after is null or id > p_after
+    order by id
+    limit p_at_most
+  );
+  v_batch.checked := cardinality(v_account_ids);
+  v_batch.corrected := billing_private.correct_entitlements(v_account_ids);
+  v_batch.resume_after := case
+    when v_batch.checked = p_at_most then v_account_ids[v_batch.checked]
+  end;
+  return v_batch;
+end;
+$$;
+
+
+create function billing_admin.correct_all_entitlements(
+  reason text,
+  after_account uuid default null,
+  at_most integer default 2000
+)
+returns billing_admin.correction_batch
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.correct_all_entitlements(reason, after_account, at_most);
+end;
+
+comment on function billing_admin.correct_all_entitlements(text, uuid, integer) is
+$$Repairs what billing_admin.entitlement_drift shows, batch by batch, and logs each row.
+
+after_account: resume_after of the batch before; null for the first. at_most: up to 10000 accounts
+a batch.
+
+Errors
+  VALIDATION_FAILED  400  no reason, or at_most out of bounds
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
 
 
 create function billing_private.replay_event(
@@ -4201,6 +4275,8 @@ revoke all on function
   billing_admin.write_off_invoice,
   billing_private.admin_correct_entitlements,
   billing_admin.correct_entitlements,
+  billing_private.correct_all_entitlements,
+  billing_admin.correct_all_entitlements,
   billing_private.replay_event,
   billing_admin.replay_event,
   billing_private.discard_event,
@@ -4331,6 +4407,7 @@ grant execute on function
   billing_private.grant_entitlement,
   billing_private.revoke_entitlement,
   billing_private.grant_subscription,
+  billing_private.correct_all_entitlements,
   billing_private.admin_correct_entitlements,
   billing_private.replay_event,
   billing_private.discard_event,
@@ -4352,6 +4429,7 @@ grant execute on function
   billing_private.admin_close_invoice,
   billing_admin.void_invoice,
   billing_admin.write_off_invoice,
+  billing_admin.correct_all_entitlements,
   billing_admin.correct_entitlements,
   billing_admin.replay_event,
   billing_admin.discard_event,

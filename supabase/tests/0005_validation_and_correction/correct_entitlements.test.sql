@@ -2,7 +2,7 @@
 -- each row.
 begin;
 \ir ../helpers.psql
-select plan(17);
+select plan(18);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -57,7 +57,7 @@ select ok(
   'it leaves other accounts as they are'
 );
 select is(
-  billing_private.correct_entitlements(pg_temp.both()), 1::bigint,
+  billing_private.correct_entitlements(pg_temp.both()), 2::bigint,
   'asked for both, it corrects what is left'
 );
 select results_eq(
@@ -86,11 +86,12 @@ select results_eq(
   $$
     select account_id, feature_key, problem, before ->> 'limit_value', after ->> 'limit_value'
     from billing_private.entitlement_corrections
-    order by problem
+    order by problem, feature_key
   $$,
   $$
     values
       (md5('ann')::uuid, 'clubs', 'different', '1000', '10'),
+      (md5('bob')::uuid, null, 'different', null, null),
       (md5('ann')::uuid, 'premium', 'missing', null, null),
       (md5('bob')::uuid, 'hosting', 'surplus', null, null)
   $$,
@@ -100,6 +101,7 @@ select results_eq(
   $$
     select problem, before ->> 'valid_until', after ->> 'valid_until'
     from billing_private.entitlement_corrections
+    where feature_key is not null
     order by problem
   $$,
   $$
@@ -109,6 +111,15 @@ select results_eq(
       ('surplus', 'infinity', null)
   $$,
   'each correction is logged with what was stored before and what after'
+);
+select results_eq(
+  $$
+    select before ->> 'features', after ->> 'features'
+    from billing_private.entitlement_corrections
+    where feature_key is null
+  $$,
+  $$ values ('["hosting"]', '["clubs"]') $$,
+  'so is the profile'
 );
 select is(
   (select array_agg(distinct corrected_at) from billing_private.entitlement_corrections),
@@ -137,7 +148,7 @@ select is(
   'corrected twice is corrected once'
 );
 select is(
-  (select count(*) from billing_private.entitlement_corrections), 3::bigint,
+  (select count(*) from billing_private.entitlement_corrections), 4::bigint,
   'corrected twice is logged once'
 );
 

@@ -150,6 +150,7 @@ select set_eq(
     'billing_admin.publish_plan(text,text)',
     'billing_admin.refund_payment(uuid,text,text,bigint,text)',
     'billing_admin.configure_doorbell(text,text,text)',
+    'billing_admin.correct_all_entitlements(text,uuid,integer)',
     'billing_admin.correct_entitlements(text,uuid)',
     'billing_admin.discard_event(text,text)',
     'billing_admin.discard_events(text,text,text,'
@@ -212,6 +213,7 @@ select set_eq(
     'billing_private.admin_command_backlog()',
     'billing_private.admin_close_invoice(uuid,text,text,text)',
     'billing_private.admin_correct_entitlements(text,uuid)',
+    'billing_private.correct_all_entitlements(text,uuid,integer)',
     'billing_private.admin_critical_issues()',
     'billing_private.admin_drifts()',
     'billing_private.admin_entitlement_drift()',
@@ -376,6 +378,7 @@ select set_eq(
     'billing_private.admin_command_backlog()',
     'billing_private.admin_close_invoice(uuid,text,text,text)',
     'billing_private.admin_correct_entitlements(text,uuid)',
+    'billing_private.correct_all_entitlements(text,uuid,integer)',
     'billing_private.admin_critical_issues()',
     'billing_private.admin_drifts()',
     'billing_private.admin_entitlement_drift()',
