@@ -183,6 +183,51 @@ describe("a subscriber's wish", () => {
     expect(data?.pending_price_key).toBe("member_monthly");
   });
 
+  it("B10: to stay after all is done, although Stripe refuses to let go again", async () => {
+    const { client, id } = await subscriber("staying", "privileged_plus_monthly");
+    await wish(client.rpc("change_plan", { price_key: "member_monthly" }));
+    await stack.doorbell.now();
+    expect((await stripe.subscriptions.retrieve(id)).schedule).not.toBeNull();
+    const unheard = ["subscription_schedule.released", "customer.subscription.updated"];
+    stack.simulator.delivery.configure({ dropTypes: unheard });
+    await wish(client.rpc("change_plan", { price_key: "privileged_plus_monthly" }));
+    await loseAnswer("/v1/subscription_schedules/");
+    await stack.doorbell.now();
+    stack.simulator.delivery.configure({ dropTypes: [] });
+
+    expect(await outcomesOf("release_schedule")).toMatchObject([
+      { status: "succeeded", read: true },
+    ]);
+    const { data } = await client.rpc("my_subscription", {}).single();
+    expect(data).toMatchObject({ pending_price_key: null, pending_command: null });
+  });
+
+  it("B10: to go on after Stripe's own pause starts one period", async () => {
+    const { client, id: account } = await stack.user("woken");
+    const { id: customer } = await stripe.customers.create({
+      email: "woken@example.com",
+      metadata: { account_id: account },
+    });
+    const prices = await stripe.prices.list({ lookup_keys: ["privileged_monthly"] });
+    const { id } = await stripe.subscriptions.create({
+      customer,
+      items: [{ price: prices.data[0]?.id ?? "" }],
+      trial_period_days: 1,
+      trial_settings: { end_behavior: { missing_payment_method: "pause" } },
+    });
+    await stack.clock.advanceBy(day + 7_200);
+    expect((await stripe.subscriptions.retrieve(id)).status).toBe("paused");
+    const card = await stripe.paymentMethods.attach("pm_card_visa", { customer });
+    await stripe.subscriptions.update(id, { default_payment_method: card.id });
+    await stack.simulator.delivery.idle();
+
+    await wish(client.rpc("resume_subscription", {}));
+    await loseAnswer(`/v1/subscriptions/${id}/resume`);
+    expect(await outcomesOf("resume_subscription")).toEqual([found]);
+    const invoices = await stripe.invoices.list({ subscription: id });
+    expect(invoices.data.filter(({ amount_paid }) => amount_paid > 0)).toHaveLength(1);
+  });
+
   it("B10: to end at once is done, although Stripe refuses to end it again", async () => {
     const { client, id } = await subscriber("leaving");
     stack.simulator.delivery.configure({ dropTypes: ["customer.subscription.deleted"] });
@@ -197,6 +242,49 @@ describe("a subscriber's wish", () => {
     expect((await stripe.subscriptions.retrieve(id)).status).toBe("canceled");
     const { data } = await client.from("subscriptions").select("status").single();
     expect(data).toEqual({ status: "canceled" });
+  });
+});
+
+describe("a checkout", () => {
+  it("B10: that is to be closed is, although Stripe has closed it since", async () => {
+    const { client } = await stack.user("choosy");
+    await claimCheckout(client);
+    await stack.doorbell.now();
+    const { error } = await client.rpc("prepare_checkout", {
+      price_key: "member_monthly",
+      success_url: "https://app.example/welcome",
+      cancel_url: "https://app.example/plans",
+    });
+    expect(error).toBeNull();
+    await loseAnswer("/v1/checkout/sessions/");
+    await stack.doorbell.now();
+
+    expect(await outcomesOf("expire_checkout")).toMatchObject([
+      { status: "succeeded", read: true },
+    ]);
+    const { data } = await client.from("checkout_sessions").select("status").order("created_at");
+    expect(data).toEqual([{ status: "expired" }, { status: "open" }]);
+  });
+});
+
+describe("an invoice under a late pause", () => {
+  it("B10: is closed once and taken back, and nobody pays it meanwhile", async () => {
+    const { client, id } = await subscriber("late-pauser");
+    await wish(client.rpc("pause_subscription", {}));
+    const { data } = await client.from("subscriptions").select("current_period_end").single();
+    await stack.clock.advanceTo(Date.parse(data?.current_period_end ?? "") / 1_000 + 1_200);
+    await stack.heartbeat.now();
+    await loseAnswer("/v1/invoices/");
+    await stack.doorbell.now();
+
+    expect(await outcomesOf("finalize_invoice")).toMatchObject([
+      { status: "succeeded", read: true },
+    ]);
+    const { latest_invoice } = await stripe.subscriptions.retrieve(id);
+    expect(await stripe.invoices.retrieve(String(latest_invoice))).toMatchObject({
+      status: "void",
+      amount_paid: 0,
+    });
   });
 });
 
