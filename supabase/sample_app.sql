@@ -22,28 +22,53 @@ create index if not exists book_clubs_account_id_idx on public.book_clubs (accou
 alter table public.book_clubs enable row level security;
 alter table public.club_members enable row level security;
 
--- Premium clubs are for those whose plan has them, and for their founders.
+drop policy if exists select_open on public.book_clubs;
+create policy select_open on public.book_clubs
+  for select
+  to anon
+  using (not is_premium);
+
+-- Premium clubs are for those whose plan, or whose team's plan, has them, and for their founders.
 drop policy if exists select_entitled on public.book_clubs;
 create policy select_entitled on public.book_clubs
   for select
-  to anon, authenticated
+  to authenticated
   using (
     not is_premium
     or account_id = (select auth.uid())
     or (select billing.has_entitlement('premium_clubs'))
+    or (
+      select coalesce(bool_or(billing.has_entitlement('premium_clubs', memberships.account_id)), false)
+      from billing.memberships
+      where memberships.user_id = (select auth.uid())
+    )
   );
 
 drop policy if exists insert_founder on public.book_clubs;
 create policy insert_founder on public.book_clubs
   for insert
   to authenticated
-  with check (account_id = (select auth.uid()));
+  with check (
+    account_id = (select auth.uid())
+    or account_id in (
+      select memberships.account_id
+      from billing.memberships
+      where memberships.user_id = (select auth.uid())
+    )
+  );
 
 drop policy if exists delete_founder on public.book_clubs;
 create policy delete_founder on public.book_clubs
   for delete
   to authenticated
-  using (account_id = (select auth.uid()));
+  using (
+    account_id = (select auth.uid())
+    or account_id in (
+      select memberships.account_id
+      from billing.memberships
+      where memberships.user_id = (select auth.uid())
+    )
+  );
 
 -- Who is in a club is seen by those who see the club.
 drop policy if exists select_club on public.club_members;
@@ -77,3 +102,7 @@ insert into public.book_clubs (name, is_premium) values
   ('Crime After Dark', false),
   ('An Evening with the Author', true)
 on conflict (name) do nothing;
+
+-- How many clubs somebody may found, and be in, is counted by the database; neither policies nor code know limits.
+select billing_admin.meter_table('public.book_clubs', 'club_hosting', 'account_id');
+select billing_admin.meter_table('public.club_members', 'book_clubs', 'user_id');

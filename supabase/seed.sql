@@ -16,22 +16,25 @@ insert into billing.features (key, name, description, kind) values
 on conflict (key) do nothing;
 
 insert into billing.plans
-  (key, name, description, store_id, tier, tier_rank, past_due_grace)
+  (key, name, description, store_id, tier, tier_rank, past_due_grace, seat_policy)
 select
   catalog.key, catalog.name, catalog.description, stores.id, catalog.tier, catalog.tier_rank,
-  catalog.past_due_grace::interval
+  catalog.past_due_grace::interval, catalog.seat_policy
 from (values
   ('member', 'Member', 'Join clubs and talk about books.',
-    null, 'member', 10, '3 days'),
+    null, 'member', 10, '3 days', 'fixed'),
   ('privileged', 'Privileged', 'Premium clubs, direct messages, and a club of your own.',
-    null, 'privileged', 20, '3 days'),
+    null, 'privileged', 20, '3 days', 'fixed'),
   ('privileged_plus', 'Privileged Plus', 'Everything, without limits.',
-    null, 'privileged_plus', 30, '7 days'),
+    null, 'privileged_plus', 30, '7 days', 'fixed'),
   ('turning_pages_privileged', 'Turning Pages Privileged', 'Privileged, with the store''s discount.',
-    'turning-pages', 'privileged', 20, '3 days'),
+    'turning-pages', 'privileged', 20, '3 days', 'fixed'),
   ('night_owl_privileged', 'Night Owl Privileged', 'Privileged, with audio books through the night.',
-    'night-owl', 'privileged', 20, '3 days')
-) as catalog (key, name, description, store_key, tier, tier_rank, past_due_grace)
+    'night-owl', 'privileged', 20, '3 days', 'fixed'),
+  ('reading_circle', 'Reading Circle', 'For teams: premium clubs for every member, and clubs of their own.',
+    null, 'privileged', 20, '7 days', 'members')
+) as catalog
+  (key, name, description, store_key, tier, tier_rank, past_due_grace, seat_policy)
 left join billing.stores on stores.key = catalog.store_key
 on conflict (key) do nothing;
 
@@ -53,7 +56,9 @@ from (values
   ('turning_pages_privileged', 'store_discount', null),
   ('night_owl_privileged', 'book_clubs', 10),
   ('night_owl_privileged', 'premium_clubs', null),
-  ('night_owl_privileged', 'audio_hours', 10)
+  ('night_owl_privileged', 'audio_hours', 10),
+  ('reading_circle', 'premium_clubs', null),
+  ('reading_circle', 'club_hosting', 2)
 ) as catalog (plan_key, feature_key, limit_value)
 join billing.plans on plans.key = catalog.plan_key
 on conflict (plan_id, version, feature_key) do nothing;
@@ -74,7 +79,8 @@ from (values
   ('privileged_plus_monthly', 'privileged_plus', 'usd', 1900, 'month', 14),
   ('privileged_plus_yearly', 'privileged_plus', 'usd', 19000, 'year', null),
   ('turning_pages_privileged_monthly', 'turning_pages_privileged', 'usd', 1100, 'month', null),
-  ('night_owl_privileged_monthly', 'night_owl_privileged', 'usd', 1200, 'month', null)
+  ('night_owl_privileged_monthly', 'night_owl_privileged', 'usd', 1200, 'month', null),
+  ('reading_circle_monthly', 'reading_circle', 'usd', 600, 'month', null)
 ) as catalog (key, plan_key, currency, amount, billing_interval, trial_days)
 join billing.plans on plans.key = catalog.plan_key
 where not exists (select from billing.prices where prices.key = catalog.key);

@@ -1,6 +1,7 @@
 import { createClient } from "@supabase/supabase-js";
 import WebSocket from "ws";
 import type { Database, Tables } from "../../types/index.ts";
+import { bookClubs } from "./book_clubs.ts";
 
 export interface ReaderOptions {
   apiUrl: string;
@@ -89,14 +90,7 @@ export async function signUp(options: ReaderOptions, email: string): Promise<Rea
     },
     hasFeature: async (feature) =>
       expectData("entitlement", await client.rpc("has_entitlement", { feature }, { get: true })),
-    clubs: async () => {
-      // The sample table is the application's, in schema public, and not in this package's types.
-      const answer = await (client as unknown as { schema(name: string): PublicSchema })
-        .schema("public")
-        .from("book_clubs")
-        .select("name");
-      return expectData("clubs", answer).map(({ name }) => name);
-    },
+    clubs: () => bookClubs(client).names(),
     previewChange: async (price_key) => {
       const answer = await client.functions.invoke<{ data: ChangePreview }>(
         "checkout/preview-change",
@@ -128,14 +122,5 @@ export async function signUp(options: ReaderOptions, email: string): Promise<Rea
       const answer = await client.from("profiles").select("membership_tier").maybeSingle();
       return expectData("profile", answer).membership_tier;
     },
-  };
-}
-
-interface PublicSchema {
-  from(table: string): {
-    select(columns: string): PromiseLike<{
-      data: { name: string }[] | null;
-      error: { message: string } | null;
-    }>;
   };
 }

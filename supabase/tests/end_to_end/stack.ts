@@ -60,16 +60,18 @@ export async function startTestStack(): Promise<TestStack> {
   };
 }
 
-/** Opens a checkout through the function and pays it as its customer would. */
+/** Opens a checkout through the function, for a team if one is named, and pays it as its customer would. */
 export async function subscribe(
   stack: TestStack,
   client: Client,
   priceKey: string,
   card = "4242",
+  teamId?: string,
 ): Promise<void> {
   const answer = await client.functions.invoke<{ data: { url: string } }>("checkout", {
     body: {
       price_key: priceKey,
+      ...(teamId && { account_id: teamId }),
       success_url: "https://app.example/welcome",
       cancel_url: "https://app.example/plans",
     },
