@@ -3555,6 +3555,25 @@ export type Database = {
         ComputedFields: never;
         Relationships: [];
       };
+      plan_migrations: {
+        Row: {
+          asked: number | null;
+          created_at: string | null;
+          from_plan: string | null;
+          migration_id: string | null;
+          moved: number | null;
+          pending: number | null;
+          problems: Json | null;
+          proration: string | null;
+          reason: string | null;
+          skipped: number | null;
+          steps: number | null;
+          to_plan: string | null;
+          to_version: number | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       problem_accounts: {
         Row: {
           account_id: string | null;
@@ -3908,7 +3927,55 @@ export type Database = {
         Args: { feature: string; owner_column: unknown; table_name: unknown };
         Returns: number;
       };
+      migrate_plan: {
+        Args: {
+          accounts?: string[];
+          from_plan: string;
+          price_key?: string;
+          proration?: string;
+          reason: string;
+          to_plan: string;
+          to_version?: number;
+        };
+        Returns: {
+          asked: number | null;
+          created_at: string | null;
+          from_plan: string | null;
+          migration_id: string | null;
+          moved: number | null;
+          pending: number | null;
+          problems: Json | null;
+          proration: string | null;
+          reason: string | null;
+          skipped: number | null;
+          steps: number | null;
+          to_plan: string | null;
+          to_version: number | null;
+        }[];
+        SetofOptions: {
+          from: "*";
+          to: "plan_migrations";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       note_incident: { Args: { incident_id: string; note: string }; Returns: undefined };
+      preview_plan_migration: {
+        Args: {
+          accounts?: string[];
+          from_plan: string;
+          price_key?: string;
+          to_plan: string;
+          to_version?: number;
+        };
+        Returns: Database["billing_admin"]["CompositeTypes"]["migration_preview"][];
+        SetofOptions: {
+          from: "*";
+          to: "migration_preview";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       publish_catalog: { Args: { reason: string }; Returns: number };
       publish_plan: { Args: { plan_key: string; reason: string }; Returns: number };
       publish_plan_version: {
@@ -4024,6 +4091,30 @@ export type Database = {
       };
       set_stripe_livemode: { Args: { livemode: boolean; reason: string }; Returns: undefined };
       start_backfill: { Args: { reason: string }; Returns: number };
+      stop_plan_migration: {
+        Args: { migration_id: string; reason: string };
+        Returns: {
+          asked: number | null;
+          created_at: string | null;
+          from_plan: string | null;
+          migration_id: string | null;
+          moved: number | null;
+          pending: number | null;
+          problems: Json | null;
+          proration: string | null;
+          reason: string | null;
+          skipped: number | null;
+          steps: number | null;
+          to_plan: string | null;
+          to_version: number | null;
+        }[];
+        SetofOptions: {
+          from: "*";
+          to: "plan_migrations";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       unmeter_table: { Args: { feature: string; table_name: unknown }; Returns: number };
       update_plan: {
         Args: {
@@ -4104,6 +4195,18 @@ export type Database = {
         status_before: string | null;
         status: string | null;
         error: string | null;
+      };
+      migration_preview: {
+        from_version: number | null;
+        currency: string | null;
+        accounts: number | null;
+        subscriptions: number | null;
+        mrr_before_minor: number | null;
+        mrr_after_minor: number | null;
+        gained: Json | null;
+        lost: Json | null;
+        skipped: number | null;
+        problems: Json | null;
       };
       rebuild_batch: {
         rebuilt: number | null;

@@ -1006,14 +1006,14 @@ create table billing_private.store_admins (
   added_at timestamptz not null default billing_private.now(),
   reason text not null,
 
-  primary key (store_id, user_id),
+  primary key (user_id, store_id),
   constraint store_admins_reason_is_given check (reason <> '')
 );
 
 comment on table billing_private.store_admins is
   'Users of the application who may use billing_admin for what belongs to a store.';
 
-create index store_admins_user_id_idx on billing_private.store_admins (user_id);
+create index store_admins_store_id_idx on billing_private.store_admins (store_id);
 
 alter table billing_private.store_admins enable row level security;
 create policy select_nobody on billing_private.store_admins for select to public using (false);

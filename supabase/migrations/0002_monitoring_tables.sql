@@ -41,6 +41,8 @@
 --   24  billing_private.reread_rules
 --   25  billing_private.money_violations
 --   26  billing_private.metering_corrections
+--   27  billing_private.plan_migrations
+--   28  billing_private.plan_migration_steps
 -- =============================================================================
 
 
@@ -1301,3 +1303,82 @@ create policy select_nobody on billing_private.metering_corrections
   for select to public using (false);
 
 revoke all on billing_private.metering_corrections from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 27  billing_private.plan_migrations
+-- -----------------------------------------------------------------------------
+
+create table billing_private.plan_migrations (
+  id uuid not null default gen_random_uuid(),
+  from_plan_id uuid not null references billing.plans (id) on delete restrict,
+  to_plan_id uuid not null references billing.plans (id) on delete restrict,
+  to_version integer not null,
+  proration text not null,
+  reason text not null,
+  created_by uuid,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  constraint plan_migrations_proration_is_known check (
+    proration in ('none', 'create_prorations', 'always_invoice')
+  ),
+  constraint plan_migrations_reason_is_given check (reason <> '')
+);
+
+comment on table billing_private.plan_migrations is
+  'Moves of subscribers to other contents of their plan, or to another plan, as an administrator '
+  'asked for them.';
+comment on column billing_private.plan_migrations.proration is
+  'Of another plan: none (it costs more or less from the next period on), create_prorations (the '
+  'difference goes on the next invoice) or always_invoice (it is invoiced at once).';
+
+create index plan_migrations_from_plan_id_idx on billing_private.plan_migrations (from_plan_id);
+create index plan_migrations_to_plan_id_idx on billing_private.plan_migrations (to_plan_id);
+
+alter table billing_private.plan_migrations enable row level security;
+create policy select_nobody on billing_private.plan_migrations for select to public using (false);
+
+revoke all on billing_private.plan_migrations from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 28  billing_private.plan_migration_steps
+-- -----------------------------------------------------------------------------
+
+create table billing_private.plan_migration_steps (
+  migration_id uuid not null
+    references billing_private.plan_migrations (id) on delete restrict,
+  subscription_item_id uuid not null,
+  subscription_id uuid not null,
+  account_id uuid not null,
+  status text not null default 'pending',
+  problem text,
+  command_id uuid,
+  finished_at timestamptz,
+
+  primary key (migration_id, subscription_item_id),
+  constraint plan_migration_steps_status_is_known check (
+    status in ('pending', 'moved', 'asked', 'skipped')
+  ),
+  constraint plan_migration_steps_skips_say_why check (
+    (status = 'skipped') = (problem is not null)
+  )
+);
+
+comment on table billing_private.plan_migration_steps is
+  'What is to be moved by a migration, one row for each subscription item, and what became of it.';
+comment on column billing_private.plan_migration_steps.status is
+  'pending; moved: it is done; asked: Stripe is asked, by command_id; skipped, for the problem.';
+
+-- Two migrations cannot both be about to move the same item. Also finds what is pending.
+create unique index plan_migration_steps_pending_idx
+  on billing_private.plan_migration_steps (subscription_item_id)
+  where status = 'pending';
+
+alter table billing_private.plan_migration_steps enable row level security;
+create policy select_nobody on billing_private.plan_migration_steps
+  for select to public using (false);
+
+revoke all on billing_private.plan_migration_steps
+  from public, anon, authenticated, service_role;

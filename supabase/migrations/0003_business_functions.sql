@@ -69,7 +69,8 @@
 --   51  organizations and their members
 --   52  seats
 --   53  rows of the application's tables
---   54  who may call what
+--   54  moving subscribers to other plans
+--   55  who may call what
 -- =============================================================================
 
 
@@ -5396,6 +5397,35 @@ $$;
 comment on function billing_private.amount_of(billing.prices, numeric) is
   'What a quantity costs for one interval, in the smallest unit; null while the tiers of a price '
   'are not known.';
+
+
+create function billing_private.monthly_amount(
+  p_price billing.prices,
+  p_quantity numeric
+)
+returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- What is used is not recurring: nobody knows it before.
+  return case when p_price.usage_type = 'metered' then 0 else round(
+    billing_private.amount_of(p_price, coalesce(p_quantity, 1))
+      * case p_price.billing_interval
+        when 'day' then 365 / 12.0
+        when 'week' then 52 / 12.0
+        when 'month' then 1
+        when 'year' then 1 / 12.0
+      end
+      / p_price.interval_count)
+  end;
+end;
+$$;
+
+comment on function billing_private.monthly_amount(billing.prices, numeric) is
+  'What a quantity adds to the monthly recurring revenue, in the smallest unit, before discounts: '
+  'a year is 12 months, 52 weeks or 365 days.';
 
 
 create type billing.price_quote as (
@@ -16222,10 +16252,337 @@ comment on function billing_private.repair_metering(text, uuid[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 54  who may call what
+-- 54  moving subscribers to other plans
+-- -----------------------------------------------------------------------------
+
+-- One step for each subscription item, each judged anew when its turn comes: whoever changes plan
+-- meanwhile is left alone. Locks are only tried, so a batch stands in nobody's way.
+
+create type billing_private.migration_candidate as (
+  account_id uuid,
+  subscription_id uuid,
+  subscription_item_id uuid,
+  from_version integer,
+  to_price_id uuid,
+  currency text,
+  monthly_before bigint,
+  monthly_after bigint,
+  problem text
+);
+
+comment on type billing_private.migration_candidate is
+  'A subscription item that a migration would move, at which price, and what is in its way; '
+  'monthly amounts in the smallest unit.';
+
+
+create function billing_private.price_after_migration(
+  p_from billing.prices,
+  p_to_plan_id uuid
+)
+returns billing.prices
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+begin
+  if p_from.plan_id = p_to_plan_id then
+    return p_from;
+  end if;
+  select * into v_price
+  from billing.prices
+  where plan_id = p_to_plan_id
+    and is_active
+    and (currency, billing_interval, interval_count, usage_type)
+      = (p_from.currency, p_from.billing_interval, p_from.interval_count, p_from.usage_type)
+  order by is_listed desc, created_at desc, id
+  limit 1;
+  return v_price;
+end;
+$$;
+
+comment on function billing_private.price_after_migration(billing.prices, uuid) is
+  'The price a plan has for the same currency and interval, the newest that is shown; the same '
+  'price within a plan; null where there is none.';
+
+
+-- Long because it is one query: all that bears on whether an item can be moved.
+create function billing_private.migration_candidates(
+  p_from_plan_id uuid,
+  p_to_plan_id uuid,
+  p_to_version integer,
+  p_account_ids uuid[] default null,
+  p_price_key text default null
+)
+returns setof billing_private.migration_candidate
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    subscriptions.account_id, subscriptions.id, subscription_items.id,
+    subscription_items.plan_version, (after.price).id, prices.currency,
+    billing_private.monthly_amount(prices, subscription_items.quantity),
+    billing_private.monthly_amount(after.price, subscription_items.quantity),
+    case
+      when p_from_plan_id = p_to_plan_id then null
+      when subscriptions.status not in ('active', 'trialing') then 'not_running'
+      when subscriptions.pending_price_id is not null
+        or subscriptions.stripe_schedule_id is not null
+        or subscriptions.pending_update is not null
+        or (billing_private.last_asked(
+          subscriptions.id,
+          '{change_plan,create_schedule,update_schedule,release_schedule,cancel_subscription}'
+        )).id is not null
+        then 'change_pending'
+      when (after.price).id is null then 'no_price'
+      when subscriptions.provider = 'stripe' and (after.price).stripe_price_id is null
+        then 'price_not_at_stripe'
+    end
+  from billing.prices
+  join billing.subscription_items on subscription_items.price_id = prices.id
+  join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+  cross join lateral (
+    select billing_private.price_after_migration(prices, p_to_plan_id) as price
+    offset 0
+  ) as after
+  where prices.plan_id = p_from_plan_id
+    and (p_price_key is null or prices.key = p_price_key)
+    and (p_account_ids is null or subscriptions.account_id = any (p_account_ids))
+    and subscriptions.account_id is not null
+    and subscriptions.ended_at is null
+    and subscriptions.status not in ('canceled', 'incomplete_expired')
+    and (p_from_plan_id <> p_to_plan_id or subscription_items.plan_version <> p_to_version);
+end;
+$$;
+
+comment on function billing_private.migration_candidates(uuid, uuid, integer, uuid[], text) is
+  'What moving a plan''s subscribers to a version of it, or to another plan, concerns. Of some '
+  'accounts alone, of one price alone, or (null) of all.';
+
+
+create function billing_private.run_plan_migrations(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_step billing_private.plan_migration_steps;
+  v_count bigint := 0;
+begin
+  if not billing_private.try_lock_catalog('subscription') then
+    return 0; -- another time
+  end if;
+  for v_step in
+    select *
+    from billing_private.plan_migration_steps
+    where status = 'pending'
+    order by subscription_item_id
+    limit p_limit
+    for update skip locked
+  loop
+    v_count := v_count + billing_private.take_migration_step(v_step)::integer;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.run_plan_migrations(integer) is
+  'Takes the next steps of all migrations; returns how many are behind it. Who is in somebody''s '
+  'way comes back later.';
+
+
+create function billing_private.take_migration_step(p_step billing_private.plan_migration_steps)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_customer_id text := (
+    select stripe_customer_id from billing.subscriptions where id = p_step.subscription_id
+  );
+  v_status text;
+  v_problem text;
+begin
+  if v_customer_id is not null
+    and not pg_try_advisory_xact_lock(hashtextextended('billing.customer:' || v_customer_id, 0))
+    or not pg_try_advisory_xact_lock(hashtextextended('billing.account:' || p_step.account_id, 0))
+  then
+    return false;
+  end if;
+
+  begin
+    select status, problem into v_status, v_problem
+    from billing_private.migrate_item(p_step);
+  exception when others then
+    -- What is wrong with one keeps nobody else.
+    v_status := 'skipped';
+    v_problem := sqlerrm;
+  end;
+  update billing_private.plan_migration_steps
+  set status = v_status,
+      problem = v_problem,
+      finished_at = billing_private.now()
+  where migration_id = p_step.migration_id
+    and subscription_item_id = p_step.subscription_item_id;
+  return true;
+end;
+$$;
+
+comment on function billing_private.take_migration_step(billing_private.plan_migration_steps) is
+  'Moves one item, unless somebody is at work on its account: then false, and another time.';
+
+
+create function billing_private.migrate_item(
+  p_step billing_private.plan_migration_steps,
+  out status text,
+  out problem text
+)
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_migration billing_private.plan_migrations;
+  v_candidate billing_private.migration_candidate;
+  v_subscription billing.subscriptions;
+begin
+  select * into strict v_migration
+  from billing_private.plan_migrations
+  where id = p_step.migration_id;
+  select * into v_candidate
+  from billing_private.migration_candidates(
+    v_migration.from_plan_id, v_migration.to_plan_id, v_migration.to_version,
+    array[p_step.account_id])
+  where subscription_item_id = p_step.subscription_item_id;
+  status := 'skipped';
+  problem := coalesce(
+    v_candidate.problem, case when v_candidate.account_id is null then 'changed_meanwhile' end);
+  if problem is not null then
+    return;
+  end if;
+
+  perform billing_private.set_cause('admin', v_migration.created_by::text, v_migration.reason);
+  select * into strict v_subscription
+  from billing.subscriptions
+  where id = p_step.subscription_id;
+  if v_migration.from_plan_id = v_migration.to_plan_id then
+    update billing.subscription_items
+    set plan_version = v_migration.to_version,
+        version_moved_at = billing_private.now()
+    where id = p_step.subscription_item_id;
+    status := 'moved';
+  elsif v_subscription.provider = 'stripe' then
+    perform billing_private.ask_to_migrate(v_subscription, p_step, v_candidate, v_migration);
+    status := 'asked';
+  else
+    perform billing_private.migrate_manual(
+      v_subscription.id, v_candidate.to_price_id, v_migration.proration);
+    status := 'moved';
+  end if;
+end;
+$$;
+
+comment on function billing_private.migrate_item(billing_private.plan_migration_steps) is
+  'Moves one item as it is now, or says what is in the way.';
+
+
+create function billing_private.ask_to_migrate(
+  p_subscription billing.subscriptions,
+  p_step billing_private.plan_migration_steps,
+  p_candidate billing_private.migration_candidate,
+  p_migration billing_private.plan_migrations
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_item billing.subscription_items;
+  v_command_id uuid;
+begin
+  select * into strict v_item
+  from billing.subscription_items
+  where id = p_step.subscription_item_id;
+  -- By item id, or Stripe adds a second item; with the quantity, or Stripe resets it to one.
+  v_command_id := billing_private.enqueue_command(
+    'change_plan', p_subscription.account_id,
+    format('/v1/subscriptions/%s', p_subscription.stripe_subscription_id),
+    jsonb_build_object(
+      'items', jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+        'id', v_item.stripe_subscription_item_id,
+        'price', (select stripe_price_id from billing.prices where id = p_candidate.to_price_id),
+        'quantity', v_item.quantity))),
+      'proration_behavior', p_migration.proration),
+    'POST', null, p_subscription);
+  update billing_private.commands
+  set wish = case
+    when v_item.id = (billing_private.base_item(p_subscription.id)).id
+      then jsonb_build_object('price_id', p_candidate.to_price_id, 'quantity', v_item.quantity)
+  end
+  where id = v_command_id;
+  update billing_private.plan_migration_steps
+  set command_id = v_command_id
+  where migration_id = p_step.migration_id
+    and subscription_item_id = p_step.subscription_item_id;
+end;
+$$;
+
+comment on function billing_private.ask_to_migrate(
+  billing.subscriptions, billing_private.plan_migration_steps,
+  billing_private.migration_candidate, billing_private.plan_migrations
+) is
+  'Asks Stripe to put an item on another price; its answer is told as any change of plan is.';
+
+
+create function billing_private.migrate_manual(
+  p_subscription_id uuid,
+  p_price_id uuid,
+  p_proration text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if p_proration <> 'none' then
+    perform billing_private.set_manual_terms(
+      p_subscription_id, p_price_id, null, billing_private.now());
+    return;
+  end if;
+  update billing.subscriptions
+  set price_id = p_price_id,
+      updated_at = billing_private.now()
+  where id = p_subscription_id;
+  perform billing_private.sync_manual_items(array[p_subscription_id]);
+end;
+$$;
+
+comment on function billing_private.migrate_manual(uuid, uuid, text) is
+  'Puts a manual subscription on another price of the same interval: at once, and on the invoice '
+  'with the next period unless it is to be prorated.';
+
+
+-- -----------------------------------------------------------------------------
+-- 55  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
+  billing_private.price_after_migration,
+  billing_private.migration_candidates,
+  billing_private.run_plan_migrations,
+  billing_private.take_migration_step,
+  billing_private.migrate_item,
+  billing_private.ask_to_migrate,
+  billing_private.migrate_manual,
+  billing_private.monthly_amount,
   billing_private.parse_json,
   billing_private.stripe_id,
   billing_private.stripe_time,

@@ -26,9 +26,10 @@
 --   10  task: clean_up
 --   11  tasks: request_rereads, sweep_events, sweep_objects, rebuild
 --   12  task: recount_metered_tables
---   13  the registry
---   14  the heartbeat in pg_cron
---   15  who may call what
+--   13  task: migrate_plans
+--   14  the registry
+--   15  the heartbeat in pg_cron
+--   16  who may call what
 -- =============================================================================
 
 
@@ -1148,7 +1149,26 @@ comment on function billing_private.task_recount_metered_tables() is
 
 
 -- -----------------------------------------------------------------------------
--- 13  the registry
+-- 13  task: migrate_plans
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_migrate_plans()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  return billing_private.run_plan_migrations(1000);
+end;
+$$;
+
+comment on function billing_private.task_migrate_plans() is
+  'Takes the next 1,000 steps of the migrations administrators have asked for.';
+
+
+-- -----------------------------------------------------------------------------
+-- 14  the registry
 -- -----------------------------------------------------------------------------
 
 insert into billing_private.tasks (key, description, function_name, run_every) values
@@ -1156,6 +1176,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_expire_subscriptions', '1 minute'),
   ('apply_scheduled_changes', 'bring scheduled changes into force and roll manual periods',
     'task_apply_scheduled_changes', '1 minute'),
+  ('migrate_plans', 'move subscribers to other plans, as administrators have asked',
+    'task_migrate_plans', '1 minute'),
   ('retry_events', 'apply failed events again',
     'task_retry_events', '1 minute'),
   ('tell_customers', 'tell Stripe of new e-mail addresses and names of its customers',
@@ -1187,7 +1209,7 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
 
 
 -- -----------------------------------------------------------------------------
--- 14  the heartbeat in pg_cron
+-- 15  the heartbeat in pg_cron
 -- -----------------------------------------------------------------------------
 
 create function billing_private.schedule_heartbeat()
@@ -1217,7 +1239,7 @@ select billing_private.schedule_heartbeat();
 
 
 -- -----------------------------------------------------------------------------
--- 15  who may call what
+-- 16  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1227,6 +1249,7 @@ revoke all on function
   billing_private.run_due_tasks,
   billing_private.task_expire_subscriptions,
   billing_private.task_apply_scheduled_changes,
+  billing_private.task_migrate_plans,
   billing_private.task_validate_entitlements,
   billing_private.task_retry_events,
   billing_private.has_due_commands,

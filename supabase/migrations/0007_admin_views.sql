@@ -32,7 +32,8 @@
 --   17  contents of plans
 --   18  giving money back
 --   19  metering the application's tables
---   20  who may call what
+--   20  moving subscribers to other plans
+--   21  who may call what
 -- =============================================================================
 
 
@@ -4179,10 +4180,437 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 20  who may call what
+-- 20  moving subscribers to other plans
+-- -----------------------------------------------------------------------------
+
+create function billing_private.plan_for_migration(p_plan_key text)
+returns billing.plans
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_plan billing.plans;
+begin
+  perform billing_private.store_scope();
+  v_plan := billing_private.require_plan(p_plan_key);
+  perform billing_private.require_store(v_plan.store_id);
+  return v_plan;
+end;
+$$;
+
+comment on function billing_private.plan_for_migration(text) is
+  'A plan from or to which the caller may move subscribers: of the own store, or any.';
+
+
+create function billing_private.version_for_migration(
+  p_from billing.plans,
+  p_to billing.plans,
+  p_to_version integer
+)
+returns integer
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_from.kind <> p_to.kind then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'to_plan', 'problem', 'a base plan does not become an add-on, nor an add-on one'));
+  elsif p_to_version is not null and (p_from.id <> p_to.id or not exists (
+    select from billing.plan_versions where plan_id = p_to.id and version = p_to_version
+  )) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'to_version', 'problem', 'a version of the plan is needed, and only within it'));
+  end if;
+  return coalesce(p_to_version, p_to.version);
+end;
+$$;
+
+comment on function billing_private.version_for_migration(
+  billing.plans, billing.plans, integer
+) is
+  'The version a migration leads to: the one named, else the one on sale (VALIDATION_FAILED, 400, '
+  'for a migration that cannot be).';
+
+
+create function billing_private.gains_over(
+  p_contents jsonb,
+  p_others jsonb
+)
+returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(key, value), '{}')
+    from jsonb_each(p_contents)
+    where not p_others ? key
+      or p_others -> key <> 'true'
+        and (value = 'true' or (value #>> '{}')::numeric > (p_others ->> key)::numeric)
+  );
+end;
+$$;
+
+comment on function billing_private.gains_over(jsonb, jsonb) is
+  'What the first contents give beyond the second: features the others lack, and higher limits.';
+
+
+create type billing_admin.migration_preview as (
+  from_version integer,
+  currency text,
+  accounts bigint,
+  subscriptions bigint,
+  mrr_before_minor bigint,
+  mrr_after_minor bigint,
+  gained jsonb,
+  lost jsonb,
+  skipped bigint,
+  problems jsonb
+);
+
+comment on type billing_admin.migration_preview is
+  'What a migration would do to the subscribers of one version in one currency. Monthly recurring '
+  'revenue in the smallest unit, before discounts. gained: features with their new limit; lost: '
+  'features with the limit they had. skipped: how many would stay, and for which problems.';
+
+
+create function billing_private.preview_plan_migration(
+  p_from_plan text,
+  p_to_plan text,
+  p_to_version integer,
+  p_accounts uuid[],
+  p_price_key text
+)
+returns setof billing_admin.migration_preview
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+declare
+  v_from billing.plans := billing_private.plan_for_migration(p_from_plan);
+  v_to billing.plans := billing_private.plan_for_migration(p_to_plan);
+  v_version integer := billing_private.version_for_migration(v_from, v_to, p_to_version);
+  v_contents jsonb := billing_private.plan_contents(v_to.id, v_version);
+begin
+  return query
+  with candidates as materialized (
+    select *
+    from billing_private.migration_candidates(
+      v_from.id, v_to.id, v_version, p_accounts, p_price_key)
+  ),
+  totals as (
+    select
+      candidates.from_version,
+      candidates.currency,
+      count(distinct account_id) filter (where problem is null) as accounts,
+      count(distinct subscription_id) filter (where problem is null) as subscriptions,
+      coalesce(sum(monthly_before) filter (where problem is null), 0) as monthly_before,
+      coalesce(sum(monthly_after) filter (where problem is null), 0) as monthly_after,
+      count(problem) as skipped
+    from candidates
+    group by candidates.from_version, candidates.currency
+  )
+  select
+    totals.from_version, totals.currency, totals.accounts, totals.subscriptions,
+    totals.monthly_before::bigint, totals.monthly_after::bigint,
+    billing_private.gains_over(v_contents, before.contents),
+    billing_private.gains_over(before.contents, v_contents),
+    totals.skipped,
+    (
+      select coalesce(jsonb_object_agg(counted.problem, counted.times), '{}')
+      from (
+        select candidates.problem, count(*) as times
+        from candidates
+        where candidates.from_version = totals.from_version
+          and candidates.currency = totals.currency
+          and candidates.problem is not null
+        group by candidates.problem
+      ) as counted
+    )
+  from totals
+  cross join lateral (
+    select billing_private.plan_contents(v_from.id, totals.from_version) as contents
+  ) as before
+  order by totals.from_version, totals.currency;
+end;
+$$;
+
+
+create function billing_admin.preview_plan_migration(
+  from_plan text,
+  to_plan text,
+  to_version integer default null,
+  accounts uuid[] default null,
+  price_key text default null
+)
+returns setof billing_admin.migration_preview
+language sql
+stable
+set search_path = ''
+begin atomic
+  select * from billing_private.preview_plan_migration(
+    from_plan, to_plan, to_version, accounts, price_key);
+end;
+
+comment on function billing_admin.preview_plan_migration(text, text, integer, uuid[], text) is
+$$What migrate_plan() would change in revenue and access, without changing anything: a row for each
+version that is left and each currency. No rows where nobody would be moved.
+
+Errors
+  VALIDATION_FAILED  400  no such version, or plans of two kinds
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  a plan is not of the caller's stores
+  PLAN_NOT_FOUND     404  there is no such plan$$;
+
+
+create function billing_private.admin_plan_migrations()
+returns table (
+  migration_id uuid,
+  from_plan text,
+  to_plan text,
+  to_version integer,
+  proration text,
+  reason text,
+  created_at timestamptz,
+  steps bigint,
+  pending bigint,
+  asked bigint,
+  moved bigint,
+  skipped bigint,
+  problems jsonb
+)
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+declare
+  v_scope uuid[] := billing_private.store_scope();
+begin
+  return query
+  with steps as (
+    select
+      plan_migration_steps.migration_id,
+      -- What Stripe was asked is known from its answer.
+      case
+        when plan_migration_steps.status <> 'asked' then plan_migration_steps.status
+        when commands.status in ('pending', 'leased') then 'asked'
+        when commands.status in ('declined', 'dead', 'canceled') then 'skipped'
+        else 'moved'
+      end as status,
+      coalesce(
+        plan_migration_steps.problem,
+        case when commands.status in ('declined', 'dead', 'canceled')
+          then commands.status || '_at_stripe' end) as problem
+    from billing_private.plan_migration_steps
+    left join billing_private.commands on commands.id = plan_migration_steps.command_id
+  ),
+  counted as (
+    select steps.migration_id, steps.status, steps.problem, count(*) as times
+    from steps
+    group by steps.migration_id, steps.status, steps.problem
+  ),
+  progress as (
+    select
+      counted.migration_id,
+      sum(times)::bigint as steps,
+      coalesce(sum(times) filter (where status = 'pending'), 0)::bigint as pending,
+      coalesce(sum(times) filter (where status = 'asked'), 0)::bigint as asked,
+      coalesce(sum(times) filter (where status = 'moved'), 0)::bigint as moved,
+      coalesce(sum(times) filter (where status = 'skipped'), 0)::bigint as skipped,
+      coalesce(
+        jsonb_object_agg(problem, times) filter (where problem is not null), '{}') as problems
+    from counted
+    group by counted.migration_id
+  )
+  select
+    plan_migrations.id, from_plans.key, to_plans.key, plan_migrations.to_version,
+    plan_migrations.proration, plan_migrations.reason, plan_migrations.created_at,
+    coalesce(progress.steps, 0), coalesce(progress.pending, 0), coalesce(progress.asked, 0),
+    coalesce(progress.moved, 0), coalesce(progress.skipped, 0),
+    coalesce(progress.problems, '{}')
+  from billing_private.plan_migrations
+  join billing.plans as from_plans on from_plans.id = plan_migrations.from_plan_id
+  join billing.plans as to_plans on to_plans.id = plan_migrations.to_plan_id
+  left join progress on progress.migration_id = plan_migrations.id
+  where v_scope is null
+    or from_plans.store_id = any (v_scope) and to_plans.store_id = any (v_scope)
+  order by plan_migrations.created_at desc, plan_migrations.id;
+end;
+$$;
+
+create view billing_admin.plan_migrations with (security_invoker = true) as
+select * from billing_private.admin_plan_migrations();
+
+comment on view billing_admin.plan_migrations is
+  'How far migrations of subscribers have come: steps that are pending, that Stripe is asked for, '
+  'that are moved, and that were skipped, for which problems.';
+
+
+create function billing_private.migrate_plan(
+  p_from_plan text,
+  p_to_plan text,
+  p_to_version integer,
+  p_accounts uuid[],
+  p_price_key text,
+  p_proration text,
+  p_reason text
+)
+returns setof billing_admin.plan_migrations
+language plpgsql
+volatile
+security definer -- migrations are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_from billing.plans := billing_private.plan_for_migration(p_from_plan);
+  v_to billing.plans := billing_private.plan_for_migration(p_to_plan);
+  v_version integer;
+  v_id uuid := gen_random_uuid();
+begin
+  perform billing_private.require_reason(p_reason);
+  v_version := billing_private.version_for_migration(v_from, v_to, p_to_version);
+  if coalesce(p_proration not in ('none', 'create_prorations', 'always_invoice'), true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'proration', 'problem', 'must be none, create_prorations or always_invoice'));
+  end if;
+  perform billing_private.note_admin_action(
+    p_reason, 'migrate_plan', concat_ws(' ', p_from_plan, p_to_plan, v_version));
+  -- Alone: two at once would each take the same steps.
+  perform pg_advisory_xact_lock(hashtextextended('billing.plan_migrations', 0));
+
+  insert into billing_private.plan_migrations (
+    id, from_plan_id, to_plan_id, to_version, proration, reason, created_by
+  )
+  values (v_id, v_from.id, v_to.id, v_version, p_proration, p_reason, billing_private.user_id());
+  insert into billing_private.plan_migration_steps (
+    migration_id, subscription_item_id, subscription_id, account_id
+  )
+  select v_id, subscription_item_id, subscription_id, account_id
+  from billing_private.migration_candidates(
+    v_from.id, v_to.id, v_version, p_accounts, p_price_key)
+  on conflict (subscription_item_id) where status = 'pending' do nothing;
+
+  perform billing_private.run_plan_migrations(100);
+  return query select * from billing_admin.plan_migrations where migration_id = v_id;
+end;
+$$;
+
+
+create function billing_admin.migrate_plan(
+  from_plan text,
+  to_plan text,
+  reason text,
+  to_version integer default null,
+  accounts uuid[] default null,
+  price_key text default null,
+  proration text default 'none'
+)
+returns setof billing_admin.plan_migrations
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.migrate_plan(
+    from_plan, to_plan, to_version, accounts, price_key, proration, reason);
+end;
+
+comment on function billing_admin.migrate_plan(
+  text, text, text, integer, uuid[], text, text
+) is
+$$Moves the subscribers of a plan to other contents of it (from_plan = to_plan), or to another plan
+at its price for the same currency and interval: the first hundred at once, the rest by a task;
+Stripe's through the outbox. See billing_admin.plan_migrations. Whoever changes plan meanwhile is
+left alone; what waits for another migration, or was moved, is not moved twice.
+
+to_version: null for the contents on sale. accounts, price_key: only these. proration, of another
+plan: none, create_prorations or always_invoice.
+
+Errors
+  VALIDATION_FAILED  400  no reason, no such version or proration, or plans of two kinds
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  a plan is not of the caller's stores
+  PLAN_NOT_FOUND     404  there is no such plan$$;
+
+
+create function billing_private.stop_plan_migration(
+  p_migration_id uuid,
+  p_reason text
+)
+returns setof billing_admin.plan_migrations
+language plpgsql
+volatile
+security definer -- migrations are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_migration billing_private.plan_migrations;
+begin
+  perform billing_private.store_scope();
+  perform billing_private.require_reason(p_reason);
+  select * into v_migration from billing_private.plan_migrations where id = p_migration_id;
+  if not found then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'migration_id', 'problem', 'there is no such migration'));
+  end if;
+  perform billing_private.require_store(store_id)
+  from billing.plans
+  where id in (v_migration.from_plan_id, v_migration.to_plan_id);
+  perform billing_private.note_admin_action(
+    p_reason, 'stop_plan_migration', p_migration_id::text);
+
+  update billing_private.plan_migration_steps
+  set status = 'skipped',
+      problem = 'stopped',
+      finished_at = billing_private.now()
+  where migration_id = p_migration_id
+    and status = 'pending';
+  return query
+  select * from billing_admin.plan_migrations where migration_id = p_migration_id;
+end;
+$$;
+
+
+create function billing_admin.stop_plan_migration(
+  migration_id uuid,
+  reason text
+)
+returns setof billing_admin.plan_migrations
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.stop_plan_migration(migration_id, reason);
+end;
+
+comment on function billing_admin.stop_plan_migration(uuid, text) is
+$$Leaves the steps of a migration that are pending undone. What was moved stays moved.
+
+Errors
+  VALIDATION_FAILED  400  no reason, or no such migration
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  a plan of it is not of the caller's stores$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 21  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
+  billing_private.plan_for_migration,
+  billing_private.version_for_migration,
+  billing_private.gains_over,
+  billing_private.preview_plan_migration,
+  billing_private.admin_plan_migrations,
+  billing_private.migrate_plan,
+  billing_private.stop_plan_migration,
+  billing_admin.preview_plan_migration,
+  billing_admin.migrate_plan,
+  billing_admin.stop_plan_migration,
   billing_private.begin_store_action,
   billing_private.create_store,
   billing_private.update_store,
@@ -4309,6 +4737,7 @@ revoke all on function
 from public, anon, authenticated, service_role;
 
 revoke all on
+  billing_admin.plan_migrations,
   billing_admin.stores,
   billing_admin.system_health,
   billing_admin.critical_issues,
@@ -4330,6 +4759,7 @@ from public, anon, authenticated, service_role;
 
 -- Anyone signed in may ask; the functions behind decide who is an administrator.
 grant select on
+  billing_admin.plan_migrations,
   billing_admin.stores,
   billing_admin.system_health,
   billing_admin.critical_issues,
@@ -4350,6 +4780,13 @@ grant select on
 to authenticated, service_role;
 
 grant execute on function
+  billing_private.admin_plan_migrations,
+  billing_private.migrate_plan,
+  billing_private.preview_plan_migration,
+  billing_private.stop_plan_migration,
+  billing_admin.preview_plan_migration,
+  billing_admin.migrate_plan,
+  billing_admin.stop_plan_migration,
   billing_private.add_store_admin,
   billing_private.admin_stores,
   billing_private.archive_price,

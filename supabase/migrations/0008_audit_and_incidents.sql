@@ -306,7 +306,7 @@ begin
       ('billing.entitlements', '{account_id,feature_key,source_kind,source_id,access_level}'),
       ('billing_private.admin_actions', '{id}'),
       ('billing_private.administrators', '{user_id}'),
-      ('billing_private.store_admins', '{store_id,user_id}'),
+      ('billing_private.store_admins', '{user_id,store_id}'),
       ('billing_private.store_revenue_shares', '{id}'),
       ('billing_private.settings', '{only_row}')
     ) as audited (table_name, key_columns)

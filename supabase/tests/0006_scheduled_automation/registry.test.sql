@@ -13,6 +13,7 @@ select results_eq(
       ('clean_up', '1 hour', true),
       ('expire_subscriptions', '1 minute', true),
       ('give_up_commands', '1 minute', true),
+      ('migrate_plans', '1 minute', true),
       ('rebuild', '10 minutes', true),
       ('recount_metered_tables', '10 minutes', true),
       ('request_rereads', '5 minutes', true),

@@ -63,7 +63,7 @@ insert into rows values
     md5('bed')::uuid || ':1:sleep', null, 'limit_value', '8', '9'),
   ('billing_private.store_admins', 'store_id, user_id, reason',
     $$md5('shop')::uuid, md5('sam')::uuid, 'his'$$,
-    md5('shop')::uuid || ':' || md5('sam')::uuid, null, 'reason', 'his', 'hers'),
+    md5('sam')::uuid || ':' || md5('shop')::uuid, null, 'reason', 'his', 'hers'),
   ('billing_private.store_revenue_shares',
     'id, store_id, effective_from, share_basis_points, reason',
     $$md5('share')::uuid, md5('shop')::uuid, '2026-01-01', 7000, 'agreed'$$,

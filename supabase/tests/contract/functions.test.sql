@@ -93,6 +93,9 @@ select set_eq(
       and has_function_privilege('authenticated', oid, 'execute')
   $$,
   array[
+    'billing_admin.migrate_plan(text,text,text,integer,uuid[],text,text)',
+    'billing_admin.preview_plan_migration(text,text,integer,uuid[],text)',
+    'billing_admin.stop_plan_migration(uuid,text)',
     'billing_admin.add_store_admin(text,uuid,text)',
     'billing_admin.archive_plan(text,text)',
     'billing_admin.archive_price(text,text)',
@@ -192,6 +195,10 @@ select set_eq(
       and has_function_privilege('authenticated', oid, 'execute')
   $$,
   array[
+    'billing_private.admin_plan_migrations()',
+    'billing_private.migrate_plan(text,text,integer,uuid[],text,text,text)',
+    'billing_private.preview_plan_migration(text,text,integer,uuid[],text)',
+    'billing_private.stop_plan_migration(uuid,text)',
     'billing_private.add_store_admin(text,uuid,text)',
     'billing_private.admin_stores()',
     'billing_private.archive_price(text,text)',
@@ -355,6 +362,10 @@ select is_empty(
 select set_eq(
   $$ select name from functions where prosecdef $$,
   array[
+    'billing_private.admin_plan_migrations()',
+    'billing_private.migrate_plan(text,text,integer,uuid[],text,text,text)',
+    'billing_private.preview_plan_migration(text,text,integer,uuid[],text)',
+    'billing_private.stop_plan_migration(uuid,text)',
     'billing_private.add_claims(jsonb,uuid)',
     'billing_private.add_store_admin(text,uuid,text)',
     'billing_private.admin_stores()',
@@ -506,7 +517,8 @@ select set_eq(
     'access_level', 'audit_of_account', 'check_eligibility', 'entitlement_limit',
     'explain_entitlement', 'has_entitlement', 'has_entitlement_at', 'list_plans',
     'membership_tier', 'my_access', 'my_entitlements', 'my_subscription',
-    'price_amount'
+    'price_amount',
+    'preview_plan_migration'
   ]::name[],
   'exactly these RPCs only read, and answer to GET'
 );

@@ -10,6 +10,12 @@ create table tests.arguments as
 select *
 from (values
   ('account_id', md5('ann')),
+  ('accounts', array[md5('ann')::uuid]::text),
+  ('from_plan', 'basic'),
+  ('migration_id', md5('a migration')),
+  ('proration', 'none'),
+  ('to_plan', 'plus'),
+  ('to_version', '1'),
   ('billing_interval', 'month'),
   ('changes', '{}'),
   ('description', 'A description'),

@@ -162,6 +162,7 @@ select set_eq(
     'billing_admin.incident_timeline',
     'billing_admin.incidents',
     'billing_admin.problem_accounts',
+    'billing_admin.plan_migrations',
     'billing_admin.stores',
     'billing_admin.subscription_overview',
     'billing_admin.sweeps',
