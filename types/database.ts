@@ -99,6 +99,7 @@ export type Database = {
           closed_at: string | null;
           created_at: string;
           id: string;
+          is_auth_user: boolean;
           kind: string;
           name: string | null;
         };
@@ -107,6 +108,7 @@ export type Database = {
           closed_at?: string | null;
           created_at?: string;
           id?: string;
+          is_auth_user?: boolean;
           kind?: string;
           name?: string | null;
         };
@@ -114,6 +116,7 @@ export type Database = {
           closed_at?: string | null;
           created_at?: string;
           id?: string;
+          is_auth_user?: boolean;
           kind?: string;
           name?: string | null;
         };
@@ -2817,6 +2820,23 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      close_account: {
+        Args: { account_id?: string };
+        Returns: {
+          closed_at: string | null;
+          created_at: string;
+          id: string;
+          is_auth_user: boolean;
+          kind: string;
+          name: string | null;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "accounts";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       complete_command: {
         Args: {
           command_id: string;
@@ -2858,6 +2878,7 @@ export type Database = {
           closed_at: string | null;
           created_at: string;
           id: string;
+          is_auth_user: boolean;
           kind: string;
           name: string | null;
         };
@@ -3131,6 +3152,7 @@ export type Database = {
           closed_at: string | null;
           created_at: string;
           id: string;
+          is_auth_user: boolean;
           kind: string;
           name: string | null;
         };
@@ -3586,6 +3608,20 @@ export type Database = {
         ComputedFields: never;
         Relationships: [];
       };
+      seat_drift: {
+        Row: {
+          account_id: string | null;
+          asked: number | null;
+          blocked_by: string | null;
+          plan_key: string | null;
+          running: number | null;
+          seat_policy: string | null;
+          subscription_id: string | null;
+          wanted: number | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       stores: {
         Row: {
           admins: string[] | null;
@@ -3699,6 +3735,16 @@ export type Database = {
         Args: { reason: string; store: string; user_id: string };
         Returns: undefined;
       };
+      appoint_owner: {
+        Args: { account_id: string; reason: string; user_id: string };
+        Returns: Database["billing"]["Tables"]["memberships"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "memberships";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       archive_plan: {
         Args: { plan_key: string; reason: string };
         Returns: Database["billing"]["Tables"]["plans"]["Row"];
@@ -3762,6 +3808,16 @@ export type Database = {
         SetofOptions: {
           from: "*";
           to: "prices";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      close_account: {
+        Args: { account_id: string; reason: string };
+        Returns: Database["billing"]["Tables"]["accounts"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "accounts";
           isOneToOne: true;
           isSetofReturn: false;
         };
@@ -3923,6 +3979,16 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      link_identity: {
+        Args: { issuer: string; reason: string; subject: string; user_id: string };
+        Returns: Database["billing"]["Tables"]["external_identities"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "external_identities";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       meter_table: {
         Args: { feature: string; owner_column: unknown; table_name: unknown };
         Returns: number;
@@ -4041,6 +4107,16 @@ export type Database = {
         Args: { reason: string; store: string; user_id: string };
         Returns: undefined;
       };
+      reopen_account: {
+        Args: { account_id: string; reason: string };
+        Returns: Database["billing"]["Tables"]["accounts"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "accounts";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       replay_event: { Args: { event_id: string; reason: string }; Returns: string };
       replay_events: {
         Args: {
@@ -4061,6 +4137,7 @@ export type Database = {
           isSetofReturn: true;
         };
       };
+      require_mfa_for_admins: { Args: { reason: string; required: boolean }; Returns: undefined };
       resolve_alert: { Args: { alert_id: string; reason: string }; Returns: undefined };
       resolve_incident: { Args: { incident_id: string; resolution: string }; Returns: undefined };
       retry_command: { Args: { command_id: string; reason: string }; Returns: undefined };
@@ -4114,6 +4191,10 @@ export type Database = {
           isOneToOne: false;
           isSetofReturn: true;
         };
+      };
+      unlink_identity: {
+        Args: { issuer: string; reason: string; subject: string };
+        Returns: undefined;
       };
       unmeter_table: { Args: { feature: string; table_name: unknown }; Returns: number };
       update_plan: {

@@ -812,6 +812,7 @@ create table billing.accounts (
   id uuid not null default gen_random_uuid(),
   kind text not null default 'personal',
   name text,
+  is_auth_user boolean not null default false,
   created_at timestamptz not null default billing_private.now(),
   closed_at timestamptz,
 
@@ -821,6 +822,10 @@ create table billing.accounts (
 
 comment on table billing.accounts is
   'Who subscribes. A personal account has its user''s id and is made when it is first needed.';
+comment on column billing.accounts.is_auth_user is
+  'Its user was one of Supabase Auth when it was made; users of other issuers are in no table.';
+comment on column billing.accounts.closed_at is
+  'Since then it has nothing and pays for nothing; what was paid is kept.';
 
 alter table billing.accounts enable row level security;
 
@@ -840,9 +845,13 @@ volatile
 set search_path = ''
 as $$
 begin
-  insert into billing.accounts (id, kind)
-  values (p_user_id, 'personal')
-  on conflict (id) do nothing;
+  if not exists (select from billing.accounts where id = p_user_id) then
+    insert into billing.accounts (id, kind, is_auth_user)
+    values (
+      p_user_id, 'personal', exists (select from auth.users where users.id = p_user_id)
+    )
+    on conflict (id) do nothing;
+  end if;
   return p_user_id;
 end;
 $$;
@@ -891,7 +900,8 @@ volatile
 set search_path = ''
 as $$
 declare
-  v_user_id uuid;
+  v_user_id uuid := billing_private.user_id();
+  v_account_id uuid := coalesce(p_account_id, v_user_id);
 begin
   if billing_private.is_trusted() then
     if p_account_id is null then
@@ -901,17 +911,24 @@ begin
       perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object(
         'account_id', p_account_id));
     end if;
-    return p_account_id;
+  elsif v_user_id is null then
+    perform billing_private.fail('UNAUTHENTICATED');
+  elsif v_account_id = v_user_id then
+    perform billing_private.ensure_account(v_user_id);
+  else
+    perform billing_private.require_permission(v_account_id, p_permission);
   end if;
 
-  v_user_id := billing_private.user_id();
-  if v_user_id is null then
-    perform billing_private.fail('UNAUTHENTICATED');
-  elsif p_account_id is null or p_account_id = v_user_id then
-    return billing_private.ensure_account(v_user_id);
+  if p_permission = 'manage_billing' and exists (
+    select
+    from billing.accounts
+    where id = v_account_id
+      and closed_at is not null
+  ) then
+    perform billing_private.fail('ACCOUNT_CLOSED', jsonb_build_object(
+      'account_id', v_account_id));
   end if;
-  perform billing_private.require_permission(p_account_id, p_permission);
-  return p_account_id;
+  return v_account_id;
 end;
 $$;
 
@@ -924,7 +941,8 @@ Errors
   UNAUTHENTICATED    401  nobody is signed in
   NOT_A_MEMBER       403  the account is not one of the caller's
   NOT_ALLOWED        403  the caller's role in it lacks the permission
-  ACCOUNT_NOT_FOUND  404  a trusted caller named an account that does not exist$$;
+  ACCOUNT_NOT_FOUND  404  a trusted caller named an account that does not exist
+  ACCOUNT_CLOSED     422  it was closed, and what is asked for is about its billing$$;
 
 revoke all on function billing_private.resolve_account(uuid, text)
   from public, anon, authenticated, service_role;

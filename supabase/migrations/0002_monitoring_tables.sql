@@ -43,6 +43,7 @@
 --   26  billing_private.metering_corrections
 --   27  billing_private.plan_migrations
 --   28  billing_private.plan_migration_steps
+--   29  billing_private.deleted_users
 -- =============================================================================
 
 
@@ -1382,3 +1383,29 @@ create policy select_nobody on billing_private.plan_migration_steps
 
 revoke all on billing_private.plan_migration_steps
   from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 29  billing_private.deleted_users
+-- -----------------------------------------------------------------------------
+
+create table billing_private.deleted_users (
+  user_id uuid not null,
+  deleted_at timestamptz not null default billing_private.now(),
+  settled_at timestamptz,
+
+  primary key (user_id)
+);
+
+comment on table billing_private.deleted_users is
+  'Users of Supabase Auth that are gone, and whether the task settle_accounts has done what '
+  'follows from it.';
+
+-- settle_accounts: those still to be settled.
+create index deleted_users_unsettled_idx on billing_private.deleted_users (deleted_at)
+  where settled_at is null;
+
+alter table billing_private.deleted_users enable row level security;
+create policy select_nobody on billing_private.deleted_users for select to public using (false);
+
+revoke all on billing_private.deleted_users from public, anon, authenticated, service_role;

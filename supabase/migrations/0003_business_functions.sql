@@ -70,7 +70,8 @@
 --   52  seats
 --   53  rows of the application's tables
 --   54  moving subscribers to other plans
---   55  who may call what
+--   55  closing accounts
+--   56  who may call what
 -- =============================================================================
 
 
@@ -1260,6 +1261,10 @@ begin
     perform billing_private.list_discounts(p_object, v_account_id);
   end if;
 
+  -- Stripe goes on knowing whom we forgot.
+  if billing_private.is_closed(billing_private.account_of_customer(v_id)) then
+    p_object := p_object - '{email,name}'::text[];
+  end if;
   update billing.customers
   set email = p_object ->> 'email',
       name = p_object ->> 'name',
@@ -2082,6 +2087,11 @@ begin
     where stripe_customer_id = v_customer_id;
     v_is_over := v_orphaned_at is not null;
     v_status := case when v_is_over then 'canceled' else v_status end;
+  end if;
+
+  -- Stripe goes on knowing whom we forgot.
+  if v_is_over and billing_private.is_closed(v_account_id) then
+    p_object := p_object - '{metadata,cancellation_details}'::text[];
   end if;
 
   -- The header says who and since when; its price and period follow from its items, which are
@@ -5806,6 +5816,7 @@ set search_path = ''
 as $$
 declare
   v_account_id uuid := coalesce(p_account_id, billing_private.user_id());
+  v_summary billing.subscription_summary;
 begin
   if v_account_id is null then
     perform billing_private.fail('UNAUTHENTICATED');
@@ -5815,10 +5826,20 @@ begin
     perform billing_private.fail('NOT_A_MEMBER', jsonb_build_object('account_id', v_account_id));
   end if;
 
-  return query
-  select *
-  from billing_private.summarize_subscription(
-    (billing_private.current_subscription(v_account_id)).id);
+  for v_summary in
+    select *
+    from billing_private.summarize_subscription(
+      (billing_private.current_subscription(v_account_id)).id)
+  loop
+    -- The link opens the invoice.
+    if not (v_account_id = any (array(select billing_private.my_account_ids('view_billing'))))
+      and not billing_private.is_trusted()
+    then
+      v_summary.open_invoice_url := null;
+      v_summary.refusal := v_summary.refusal - 'open_invoice_url';
+    end if;
+    return next v_summary;
+  end loop;
 end;
 $$;
 
@@ -6023,6 +6044,7 @@ begin
         coalesce(accounts.name, customers.told_name) as name
       from billing.accounts
       where accounts.id = customers.account_id
+        and accounts.closed_at is null
       limit 1
     ) as account
     where customers.stripe_customer_id is not null
@@ -15491,7 +15513,34 @@ comment on type billing_private.seat_state is
   'asked of Stripe (null: nothing is). blocked_by: why they cannot be brought in step now.';
 
 
-create function billing_private.seat_states(p_account_ids uuid[] default null)
+create function billing_private.counted_subscriptions()
+returns setof uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- From the few plans that count: one by one.
+  return query
+  select counted.id
+  from billing.plans
+  join billing.prices on prices.plan_id = plans.id
+  cross join lateral (
+    select subscriptions.id
+    from billing.subscriptions
+    where subscriptions.price_id = prices.id
+      and subscriptions.ended_at is null
+    offset 0
+  ) as counted
+  where plans.seat_policy <> 'fixed';
+end;
+$$;
+
+comment on function billing_private.counted_subscriptions() is
+  'The running subscriptions to plans that count members.';
+
+
+create function billing_private.seat_states(p_subscription_ids uuid[])
 returns setof billing_private.seat_state
 language plpgsql
 stable
@@ -15515,28 +15564,24 @@ begin
           and (wish ->> 'quantity')::bigint = seats.wanted
       ) then 'refused'
     end
-  from billing.plans
-  join billing.prices on prices.plan_id = plans.id
-  join billing.subscriptions on subscriptions.price_id = prices.id
-  join billing.accounts on accounts.id = subscriptions.account_id
+  from unnest(p_subscription_ids) as named (id)
+  join billing.subscriptions on subscriptions.id = named.id
+  join billing.prices on prices.id = subscriptions.price_id
+  join billing.plans on plans.id = prices.plan_id
   cross join lateral (
     select
-      billing_private.seats_wanted(accounts.id, prices) as wanted,
+      billing_private.seats_wanted(subscriptions.account_id, prices) as wanted,
       billing_private.running_terms(subscriptions) as running,
       billing_private.asked_terms(subscriptions) as asked
   ) as seats
-  where plans.seat_policy <> 'fixed'
-    and prices.usage_type <> 'metered'
-    and accounts.kind = 'organization'
+  where seats.wanted is not null
     and subscriptions.ended_at is null
-    and subscriptions.status not in ('canceled', 'incomplete_expired')
-    and (p_account_ids is null or subscriptions.account_id = any (p_account_ids));
+    and subscriptions.status not in ('canceled', 'incomplete_expired');
 end;
 $$;
 
 comment on function billing_private.seat_states(uuid[]) is
-  'The seats of these accounts'' running subscriptions, or of all accounts'' (null), wherever a '
-  'plan counts members.';
+  'The seats of these subscriptions, wherever an organization runs one whose plan counts members.';
 
 
 create function billing_private.sync_seats(p_account_id uuid)
@@ -15551,7 +15596,8 @@ declare
 begin
   for v_state in
     select *
-    from billing_private.seat_states(array[p_account_id])
+    from billing_private.seat_states(
+      array(select id from billing.subscriptions where account_id = p_account_id))
     where coalesce(asked, running) is distinct from wanted
       and blocked_by is null
   loop
@@ -16571,7 +16617,262 @@ comment on function billing_private.migrate_manual(uuid, uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 55  who may call what
+-- 55  closing accounts
+-- -----------------------------------------------------------------------------
+
+-- What was paid stays: invoices, payments and what hangs on them are kept, and who paid becomes a
+-- number. Stripe's copy is Stripe's to erase (https://docs.stripe.com/privacy/redaction).
+
+create function billing_private.close_account(p_account_id uuid)
+returns billing.accounts
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_account billing.accounts;
+begin
+  perform billing_private.lock_account(p_account_id);
+  select * into v_account from billing.accounts where id = p_account_id;
+  if v_account.id is null or v_account.closed_at is not null then
+    return v_account; -- twice changes nothing more
+  end if;
+
+  perform billing_private.retire_checkouts(p_account_id, null);
+  perform billing_private.end_subscriptions(p_account_id);
+  update billing.entitlement_grants
+  set revoked_at = v_now,
+      revoked_reason = 'the account was closed'
+  where account_id = p_account_id
+    and revoked_at is null
+    and valid_until > v_now;
+  delete from billing.memberships where account_id = p_account_id;
+  update billing.invitations
+  set revoked_at = case when accepted_at is null then coalesce(revoked_at, v_now) end,
+      email = 'closed@invalid'
+  where account_id = p_account_id;
+
+  update billing.accounts
+  set name = null,
+      closed_at = v_now
+  where id = p_account_id
+  returning * into v_account;
+  perform billing_private.forget_person(p_account_id);
+  return v_account;
+end;
+$$;
+
+comment on function billing_private.close_account(uuid) is
+  'Ends what an account has and pays for, lets its members go, and forgets who it was. Returns the '
+  'account, or null when there is none.';
+
+
+create function billing_private.end_subscriptions(p_account_id uuid)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_count bigint;
+begin
+  -- Asked for once, however often this is called.
+  perform billing_private.cancel_stripe_subscription(subscriptions, false)
+  from billing.subscriptions
+  where account_id = p_account_id
+    and provider = 'stripe'
+    and status not in ('canceled', 'incomplete_expired');
+  get diagnostics v_count = row_count;
+
+  update billing.subscriptions
+  set status = 'canceled',
+      canceled_at = v_now,
+      cancellation_reason = 'account_closed',
+      ended_at = v_now,
+      pending_price_id = null,
+      pending_quantity = null,
+      pending_change_at = null,
+      updated_at = v_now
+  where account_id = p_account_id
+    and provider = 'manual'
+    and status not in ('canceled', 'incomplete_expired');
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.end_subscriptions(uuid) is
+  'Ends all subscriptions of an account at once: here, or by a command where Stripe bills. Returns '
+  'how many Stripe has to end.';
+
+
+create function billing_private.forget_person(p_account_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.customers
+  set email = null,
+      name = null,
+      told_email = null,
+      told_name = null
+  where account_id = p_account_id;
+  update billing.subscriptions
+  set metadata = '{}',
+      cancellation_feedback = null
+  where account_id = p_account_id;
+  update billing.tax_ids
+  set value = null
+  where account_id = p_account_id;
+end;
+$$;
+
+comment on function billing_private.forget_person(uuid) is
+  'Takes the names, addresses, numbers and remarks of a closed account''s person out of what is '
+  'kept.';
+
+
+create function billing_private.is_closed(p_account_id uuid)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from billing.accounts
+    where id = p_account_id
+      and closed_at is not null
+  );
+end;
+$$;
+
+comment on function billing_private.is_closed(uuid) is
+  'True for an account that was closed.';
+
+
+create function billing_private.close_my_account(p_account_id uuid)
+returns billing.accounts
+language plpgsql
+volatile
+security definer -- accounts are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.resolve_account(p_account_id, 'own_account');
+begin
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'close account');
+  return billing_private.close_account(v_account_id);
+end;
+$$;
+
+
+create function billing.close_account(account_id uuid default null)
+returns billing.accounts
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.close_my_account(account_id);
+end;
+
+comment on function billing.close_account(uuid) is
+$$Closes an account: its subscriptions end at once, what is still to be paid stays owed, names and
+addresses are forgotten, invoices and payments are kept. Nothing comes back by signing up again. An
+organization is closed by an owner, and has no members then. Twice changes nothing more.
+
+account_id: null for the caller's own account.
+
+Errors
+  VALIDATION_FAILED  400  a server named no account
+  UNAUTHENTICATED    401  nobody is signed in
+  NOT_A_MEMBER       403  the account is not one of the caller's
+  NOT_ALLOWED        403  the caller is no owner
+  ACCOUNT_NOT_FOUND  404  a server named an account that does not exist$$;
+
+
+-- Deleting a user must never fail or wait because of billing: all this does is note it down. What
+-- follows is done by the task settle_accounts.
+create function billing_private.note_deleted_user()
+returns trigger
+language plpgsql
+volatile
+security definer -- deleted_users is writable by nobody
+set search_path = ''
+as $$
+begin
+  insert into billing_private.deleted_users (user_id)
+  values (old.id)
+  on conflict (user_id) do update
+  set deleted_at = excluded.deleted_at,
+      settled_at = null;
+  return null;
+exception when others then
+  raise warning 'billing: could not note that user % was deleted: %', old.id, sqlerrm;
+  return null;
+end;
+$$;
+
+comment on function billing_private.note_deleted_user() is
+  'Notes that a user of Supabase Auth is gone; never fails.';
+
+-- Where the platform does not let us, settle_accounts finds such users by itself, later.
+do $$
+begin
+  if has_table_privilege('auth.users', 'trigger') then
+    create trigger pg_subscriptions_note_deleted_user
+      after delete on auth.users
+      for each row
+      execute function billing_private.note_deleted_user();
+  end if;
+end;
+$$;
+
+
+create function billing_private.settle_deleted_user(p_user_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_membership billing.memberships;
+begin
+  for v_membership in
+    select * from billing.memberships where user_id = p_user_id order by account_id
+  loop
+    perform billing_private.lock_account(v_membership.account_id);
+    delete from billing.memberships
+    where account_id = v_membership.account_id
+      and user_id = p_user_id;
+    if exists (select from billing.memberships where account_id = v_membership.account_id) then
+      -- Without an owner, if they were the last: nobody is made one unasked. Administrators see it.
+      perform billing_private.sync_seats(v_membership.account_id);
+    else
+      perform billing_private.close_account(v_membership.account_id);
+    end if;
+  end loop;
+
+  delete from billing.external_identities where user_id = p_user_id;
+  delete from billing_private.administrators where user_id = p_user_id;
+  perform billing_private.close_account(p_user_id);
+  update billing_private.deleted_users
+  set settled_at = billing_private.now()
+  where user_id = p_user_id;
+end;
+$$;
+
+comment on function billing_private.settle_deleted_user(uuid) is
+  'Does what follows from the end of a user: no memberships, no rights, their account closed, and '
+  'the organizations nobody else is in.';
+
+
+-- -----------------------------------------------------------------------------
+-- 56  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -16864,6 +17165,14 @@ revoke all on function
   billing_private.lock_manual_invoice,
   billing_private.close_invoice,
   billing_private.prorate,
+  billing_private.close_account,
+  billing_private.end_subscriptions,
+  billing_private.forget_person,
+  billing_private.is_closed,
+  billing_private.close_my_account,
+  billing.close_account,
+  billing_private.note_deleted_user,
+  billing_private.settle_deleted_user,
   billing_private.lock_organization,
   billing_private.require_text,
   billing_private.require_role,
@@ -16894,6 +17203,7 @@ revoke all on function
   billing_private.seats_taken,
   billing_private.require_seat,
   billing_private.seats_wanted,
+  billing_private.counted_subscriptions,
   billing_private.seat_states,
   billing_private.sync_seats,
   billing_private.set_seats,
@@ -17007,6 +17317,8 @@ grant execute on function
   billing_private.cancel_subscription,
   billing.undo_cancel,
   billing_private.undo_cancel,
+  billing.close_account,
+  billing_private.close_my_account,
   billing.create_organization,
   billing_private.create_organization,
   billing.rename_organization,

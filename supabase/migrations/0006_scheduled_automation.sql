@@ -29,7 +29,8 @@
 --   13  task: migrate_plans
 --   14  the registry
 --   15  the heartbeat in pg_cron
---   16  who may call what
+--   16  tasks: sync_seats, settle_accounts
+--   17  who may call what
 -- =============================================================================
 
 
@@ -1190,6 +1191,10 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_check_money', '5 minutes'),
   ('run_dunning', 'do what is due about overdue invoices',
     'task_run_dunning', '1 minute'),
+  ('sync_seats', 'bring the seats that are paid for in step with members',
+    'task_sync_seats', '5 minutes'),
+  ('settle_accounts', 'do what follows from deleted users and closed accounts',
+    'task_settle_accounts', '1 minute'),
   ('check_health', 'judge the state of the system',
     'task_check_health', '5 minutes'),
   ('validate_entitlements', 'compare entitlements with their sources and correct them',
@@ -1239,7 +1244,175 @@ select billing_private.schedule_heartbeat();
 
 
 -- -----------------------------------------------------------------------------
--- 16  who may call what
+-- 16  tasks: sync_seats, settle_accounts
+-- -----------------------------------------------------------------------------
+
+create function billing_private.try_lock_account(p_account_id uuid)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  return pg_try_advisory_xact_lock(hashtextextended('billing.account:' || p_account_id, 0));
+end;
+$$;
+
+comment on function billing_private.try_lock_account(uuid) is
+  'Takes an account''s lock if nobody has it: tasks wait for nobody with locks in hand.';
+
+
+create function billing_private.task_sync_seats()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_account_id uuid;
+  v_count bigint := 0;
+begin
+  for v_account_id in
+    select distinct account_id
+    from billing_private.seat_states(
+      array(select billing_private.counted_subscriptions()))
+    where coalesce(asked, running) is distinct from wanted
+      and blocked_by is null
+    order by account_id
+    limit 200
+  loop
+    if billing_private.try_lock_account(v_account_id) then
+      v_count := v_count + billing_private.sync_seats(v_account_id);
+    end if;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.task_sync_seats() is
+  'Brings quantities in step with members where they differ: an invitation ran out, a change was '
+  'refused, somebody changed the quantity at Stripe. Up to 200 organizations.';
+
+
+create function billing_private.next_accounts(
+  p_task_key text,
+  p_limit integer
+)
+returns uuid[]
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  select array_agg(id order by id) into v_account_ids
+  from (
+    select id
+    from billing.accounts
+    where id > coalesce(
+      (select resume_after::uuid from billing_private.tasks where key = p_task_key),
+      '00000000-0000-0000-0000-000000000000')
+    order by id
+    limit p_limit
+  ) as next;
+
+  -- The end of the list begins it again with the next run.
+  update billing_private.tasks
+  set resume_after = case
+    when cardinality(v_account_ids) = p_limit then v_account_ids[p_limit]::text
+  end
+  where key = p_task_key;
+  return coalesce(v_account_ids, '{}');
+end;
+$$;
+
+comment on function billing_private.next_accounts(text, integer) is
+  'The accounts a task that goes through all of them looks at in this run.';
+
+
+create function billing_private.settle_deleted_users(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_user_id uuid;
+  v_count bigint := 0;
+begin
+  for v_user_id in
+    select user_id
+    from billing_private.deleted_users
+    where settled_at is null
+    order by deleted_at, user_id
+    limit p_limit
+  loop
+    if billing_private.try_lock_account(v_user_id) then
+      perform billing_private.settle_deleted_user(v_user_id);
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.settle_deleted_users(integer) is
+  'Does what follows from users that are gone, the first first.';
+
+
+create function billing_private.task_settle_accounts()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[] := billing_private.next_accounts('settle_accounts', 500);
+begin
+  -- Whose end was not noted: only accounts that once had a user of Supabase Auth can miss one.
+  insert into billing_private.deleted_users (user_id)
+  select looked_at.id
+  from unnest(v_account_ids) as looked_at (id)
+  where exists (
+      select
+      from billing.accounts
+      where accounts.id = looked_at.id
+        and is_auth_user
+        and closed_at is null
+      offset 0
+    )
+    and not exists (select from auth.users where users.id = looked_at.id offset 0)
+  on conflict (user_id) do nothing;
+
+  -- What was paid in the last instant before its account was closed ends too.
+  return billing_private.settle_deleted_users(100) + coalesce((
+    select sum(billing_private.end_subscriptions(looked_at.id))
+    from unnest(v_account_ids) as looked_at (id)
+    cross join lateral (
+      select closed_at from billing.accounts where accounts.id = looked_at.id limit 1
+    ) as account
+    where closed_at is not null
+      and exists (
+        select
+        from billing.subscriptions
+        where subscriptions.account_id = looked_at.id
+          and subscriptions.status not in ('canceled', 'incomplete_expired')
+          and (billing_private.last_asked(subscriptions.id, '{cancel_subscription}')).id is null
+        offset 0
+      )
+      and billing_private.try_lock_account(looked_at.id)
+  ), 0);
+end;
+$$;
+
+comment on function billing_private.task_settle_accounts() is
+  'Does what follows from deleted users, up to 100 at a time, and looks among the next 500 accounts'
+  ' for users whose end was not noted and for closed accounts that something still bills.';
+
+
+-- -----------------------------------------------------------------------------
+-- 17  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1262,6 +1435,11 @@ revoke all on function
   billing_private.task_ring_dispatcher,
   billing_private.task_check_money,
   billing_private.task_run_dunning,
+  billing_private.try_lock_account,
+  billing_private.task_sync_seats,
+  billing_private.next_accounts,
+  billing_private.settle_deleted_users,
+  billing_private.task_settle_accounts,
   billing_private.graded,
   billing_private.doorbell_health,
   billing_private.reconciliation_health,

@@ -33,7 +33,8 @@
 --   18  giving money back
 --   19  metering the application's tables
 --   20  moving subscribers to other plans
---   21  who may call what
+--   21  people and organizations
+--   22  who may call what
 -- =============================================================================
 
 
@@ -250,6 +251,14 @@ begin
     and subscriptions.status not in ('canceled', 'incomplete_expired', 'incomplete')
   group by subscriptions.account_id
   having count(*) > 1
+  union all
+  -- Their last owner was deleted: billing_admin.appoint_owner().
+  select
+    'warning', 'ownerless_organization', memberships.account_id::text, memberships.account_id,
+    jsonb_build_object('members', count(*)), max(memberships.updated_at)
+  from billing.memberships
+  group by memberships.account_id
+  having not bool_or(memberships.role = 'owner')
   union all
   select
     'warning', 'repeated_trial', repeated.subscription_id::text, repeated.account_id,
@@ -4597,7 +4606,345 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 21  who may call what
+-- 21  people and organizations
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_seat_drift()
+returns setof billing_private.seat_state
+language plpgsql
+stable
+security definer -- reads the machine's tables after checking the caller
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select *
+  from billing_private.seat_states(array(select billing_private.counted_subscriptions()))
+  where wanted is distinct from running;
+end;
+$$;
+
+
+create view billing_admin.seat_drift with (security_invoker = true) as
+select * from billing_private.admin_seat_drift();
+
+comment on view billing_admin.seat_drift is
+  'Subscriptions whose quantity is not what their organization''s members come to: wanted, running '
+  'at present, asked of Stripe, and what stands in the way of asking (a status, unpaid_change, or '
+  'refused within the last day). The task sync_seats repairs what it can.';
+
+
+create function billing_private.appoint_owner(
+  p_account_id uuid,
+  p_user_id uuid,
+  p_reason text
+)
+returns billing.memberships
+language plpgsql
+volatile
+security definer -- memberships are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_membership billing.memberships;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'appoint_owner', p_account_id::text);
+  perform billing_private.lock_account(p_account_id);
+  if not exists (select from billing.accounts where id = p_account_id) then
+    perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id));
+  end if;
+  perform billing_private.membership(p_account_id, p_user_id);
+  update billing.memberships
+  set role = 'owner',
+      updated_at = billing_private.now()
+  where account_id = p_account_id
+    and user_id = p_user_id
+  returning * into v_membership;
+  return v_membership;
+end;
+$$;
+
+
+create function billing_admin.appoint_owner(
+  account_id uuid,
+  user_id uuid,
+  reason text
+)
+returns billing.memberships
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.appoint_owner(account_id, user_id, reason);
+end;
+
+comment on function billing_admin.appoint_owner(uuid, uuid, text) is
+$$Makes a member an owner of their organization: for one whose last owner was deleted. Twice changes
+nothing more.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  ACCOUNT_NOT_FOUND  404  there is no such account
+  MEMBER_NOT_FOUND   404  the user does not belong to it$$;
+
+
+create function billing_private.admin_close_account(
+  p_account_id uuid,
+  p_reason text
+)
+returns billing.accounts
+language plpgsql
+volatile
+security definer -- accounts are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason, 'close_account', p_account_id::text);
+  if billing_private.known_account(p_account_id) is null then
+    perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id));
+  end if;
+  return billing_private.close_account(p_account_id);
+end;
+$$;
+
+
+create function billing_admin.close_account(
+  account_id uuid,
+  reason text
+)
+returns billing.accounts
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.admin_close_account(account_id, reason);
+end;
+
+comment on function billing_admin.close_account(uuid, text) is
+$$Closes an account for its owner, as billing.close_account() does. Twice changes nothing more.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  ACCOUNT_NOT_FOUND  404  there is no such account$$;
+
+
+create function billing_private.reopen_account(
+  p_account_id uuid,
+  p_reason text
+)
+returns billing.accounts
+language plpgsql
+volatile
+security definer -- accounts are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account billing.accounts;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'reopen_account', p_account_id::text);
+  perform billing_private.lock_account(p_account_id);
+  update billing.accounts
+  set closed_at = null
+  where id = p_account_id
+  returning * into v_account;
+  if not found then
+    perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object(
+      'account_id', p_account_id));
+  end if;
+  return v_account;
+end;
+$$;
+
+
+create function billing_admin.reopen_account(
+  account_id uuid,
+  reason text
+)
+returns billing.accounts
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.reopen_account(account_id, reason);
+end;
+
+comment on function billing_admin.reopen_account(uuid, text) is
+$$Lets a closed account subscribe again. What it had does not come back, nor do an organization's
+members: appoint them anew. Twice changes nothing more.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  ACCOUNT_NOT_FOUND  404  there is no such account$$;
+
+
+create function billing_private.link_identity(
+  p_issuer text,
+  p_subject text,
+  p_user_id uuid,
+  p_reason text
+)
+returns billing.external_identities
+language plpgsql
+volatile
+security definer -- external_identities is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_identity billing.external_identities;
+begin
+  perform billing_private.begin_admin_action(
+    p_reason, 'link_identity', p_issuer || ' ' || p_subject);
+  if p_issuer like '%/auth/v1' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'issuer', 'problem', 'the users of Supabase Auth are known already'));
+  elsif coalesce(p_issuer !~ '\S' or p_subject !~ '\S', true) or p_user_id is null then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', case
+        when coalesce(p_issuer !~ '\S', true) then 'issuer'
+        when coalesce(p_subject !~ '\S', true) then 'subject'
+        else 'user_id'
+      end,
+      'problem', 'is required'));
+  end if;
+
+  insert into billing.external_identities (issuer, subject, user_id)
+  values (p_issuer, p_subject, p_user_id)
+  on conflict (issuer, subject) do update
+  set user_id = excluded.user_id
+  returning * into v_identity;
+  return v_identity;
+end;
+$$;
+
+
+create function billing_admin.link_identity(
+  issuer text,
+  subject text,
+  user_id uuid,
+  reason text
+)
+returns billing.external_identities
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.link_identity(issuer, subject, user_id, reason);
+end;
+
+comment on function billing_admin.link_identity(text, text, uuid, text) is
+$$Says who a user of another issuer of tokens (Clerk, STACK …) is here. Once linked, their tokens
+are taken for that user's. Linked again: to the user named last.
+
+issuer, subject: the iss and sub claims as they stand in the tokens. user_id: any uuid, which
+becomes the id of their personal account; one of Supabase Auth's to let both tokens lead to one
+account.
+
+Errors
+  VALIDATION_FAILED  400  an issuer, subject, user or reason is missing, or the issuer is this
+                          project's own
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.unlink_identity(
+  p_issuer text,
+  p_subject text,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- external_identities is writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(
+    p_reason, 'unlink_identity', p_issuer || ' ' || p_subject);
+  delete from billing.external_identities
+  where issuer = p_issuer
+    and subject = p_subject;
+end;
+$$;
+
+
+create function billing_admin.unlink_identity(
+  issuer text,
+  subject text,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.unlink_identity(issuer, subject, reason);
+end;
+
+comment on function billing_admin.unlink_identity(text, text, text) is
+$$Forgets who a user of another issuer is here: their tokens are nobody's from then on. What belongs
+to the user they were taken for stays. Twice changes nothing more.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.require_mfa_for_admins(
+  p_required boolean,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+security definer -- settings are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(
+    p_reason, 'require_mfa_for_admins', p_required::text);
+  if p_required is null then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'required', 'problem', 'is required'));
+  elsif p_required and not billing_private.is_trusted()
+    and auth.jwt() ->> 'aal' is distinct from 'aal2'
+  then
+    -- Whoever could not do it themselves would lock everybody out.
+    perform billing_private.fail('MFA_REQUIRED');
+  end if;
+  update billing_private.settings set require_mfa_for_admins = p_required where only_row;
+end;
+$$;
+
+
+create function billing_admin.require_mfa_for_admins(
+  required boolean,
+  reason text
+)
+returns void
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.require_mfa_for_admins(required, reason);
+end;
+
+comment on function billing_admin.require_mfa_for_admins(boolean, text) is
+$$Says whether administrators need a second factor (a session of level aal2) for billing_admin, as
+they should. The database owner and service_role never do.
+
+Errors
+  VALIDATION_FAILED  400  no answer, or no reason
+  MFA_REQUIRED       403  the caller's own session has no second factor
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 22  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -4692,6 +5039,19 @@ revoke all on function
   billing_private.grant_entitlement,
   billing_admin.grant_entitlement,
   billing_private.revoke_entitlement,
+  billing_private.admin_seat_drift,
+  billing_private.appoint_owner,
+  billing_admin.appoint_owner,
+  billing_private.admin_close_account,
+  billing_admin.close_account,
+  billing_private.reopen_account,
+  billing_admin.reopen_account,
+  billing_private.link_identity,
+  billing_admin.link_identity,
+  billing_private.unlink_identity,
+  billing_admin.unlink_identity,
+  billing_private.require_mfa_for_admins,
+  billing_admin.require_mfa_for_admins,
   billing_admin.revoke_entitlement,
   billing_private.grant_subscription,
   billing_private.require_grant_terms,
@@ -4753,6 +5113,7 @@ revoke all on
   billing_admin.tasks,
   billing_admin.task_runs,
   billing_admin.drifts,
+  billing_admin.seat_drift,
   billing_admin.sweeps,
   billing_admin.metered_tables
 from public, anon, authenticated, service_role;
@@ -4775,6 +5136,7 @@ grant select on
   billing_admin.tasks,
   billing_admin.task_runs,
   billing_admin.drifts,
+  billing_admin.seat_drift,
   billing_admin.sweeps,
   billing_admin.metered_tables
 to authenticated, service_role;
@@ -4830,6 +5192,7 @@ grant execute on function
   billing_private.admin_overdue_invoices,
   billing_private.admin_money_invariants,
   billing_private.admin_entitlement_drift,
+  billing_private.admin_seat_drift,
   billing_private.admin_unbound_customers,
   billing_private.admin_bind_customer,
   billing_admin.bind_customer,
@@ -4843,6 +5206,18 @@ grant execute on function
   billing_private.configure_doorbell,
   billing_private.grant_entitlement,
   billing_private.revoke_entitlement,
+  billing_admin.appoint_owner,
+  billing_private.appoint_owner,
+  billing_admin.close_account,
+  billing_private.admin_close_account,
+  billing_admin.reopen_account,
+  billing_private.reopen_account,
+  billing_admin.link_identity,
+  billing_private.link_identity,
+  billing_admin.unlink_identity,
+  billing_private.unlink_identity,
+  billing_admin.require_mfa_for_admins,
+  billing_private.require_mfa_for_admins,
   billing_private.grant_subscription,
   billing_private.correct_all_entitlements,
   billing_private.admin_correct_entitlements,

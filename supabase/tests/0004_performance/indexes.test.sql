@@ -19,6 +19,9 @@ insert into tests.served values
   ('billing.external_identities_user_id_idx', 'the policy of external_identities',
     $$ select * from billing.external_identities where user_id = tests.person(5) $$),
 
+  ('billing_private.deleted_users_unsettled_idx', 'settle_accounts',
+    $$ select billing_private.task_settle_accounts() $$),
+
   -- the inbox
   ('billing_private.stripe_events_object_id_idx', 'past_due_since',
     $$ select billing_private.past_due_since('sub_5', '2026-01-20') $$),

@@ -21,8 +21,10 @@ select results_eq(
       ('ring_dispatcher', '1 minute', true),
       ('run_dunning', '1 minute', true),
       ('scan_security', '1 minute', true),
+      ('settle_accounts', '1 minute', true),
       ('sweep_events', '1 hour', true),
       ('sweep_objects', '7 days', true),
+      ('sync_seats', '5 minutes', true),
       ('tell_customers', '1 minute', true),
       ('validate_entitlements', '10 minutes', true)
   $$,

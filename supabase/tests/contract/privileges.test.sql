@@ -164,6 +164,7 @@ select set_eq(
     'billing_admin.problem_accounts',
     'billing_admin.plan_migrations',
     'billing_admin.stores',
+    'billing_admin.seat_drift',
     'billing_admin.subscription_overview',
     'billing_admin.sweeps',
     'billing_admin.system_health',
