@@ -37,6 +37,9 @@ Options:
 /** Cases that share a database. */
 const chunk = 160;
 
+/** Failures that are shown as soon as they are found; the others are counted. */
+const shown = 10;
+
 // Without this the process would end at once, and its Postgres would stay behind.
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
 
@@ -100,7 +103,9 @@ async function runChunks(
   for (const cases of chunks) {
     const database = await createTestDatabase(cluster);
     try {
-      failures.push(...(await checkCases(await openWorld(database, connections), cases)));
+      const found = await checkCases(await openWorld(database, connections), cases);
+      for (const failure of found.slice(0, Math.max(0, shown - failures.length))) show(failure);
+      failures.push(...found);
     } finally {
       await database.drop();
     }
@@ -111,14 +116,15 @@ async function runChunks(
   return failures;
 }
 
+function show(failure: Failure): void {
+  const { seed, number } = failure.case;
+  heading(`Case ${number} of seed ${seed}: ${JSON.stringify(failure.disturbance)}`);
+  for (const difference of failure.differences) console.log(difference);
+  for (const line of failure.inbox) console.log(dim(line));
+  note(`Again: npm run simulate -- convergence --seed ${seed} --case ${number} --repeat 20`);
+}
+
 function report(failures: Failure[], cases: number): void {
-  for (const failure of failures.slice(0, 10)) {
-    const { seed, number } = failure.case;
-    heading(`Case ${number} of seed ${seed}: ${JSON.stringify(failure.disturbance)}`);
-    for (const difference of failure.differences) console.log(difference);
-    for (const line of failure.inbox) console.log(dim(line));
-    note(`Again: npm run simulate -- convergence --seed ${seed} --case ${number} --repeat 20`);
-  }
   if (failures.length === 0) {
     done(`${cases} cases ended in the rows of an orderly delivery.`);
     return;

@@ -788,6 +788,9 @@ declare
   v_states bigint[] := case
     when p_event.source = 'webhook' then array[billing_private.state_of(p_data -> 'object')]
   end;
+  -- Two that show the same of a list may differ in what they do not show.
+  v_is_cut boolean := coalesce(
+    'true' in (p_data #> '{object,items,has_more}', p_data #> '{object,lines,has_more}'), false);
   v_link record;
   v_newest record;
 begin
@@ -818,7 +821,7 @@ begin
   end if;
 
   v_link := billing_private.link_of(v_stored, p_event, p_data);
-  if v_link.link is not null then
+  if v_link.link = 'follows' or v_link.link is not null and not v_is_cut then
     update billing_private.stripe_objects
     set event_id = case v_link.link
           when 'repeats' then greatest(event_id, p_event.event_id)
@@ -843,7 +846,11 @@ begin
   if v_newest.is_ambiguous then
     perform billing_private.request_reread(v_stored.object_type, v_stored.object_id, 'ambiguous');
   end if;
-  return row(nullif(v_newest.event_id, v_stored.event_id), false);
+  return row(
+    case
+      when v_newest.event_id <> v_stored.event_id or v_is_cut then v_newest.event_id
+    end,
+    false);
 end;
 $$;
 
