@@ -2,7 +2,7 @@
 -- that very snapshot, and nothing goes before the end has come.
 begin;
 \ir ../helpers.psql
-select plan(34);
+select plan(37);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -122,6 +122,32 @@ select is(
   'with what each line says'
 );
 select is_empty($$ select * from tests.asked $$, 'and nothing more is asked');
+
+-- What changed beyond what is shown looks the same, before and after the event that came first.
+create function tests.repeat(p_event_id text) returns text
+language sql as $$
+  select tests.deliver(p_event_id, 'invoice.updated', '2026-01-11', jsonb_build_object(
+    'id', 'in_1', 'object', 'invoice', 'status', 'open', 'customer', 'cus_ann',
+    'currency', 'usd', 'lines', tests.lines(3, 12, true)));
+$$;
+savepoint heard;
+select tests.repeat('evt_a');
+select is(
+  (select count(*) from tests.asked), 1::bigint,
+  'D12, A1: another snapshot of that second that shows the same is a reason to ask again'
+);
+select tests.answer(tests.lines(3, 26, false));
+select is(
+  tests.stored('lines'), '3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26',
+  'D12: and the answer counts'
+);
+rollback to heard;
+select tests.repeat('evt_z');
+select tests.answer(tests.lines(3, 26, false));
+select is(
+  tests.stored('lines'), '3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26',
+  'D12, A1: whichever of the two is taken for the newest'
+);
 rollback to asked;
 
 select tests.answer(tests.lines(3, 22, true));
