@@ -7,7 +7,8 @@ export default defineConfig({
     pool: "forks",
     // Two cores share the work with a Postgres, and a file may start servers of its own.
     maxWorkers: 2,
-    testTimeout: 20_000,
+    // For what hangs: a busy machine takes its time.
+    testTimeout: 60_000,
     hookTimeout: 90_000,
   },
 });

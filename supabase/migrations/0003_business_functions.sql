@@ -7194,7 +7194,7 @@ security definer -- reads the codes and writes a command for the user
 set search_path = ''
 as $$
 declare
-  v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_account_id uuid := billing_private.resolve_account(p_account_id, 'manage_billing');
   v_code text := btrim(p_discount_code);
 begin
   if coalesce(v_code, '') !~ '^[^[:space:]]+$'
@@ -7221,7 +7221,7 @@ begin
     return row(null::uuid);
   end if;
 
-  perform billing_private.set_cause('user', auth.uid()::text, 'discount code');
+  perform billing_private.set_cause('user', billing_private.user_id()::text, 'discount code');
   return billing_private.enqueue_request(
     'find_promotion_code', v_account_id, '/v1/promotion_codes',
     jsonb_build_object('code', v_code, 'active', true, 'limit', 100), 'GET');
@@ -7252,7 +7252,8 @@ valid. account_id: null for the caller's own account.
 
 Errors
   UNAUTHENTICATED  401  nobody is signed in
-  NOT_A_MEMBER     403  the account is not one of the caller's$$;
+  NOT_A_MEMBER     403  the account is not one of the caller's
+  NOT_ALLOWED      403  the caller's role lacks manage_billing$$;
 
 
 create function billing_private.take_promotion_codes(

@@ -70,6 +70,8 @@ export interface ApiResponse {
 export interface Fault {
   /** How many requests it strikes; 1 unless said. */
   times?: number;
+  /** Instead of a number of times: all requests before this second of the simulator's clock. */
+  until?: number;
   /** Only requests whose path starts so. */
   path?: string;
   /** Only requests that name this object, in their path or in a parameter. */
@@ -235,11 +237,12 @@ export function createApi({ simulation, apiKey, settled }: ApiDeps): Api {
   function takeFault({ path, query, body }: ApiRequest): Fault | undefined {
     const position = faults.findIndex(
       (fault) =>
+        !(fault.until !== undefined && simulation.now() >= fault.until) &&
         path.startsWith(fault.path ?? "/") &&
         (fault.object === undefined || `${path} ${query} ${body}`.includes(fault.object)),
     );
     const fault = faults[position];
-    if (fault === undefined) return undefined;
+    if (fault === undefined || fault.until !== undefined) return fault;
     fault.times = (fault.times ?? 1) - 1;
     if (fault.times <= 0) faults.splice(position, 1);
     return fault;

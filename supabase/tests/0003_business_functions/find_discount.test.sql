@@ -1,7 +1,7 @@
 -- billing.find_discount(): a code nobody here knows is looked up at Stripe, for whoever waits with it.
 begin;
 \ir ../helpers.psql
-select plan(27);
+select plan(28);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -173,6 +173,16 @@ select throws_ok(
   $$ select billing.find_discount('NEW', md5('bob')::uuid) $$,
   'PT403', 'you are not a member of this account',
   'nobody asks for another''s account'
+);
+select tests.be_owner();
+insert into billing.accounts (id, kind, name) values (md5('acme')::uuid, 'organization', 'Acme');
+insert into billing.memberships (account_id, user_id, role)
+values (md5('acme')::uuid, md5('ann')::uuid, 'member');
+select tests.sign_in('ann');
+select throws_ok(
+  $$ select billing.find_discount('NEW', md5('acme')::uuid) $$,
+  'PT403', 'your role in this account does not allow this',
+  'nor does a member for an organization whose payments others see to'
 );
 select tests.sign_out();
 select throws_ok(

@@ -110,7 +110,8 @@ describe("a refund", () => {
     const { client, payment, charge } = await payer("unlucky");
     stack.simulator.delivery.configure({ dropTypes: ["refund.created", "charge.refunded"] });
     await refund(payment, "lost", 300);
-    stack.simulator.api.fail({ path: "/v1/refunds", when: "after" });
+    const until = stack.simulator.clock.now() + 1;
+    stack.simulator.api.fail({ path: "/v1/refunds", when: "after", until });
     await carry();
     await stack.clock.advanceBy(day + 60);
     await carry();

@@ -217,7 +217,7 @@ describe("a program that starts the stack and is told to end", () => {
     return {
       child,
       exit,
-      untilSaid: (text: string) => waitUntil(text, async () => said.includes(text), 15_000),
+      untilSaid: (text: string) => waitUntil(text, async () => said.includes(text), 50_000),
     };
   }
 
