@@ -3130,6 +3130,56 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      record_usage: {
+        Args: {
+          account_id?: string;
+          at?: string;
+          feature: string;
+          idempotency_key?: string;
+          properties?: Json;
+          quantity?: number;
+          unique_value?: string;
+        };
+        Returns: Database["billing"]["CompositeTypes"]["recorded_usage"];
+        SetofOptions: {
+          from: "*";
+          to: "recorded_usage";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      record_usage_batch: {
+        Args: { records: Json };
+        Returns: Database["billing"]["CompositeTypes"]["recorded_usage"][];
+        SetofOptions: {
+          from: "*";
+          to: "recorded_usage";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
+      release: {
+        Args: { account_id?: string; reservation_id: string };
+        Returns: {
+          account_id: string;
+          created_at: string;
+          expires_at: string;
+          feature_key: string;
+          finished_at: string | null;
+          id: string;
+          idempotency_key: string | null;
+          period_start: string;
+          quantity: number;
+          settled_quantity: number | null;
+          status: string;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "usage_reservations";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       remove_member: {
         Args: { account_id: string; user_id: string };
         Returns: {
@@ -3164,6 +3214,34 @@ export type Database = {
         };
       };
       report_rejected_webhook: { Args: { reason: string }; Returns: undefined };
+      reserve: {
+        Args: {
+          account_id?: string;
+          expires_in?: string;
+          feature: string;
+          idempotency_key?: string;
+          quantity?: number;
+        };
+        Returns: {
+          account_id: string;
+          created_at: string;
+          expires_at: string;
+          feature_key: string;
+          finished_at: string | null;
+          id: string;
+          idempotency_key: string | null;
+          period_start: string;
+          quantity: number;
+          settled_quantity: number | null;
+          status: string;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "usage_reservations";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       resume_subscription: {
         Args: { account_id?: string };
         Returns: Database["billing"]["CompositeTypes"]["subscription_summary"][];
@@ -3195,6 +3273,28 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      settle: {
+        Args: { account_id?: string; quantity?: number; reservation_id: string };
+        Returns: {
+          account_id: string;
+          created_at: string;
+          expires_at: string;
+          feature_key: string;
+          finished_at: string | null;
+          id: string;
+          idempotency_key: string | null;
+          period_start: string;
+          quantity: number;
+          settled_quantity: number | null;
+          status: string;
+        };
+        SetofOptions: {
+          from: "*";
+          to: "usage_reservations";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       transfer_ownership: {
         Args: { account_id: string; user_id: string };
         Returns: {
@@ -3217,6 +3317,16 @@ export type Database = {
         SetofOptions: {
           from: "*";
           to: "subscription_summary";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
+      usage_summary: {
+        Args: { account_id?: string };
+        Returns: Database["billing"]["CompositeTypes"]["usage_state"][];
+        SetofOptions: {
+          from: "*";
+          to: "usage_state";
           isOneToOne: false;
           isSetofReturn: true;
         };
@@ -3318,6 +3428,14 @@ export type Database = {
         problem: string | null;
         is_repaired: boolean | null;
       };
+      recorded_usage: {
+        account_id: string | null;
+        feature_key: string | null;
+        idempotency_key: string | null;
+        quantity: number | null;
+        period_start: string | null;
+        is_repeated: boolean | null;
+      };
       stripe_request: {
         subject_id: string | null;
       };
@@ -3364,6 +3482,21 @@ export type Database = {
         period_end: string | null;
         reason: string | null;
         is_repeated: boolean | null;
+      };
+      usage_state: {
+        feature_key: string | null;
+        kind: string | null;
+        period_start: string | null;
+        period_end: string | null;
+        used: number | null;
+        reserved: number | null;
+        included: number | null;
+        rollover: number | null;
+        prepaid_used: number | null;
+        prepaid_left: number | null;
+        remaining: number | null;
+        overage: number | null;
+        is_soft: boolean | null;
       };
     };
   };
@@ -3837,6 +3970,16 @@ export type Database = {
         };
       };
       correct_entitlements: { Args: { account_id?: string; reason: string }; Returns: number };
+      correct_usage: {
+        Args: { account_id: string; idempotency_key: string; quantity: number; reason: string };
+        Returns: Database["billing"]["CompositeTypes"]["recorded_usage"];
+        SetofOptions: {
+          from: "*";
+          to: "recorded_usage";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       create_coupon: {
         Args: {
           amount_off_minor?: number;
@@ -3977,6 +4120,24 @@ export type Database = {
           to: "subscription_summary";
           isOneToOne: false;
           isSetofReturn: true;
+        };
+      };
+      grant_usage: {
+        Args: {
+          account_id: string;
+          feature: string;
+          priority?: number;
+          quantity: number;
+          reason: string;
+          reference?: string;
+          valid_until?: string;
+        };
+        Returns: Database["billing"]["Tables"]["usage_grants"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "usage_grants";
+          isOneToOne: true;
+          isSetofReturn: false;
         };
       };
       link_identity: {
@@ -4147,6 +4308,16 @@ export type Database = {
         SetofOptions: {
           from: "*";
           to: "entitlement_grants";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      revoke_usage_grant: {
+        Args: { grant_id: string; reason: string };
+        Returns: Database["billing"]["Tables"]["usage_grants"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "usage_grants";
           isOneToOne: true;
           isSetofReturn: false;
         };

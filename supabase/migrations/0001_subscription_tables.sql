@@ -215,6 +215,12 @@ insert into billing.error_codes (code, status, message, hint) values
     'List the offers with billing.list_plans().'),
   ('REFUND_TOO_HIGH', 422, 'more than is left of the payment cannot be given back',
     'Details name what is left; refunds on the way count as given back.'),
+  ('RESERVATION_NOT_FOUND', 404, 'the account has no such reservation',
+    'Keep the id that billing.reserve() answered.'),
+  ('RESERVATION_RELEASED', 422, 'the reservation was released',
+    'What was used all the same is counted by billing.consume().'),
+  ('RESERVATION_SETTLED', 422, 'the reservation was settled',
+    'What it used is counted; correct it with billing_admin.correct_usage().'),
   ('ROUTE_NOT_FOUND', 404, 'there is no such route',
     'See the README for the routes of this function.'),
   ('SERVER_ONLY', 403, 'only the server may do this',
@@ -241,6 +247,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'Send the user''s access token as Authorization: Bearer.'),
   ('UPSTREAM_UNAVAILABLE', 503, 'the database did not answer in time',
     'Try again; nothing is done twice.'),
+  ('USAGE_NOT_FOUND', 404, 'the account has no usage with this key',
+    'Give the idempotency key it was recorded with; records are kept for some months.'),
   ('VALIDATION_FAILED', 400, 'the request is not valid',
     'Details name the field and what is wrong with it.'),
   ('WEBHOOK_NOT_CONFIGURED', 500, 'no webhook secret is configured',
@@ -334,6 +342,7 @@ create table billing_private.settings (
   hash_salt uuid not null default gen_random_uuid(),
   repeated_trial text not null default 'flag',
   usage_records_kept interval not null default '3 months',
+  usage_closes_after interval not null default '3 days',
   require_mfa_for_admins boolean not null default false,
 
   primary key (only_row),
@@ -362,6 +371,8 @@ comment on column billing_private.settings.require_mfa_for_admins is
 comment on column billing_private.settings.usage_records_kept is
   'How long single usage records are kept, in whole months; at least this month and the two before.'
   ' Totals are kept for ever.';
+comment on column billing_private.settings.usage_closes_after is
+  'How long after its end a period of usage is closed: what is heard of it later is an adjustment.';
 comment on column billing_private.settings.functions_secret_name is
   'Name in the Vault of a secret key of the project, which opens the dispatcher.';
 
@@ -3427,6 +3438,7 @@ grant select on billing.usage_records to authenticated, service_role;
 -- 56  billing_private.usage_unique_values
 -- -----------------------------------------------------------------------------
 
+-- No foreign keys, as of usage_records: values are noted before their total is.
 create table billing_private.usage_unique_values (
   account_id uuid not null,
   feature_key text not null,
@@ -3434,9 +3446,7 @@ create table billing_private.usage_unique_values (
   value text not null,
   recorded_at timestamptz not null default billing_private.now(),
 
-  primary key (account_id, feature_key, period_start, value),
-  foreign key (account_id, feature_key, period_start)
-    references billing.usage_totals (account_id, feature_key, period_start) on delete cascade
+  primary key (account_id, feature_key, period_start, value)
 );
 
 comment on table billing_private.usage_unique_values is

@@ -71,7 +71,11 @@
 --   53  rows of the application's tables
 --   54  moving subscribers to other plans
 --   55  closing accounts
---   56  who may call what
+--   56  billing.record_usage() and record_usage_batch()
+--   57  billing.reserve(), settle() and release()
+--   58  usage: corrections
+--   59  billing.usage_summary()
+--   60  who may call what
 -- =============================================================================
 
 
@@ -13401,25 +13405,27 @@ create function billing_private.usage_period(
 )
 language plpgsql
 immutable
+strict
 set search_path = ''
 as $$
 declare
-  v_number integer := 1;
+  v_anchor timestamp := p_anchor at time zone 'UTC';
+  v_number integer;
 begin
   if p_at >= p_anchor then
     select * into period_start, period_end
     from billing_private.period_at(p_anchor, p_length, p_at);
-    return;
+  elsif p_at < p_anchor then
+    -- A trial comes before its subscription's anchor: periods are counted back from there. Never
+    -- too many: no month or year is 4 % longer than Postgres counts it.
+    v_number := greatest(
+      floor(extract(epoch from p_anchor - p_at) / (extract(epoch from p_length) * 1.04)), 1);
+    while (v_anchor - v_number * p_length) at time zone 'UTC' > p_at loop
+      v_number := v_number + 1;
+    end loop;
+    period_start := (v_anchor - v_number * p_length) at time zone 'UTC';
+    period_end := (v_anchor - (v_number - 1) * p_length) at time zone 'UTC';
   end if;
-
-  -- A trial comes before its subscription's anchor: periods are counted back from there.
-  period_end := p_anchor;
-  loop
-    period_start := (p_anchor at time zone 'UTC' - v_number * p_length) at time zone 'UTC';
-    exit when period_start <= p_at;
-    period_end := period_start;
-    v_number := v_number + 1;
-  end loop;
 end;
 $$;
 
@@ -13430,42 +13436,39 @@ comment on function billing_private.usage_period(timestamptz, interval, timestam
 
 -- Its body is long because it is one look-up: the sources, their plan, their anchor. One plan for
 -- all accounts: to plan for one at each call would take longer than the answer.
-create function billing_private.usage_terms(
-  p_account_id uuid,
-  p_feature_key text,
-  p_at timestamptz
+create function billing_private.usage_terms_of(
+  p_account_ids uuid[],
+  p_feature_keys text[],
+  p_instants timestamptz[]
 )
-returns billing_private.usage_terms
+returns setof billing_private.usage_terms
 language plpgsql
 stable
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 as $$
-declare
-  v_terms billing_private.usage_terms;
-  v_source record;
 begin
-  select kind, aggregation, alert_percents, stripe_event_name
-  into v_terms.kind, v_terms.aggregation, v_terms.alert_percents, v_terms.stripe_event_name
-  from billing.features
-  where key = p_feature_key;
-  if not found then
-    perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature_key));
-  end if;
-  v_terms.is_included := false;
-  v_terms.overage := 'refuse';
-  v_terms.rollover_floor := 0;
-  v_terms.rollover_cap := 0;
-  v_terms.on_plan_change := 'keep';
-
-  -- A gift may raise the limit; the period stays the subscription's, or it would reset what was
-  -- used.
-  for v_source in
+  return query
+  select
+    features.kind, features.aggregation, features.alert_percents, features.stripe_event_name,
+    best.is_included is not null, best.limit_value, basis.anchor, basis.length,
+    case when features.kind = 'metered' then period.period_start else '-infinity' end,
+    case when features.kind = 'metered' then period.period_end else 'infinity' end,
+    coalesce(best.overage, 'refuse'), best.overage_limit,
+    coalesce(best.rollover_floor, 0), coalesce(best.rollover_cap, 0),
+    coalesce(best.on_plan_change, 'keep')
+  from unnest(p_account_ids, p_feature_keys, p_instants)
+    with ordinality as asked (account_id, feature_key, at, place)
+  left join billing.features on features.key = asked.feature_key
+  left join billing.accounts on accounts.id = asked.account_id
+  left join lateral (
     select
-      entitlements.limit_value, subscriptions.billing_anchor, prices.billing_interval,
-      prices.interval_count, plan_features.plan_id, plan_features.resets_every,
-      plan_features.overage, plan_features.overage_limit, plan_features.rollover_floor,
-      plan_features.rollover_cap, plan_features.on_plan_change
+      true as is_included,
+      case when not bool_or(entitlements.limit_value is null) over ()
+        then max(entitlements.limit_value) over () end as limit_value,
+      subscriptions.billing_anchor, prices.billing_interval, prices.interval_count,
+      plan_features.resets_every, plan_features.overage, plan_features.overage_limit,
+      plan_features.rollover_floor, plan_features.rollover_cap, plan_features.on_plan_change
     from billing.entitlements
     left join billing.subscription_items
       on entitlements.source_kind = 'subscription_item'
@@ -13476,54 +13479,65 @@ begin
       on plan_features.plan_id = entitlements.plan_id
       and plan_features.version = subscription_items.plan_version
       and plan_features.feature_key = entitlements.feature_key
-    where entitlements.account_id = p_account_id
-      and entitlements.feature_key = p_feature_key
+    where entitlements.account_id = asked.account_id
+      and entitlements.feature_key = asked.feature_key
       and entitlements.access_level = 'full'
-      and entitlements.valid_from <= p_at
-      and entitlements.valid_until > p_at
+      and entitlements.valid_from <= asked.at
+      and entitlements.valid_until > asked.at
+    -- A gift may raise the limit; the period stays the subscription's, or it would reset what was
+    -- used.
     order by
       subscriptions.billing_anchor is null, entitlements.limit_value desc nulls first,
       entitlements.source_id
-  loop
-    if not v_terms.is_included then
-      v_terms.is_included := true;
-      v_terms.limit_value := v_source.limit_value;
-      v_terms.anchor := v_source.billing_anchor;
-      v_terms.length := coalesce(
-        v_source.resets_every,
-        billing_private.interval_of(v_source.billing_interval, v_source.interval_count));
-      if v_source.plan_id is not null then
-        v_terms.overage := v_source.overage;
-        v_terms.overage_limit := v_source.overage_limit;
-        v_terms.rollover_floor := v_source.rollover_floor;
-        v_terms.rollover_cap := v_source.rollover_cap;
-        v_terms.on_plan_change := v_source.on_plan_change;
-      end if;
-    elsif v_source.limit_value is null or v_source.limit_value > v_terms.limit_value then
-      v_terms.limit_value := v_source.limit_value;
-    end if;
-  end loop;
+    limit 1
+  ) as best on true
+  cross join lateral (
+    select
+      coalesce(best.billing_anchor, accounts.created_at) as anchor,
+      coalesce(
+        best.resets_every,
+        billing_private.interval_of(best.billing_interval, best.interval_count),
+        interval '1 month') as length
+  ) as basis
+  left join lateral billing_private.usage_period(basis.anchor, basis.length, asked.at) as period
+    on features.kind = 'metered' and basis.anchor is not null
+  order by asked.place;
+end;
+$$;
 
-  if v_terms.kind <> 'metered' then
-    v_terms.period_start := '-infinity';
-    v_terms.period_end := 'infinity';
-    return v_terms;
+comment on function billing_private.usage_terms_of(uuid[], text[], timestamptz[]) is
+$$What accounts may use of features at instants, and in which periods: one row for each, in the
+order asked. kind is null where there is no such feature, anchor where there is no such account.
+
+The period is that of the subscription item that gives the feature, of several the one with the best
+limit; where none does, months since the account was made (UTC). The limit is the best of all
+sources. A limit feature has one period, without beginning and end.$$;
+
+
+create function billing_private.usage_terms(
+  p_account_id uuid,
+  p_feature_key text,
+  p_at timestamptz
+)
+returns billing_private.usage_terms
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_terms billing_private.usage_terms;
+begin
+  select * into v_terms
+  from billing_private.usage_terms_of(array[p_account_id], array[p_feature_key], array[p_at]);
+  if v_terms.kind is null then
+    perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature_key));
   end if;
-  v_terms.anchor := coalesce(
-    v_terms.anchor, (select created_at from billing.accounts where id = p_account_id));
-  v_terms.length := coalesce(v_terms.length, interval '1 month');
-  select * into v_terms.period_start, v_terms.period_end
-  from billing_private.usage_period(v_terms.anchor, v_terms.length, p_at);
   return v_terms;
 end;
 $$;
 
 comment on function billing_private.usage_terms(uuid, text, timestamptz) is
-$$What an account may use of a feature at an instant, and in which period.
-
-The period is that of the subscription item that gives the feature, of several the one with the best
-limit; where none does, months since the account was made (UTC). The limit is the best of all
-sources. A limit feature has one period, without beginning and end.
+$$What an account may use of a feature at an instant, and in which period: usage_terms_of() of one.
 
 Errors
   FEATURE_NOT_FOUND  404  there is no such feature$$;
@@ -14231,6 +14245,98 @@ comment on function billing_private.lock_usage_keys(uuid) is
   'hour of the turn of a month (UTC); nothing at other times.';
 
 
+create function billing_private.require_consumable(p_account_id uuid, p_feature_key text)
+returns billing_private.usage_terms
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_terms billing_private.usage_terms := billing_private.usage_terms(
+    p_account_id, p_feature_key, billing_private.now());
+begin
+  if v_terms.kind = 'boolean' or v_terms.aggregation not in ('sum', 'count') then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'feature', 'problem', 'only a sum or a count can be consumed',
+      'feature', p_feature_key));
+  end if;
+  return v_terms;
+end;
+$$;
+
+comment on function billing_private.require_consumable(uuid, text) is
+  'The terms of a feature that can be consumed (VALIDATION_FAILED, 400; FEATURE_NOT_FOUND, 404).';
+
+
+create function billing_private.not_included(p_feature_key text, p_quantity numeric)
+returns billing.usage_decision
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_decision billing.usage_decision;
+begin
+  v_decision.is_allowed := false;
+  v_decision.feature_key := p_feature_key;
+  v_decision.quantity := p_quantity;
+  v_decision.reason := 'not_included';
+  v_decision.is_repeated := false;
+  return v_decision;
+end;
+$$;
+
+comment on function billing_private.not_included(text, numeric) is
+  'The answer to whoever asks for units of a feature the account does not have.';
+
+
+create function billing_private.write_count(
+  p_state billing_private.usage_state,
+  p_terms billing_private.usage_terms,
+  p_quantity numeric,
+  p_units numeric,
+  p_idempotency_key text,
+  p_properties jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_id uuid := gen_random_uuid();
+  v_totals billing.usage_totals := p_state.totals;
+begin
+  if p_terms.kind = 'metered' or p_idempotency_key is not null then
+    insert into billing.usage_records (
+      account_id, idempotency_key, recorded_month, id, feature_key, quantity, occurred_at,
+      recorded_at, period_start, used_after, allowance, properties
+    )
+    values (
+      v_totals.account_id, coalesce(p_idempotency_key, v_id::text),
+      billing_private.usage_month(v_now), v_id, v_totals.feature_key, p_quantity, v_now, v_now,
+      v_totals.period_start, v_totals.used,
+      p_state.included + v_totals.rollover + v_totals.prepaid, p_properties
+    );
+  end if;
+  if billing_private.is_at_threshold(p_state, p_terms) then
+    perform billing_private.note_thresholds(p_state, p_terms);
+  end if;
+  if p_terms.stripe_event_name is not null then
+    perform billing_private.report_usage(
+      v_id, v_totals.account_id, p_terms.stripe_event_name, p_units, v_now);
+  end if;
+end;
+$$;
+
+comment on function billing_private.write_count(
+  billing_private.usage_state, billing_private.usage_terms, numeric, numeric, text, jsonb
+) is
+  'What follows from units that were counted: their record, a threshold, a report to Stripe. A key '
+  'somebody else has used meanwhile is a unique violation.';
+
+
 -- Its body is long because the quick way is written out: one statement that decides and counts.
 create function billing_private.count_units(
   p_account_id uuid,
@@ -14246,26 +14352,14 @@ set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
-  v_now timestamptz := billing_private.now();
-  v_id uuid := gen_random_uuid();
   v_terms billing_private.usage_terms;
   v_state billing_private.usage_state;
   v_totals billing.usage_totals;
-  v_decision billing.usage_decision;
   v_units numeric;
 begin
-  v_terms := billing_private.usage_terms(p_account_id, p_feature_key, v_now);
-  if v_terms.kind = 'boolean' or v_terms.aggregation not in ('sum', 'count') then
-    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
-      'field', 'feature', 'problem', 'only a sum or a count can be consumed',
-      'feature', p_feature_key));
-  elsif not v_terms.is_included then
-    v_decision.is_allowed := false;
-    v_decision.feature_key := p_feature_key;
-    v_decision.quantity := p_quantity;
-    v_decision.reason := 'not_included';
-    v_decision.is_repeated := false;
-    return v_decision;
+  v_terms := billing_private.require_consumable(p_account_id, p_feature_key);
+  if not v_terms.is_included then
+    return billing_private.not_included(p_feature_key, p_quantity);
   end if;
   v_units := case when v_terms.aggregation = 'count' then 1 else p_quantity end;
 
@@ -14290,35 +14384,17 @@ begin
     v_state := billing_private.take_units(p_account_id, p_feature_key, v_units, v_terms);
   end if;
 
-  v_decision := billing_private.decision_of(v_state, p_quantity);
-  if not v_decision.is_allowed then
-    return v_decision;
+  if v_state.is_allowed then
+    perform billing_private.write_count(
+      v_state, v_terms, p_quantity, v_units, p_idempotency_key, p_properties);
   end if;
-  if v_terms.kind = 'metered' or p_idempotency_key is not null then
-    insert into billing.usage_records (
-      account_id, idempotency_key, recorded_month, id, feature_key, quantity, occurred_at,
-      recorded_at, period_start, used_after, allowance, properties
-    )
-    values (
-      p_account_id, coalesce(p_idempotency_key, v_id::text), billing_private.usage_month(v_now),
-      v_id, p_feature_key, p_quantity, v_now, v_now, v_terms.period_start, v_decision.used,
-      v_decision.allowance, p_properties
-    );
-  end if;
-  if billing_private.is_at_threshold(v_state, v_terms) then
-    perform billing_private.note_thresholds(v_state, v_terms);
-  end if;
-  if v_terms.stripe_event_name is not null then
-    perform billing_private.report_usage(
-      v_id, p_account_id, v_terms.stripe_event_name, v_units, v_now);
-  end if;
-  return v_decision;
+  return billing_private.decision_of(v_state, p_quantity);
 end;
 $$;
 
 comment on function billing_private.count_units(uuid, text, numeric, text, jsonb) is
-  'Counts units if the account may use them, and writes what follows: record, threshold, report. A '
-  'key somebody else has used meanwhile is a unique violation.';
+  'Counts units if the account may use them, and writes what follows. A key somebody else has used '
+  'meanwhile is a unique violation.';
 
 
 create function billing_private.report_usage(
@@ -16880,7 +16956,1379 @@ comment on function billing_private.settle_deleted_user(uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 56  who may call what
+-- 56  billing.record_usage() and record_usage_batch()
+-- -----------------------------------------------------------------------------
+
+create type billing_private.usage_line as (
+  place bigint,
+  account_id uuid,
+  feature_key text,
+  quantity numeric,
+  idempotency_key text,
+  id uuid,
+  occurred_at timestamptz,
+  unique_value text,
+  properties jsonb,
+  corrects_key text,
+  units numeric,
+  terms billing_private.usage_terms
+);
+
+comment on type billing_private.usage_line is
+  'A record on its way in: what was told, what it counts, and on which terms.';
+
+
+create type billing.recorded_usage as (
+  account_id uuid,
+  feature_key text,
+  idempotency_key text,
+  quantity numeric,
+  period_start timestamptz,
+  is_repeated boolean
+);
+
+comment on type billing.recorded_usage is
+  'What was recorded, or, where is_repeated, what the key was recorded with the first time.';
+
+
+create function billing_private.require_lines(p_lines billing_private.usage_line[])
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_latest timestamptz := billing_private.now() + interval '5 minutes';
+  v_problem record;
+begin
+  select lines.*, problem.* into v_problem
+  from unnest(p_lines) as lines
+  cross join lateral (
+    select case
+      when lines.account_id is null then 'account_id'
+      when lines.quantity >= 0 and lines.quantity <= 1e15 then
+        case
+          when length(lines.idempotency_key) not between 1 and 255 then 'idempotency_key'
+          when lines.occurred_at > v_latest or lines.occurred_at < '2000-01-01' then 'at'
+          when (lines.terms).kind <> 'metered' then 'feature'
+          when (lines.terms).aggregation = 'unique'
+            and length(lines.unique_value) between 1 and 255 is not true then 'unique_value'
+        end
+      else 'quantity'
+    end as field
+  ) as problem
+  where problem.field is not null
+    or (lines.terms).kind is null
+    or (lines.terms).anchor is null
+  order by lines.place
+  limit 1;
+  if not found then
+    return;
+  elsif v_problem.field is null and (v_problem.terms).kind is null then
+    perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object(
+      'feature', v_problem.feature_key, 'record', v_problem.place));
+  elsif v_problem.field is null then
+    perform billing_private.fail('ACCOUNT_NOT_FOUND', jsonb_build_object(
+      'account_id', v_problem.account_id, 'record', v_problem.place));
+  end if;
+  perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+    'field', v_problem.field, 'record', v_problem.place,
+    'problem', case v_problem.field
+      when 'account_id' then 'the account must be named'
+      when 'quantity' then 'must be a number from zero to 10^15'
+      when 'idempotency_key' then 'must have 1 to 255 characters'
+      when 'at' then 'must not be more than five minutes ahead'
+      when 'feature' then 'only what is metered is recorded'
+      else 'a feature that counts unique values needs one of 1 to 255 characters'
+    end));
+end;
+$$;
+
+comment on function billing_private.require_lines(billing_private.usage_line[]) is
+  'Refuses the first record that cannot be one; its place in the batch is in the details.';
+
+
+create function billing_private.add_records(p_lines billing_private.usage_line[])
+returns billing_private.usage_line[]
+language plpgsql
+volatile
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_month timestamptz := billing_private.usage_month(v_now);
+  v_month_before timestamptz := billing_private.usage_month(v_now - interval '1 month');
+  v_month_before_that timestamptz := billing_private.usage_month(v_now - interval '2 months');
+  v_inserted billing_private.usage_line[];
+begin
+  -- In one order, so that two batches with the same keys do not wait for each other.
+  with unheard as (
+    select distinct on (lines.account_id, lines.idempotency_key) lines.*
+    from unnest(p_lines) as lines
+    where lines.idempotency_key = lines.id::text
+      or not exists (
+        select
+        from billing.usage_records
+        where usage_records.account_id = lines.account_id
+          and usage_records.idempotency_key = lines.idempotency_key
+          and usage_records.recorded_month in (v_month_before, v_month_before_that)
+      )
+    order by lines.account_id, lines.idempotency_key, lines.place
+  ),
+  inserted as (
+    insert into billing.usage_records (
+      account_id, idempotency_key, recorded_month, id, feature_key, quantity, occurred_at,
+      recorded_at, period_start, unique_value, corrects_key, properties
+    )
+    select
+      account_id, idempotency_key, v_month, id, feature_key, quantity, occurred_at, v_now,
+      (terms).period_start, unique_value, corrects_key, properties
+    from unheard
+    on conflict do nothing
+    returning id
+  )
+  select array_agg(unheard::billing_private.usage_line) into v_inserted
+  from unheard
+  join inserted using (id);
+  return v_inserted;
+end;
+$$;
+
+comment on function billing_private.add_records(billing_private.usage_line[]) is
+  'Writes the records whose keys are new, and returns those.';
+
+
+create function billing_private.mark_unique_values(p_lines billing_private.usage_line[])
+returns billing_private.usage_line[]
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_lines billing_private.usage_line[];
+begin
+  with seen as (
+    insert into billing_private.usage_unique_values (account_id, feature_key, period_start, value)
+    select distinct account_id, feature_key, (terms).period_start, unique_value
+    from unnest(p_lines)
+    where (terms).aggregation = 'unique'
+    order by 1, 2, 3, 4
+    on conflict do nothing
+    returning *
+  ),
+  firsts as (
+    select distinct on (lines.account_id, lines.feature_key, (lines.terms).period_start,
+      lines.unique_value) lines.place
+    from unnest(p_lines) as lines
+    join seen
+      on seen.account_id = lines.account_id
+      and seen.feature_key = lines.feature_key
+      and seen.period_start = (lines.terms).period_start
+      and seen.value = lines.unique_value
+    where (lines.terms).aggregation = 'unique'
+    order by
+      lines.account_id, lines.feature_key, (lines.terms).period_start, lines.unique_value,
+      lines.place
+  )
+  select array_agg(row(
+    place, account_id, feature_key, quantity, idempotency_key, id, occurred_at, unique_value,
+    properties, corrects_key,
+    case when (terms).aggregation <> 'unique' then units
+      when place in (select firsts.place from firsts) then 1 else 0 end,
+    terms)::billing_private.usage_line)
+  into v_lines
+  from unnest(p_lines);
+  return v_lines;
+end;
+$$;
+
+comment on function billing_private.mark_unique_values(billing_private.usage_line[]) is
+  'Has only the first record of each value and period count, where unique values count.';
+
+
+-- Long because it is one upsert, the five aggregations side by side.
+create function billing_private.add_to_totals(
+  p_lines billing_private.usage_line[],
+  p_kind text,
+  p_reason text default null
+)
+returns setof billing.usage_totals
+language plpgsql
+volatile
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+begin
+  return query
+  with sums as materialized (
+    select
+      account_id, feature_key, (terms).period_start as period_start,
+      (terms).aggregation as aggregation, min((terms).period_end) as period_end,
+      case (terms).aggregation
+        when 'max' then max(quantity)
+        when 'latest' then (array_agg(quantity order by occurred_at desc, place desc))[1]
+        else sum(units)
+      end as units,
+      max(occurred_at) as latest_at,
+      (array_agg(idempotency_key order by place))[1] as idempotency_key
+    from unnest(p_lines)
+    group by account_id, feature_key, (terms).period_start, (terms).aggregation
+  ),
+  counted as (
+    insert into billing.usage_totals (
+      account_id, feature_key, period_start, period_end, used, latest_at
+    )
+    select
+      account_id, feature_key, period_start, period_end, units,
+      case when aggregation = 'latest' then latest_at end
+    from sums
+    order by account_id, feature_key, period_start
+    on conflict (account_id, feature_key, period_start) do update
+    set used = case (select aggregation from billing.features where key = usage_totals.feature_key)
+          when 'max' then greatest(usage_totals.used, excluded.used)
+          when 'latest' then
+            case when excluded.latest_at >= coalesce(usage_totals.latest_at, '-infinity')
+              then excluded.used else usage_totals.used end
+          else usage_totals.used + excluded.used
+        end,
+        latest_at = greatest(usage_totals.latest_at, excluded.latest_at)
+    where usage_totals.closed_at is null
+    returning *
+  ),
+  adjusted as (
+    insert into billing.usage_adjustments (
+      account_id, feature_key, period_start, quantity, kind, idempotency_key, reason
+    )
+    select
+      sums.account_id, sums.feature_key, sums.period_start, difference.units, p_kind,
+      sums.idempotency_key, p_reason
+    from sums
+    join billing.usage_totals as closed using (account_id, feature_key, period_start)
+    cross join lateral (
+      select case sums.aggregation
+        when 'max' then greatest(sums.units - closed.used, 0)
+        when 'latest' then
+          case when sums.latest_at >= coalesce(closed.latest_at, '-infinity')
+            then sums.units - closed.used else 0 end
+        else sums.units
+      end as units
+    ) as difference
+    where difference.units <> 0
+      and not exists (
+        select
+        from counted
+        where counted.account_id = sums.account_id
+          and counted.feature_key = sums.feature_key
+          and counted.period_start = sums.period_start
+      )
+  )
+  select * from counted;
+end;
+$$;
+
+comment on function billing_private.add_to_totals(billing_private.usage_line[], text, text) is
+  'Counts records in the totals of their periods, by each feature''s aggregation, and returns '
+  'those; of closed periods it writes adjustments instead.';
+
+
+create function billing_private.pay_from_grants(
+  p_totals billing.usage_totals,
+  p_terms billing_private.usage_terms,
+  p_units numeric
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_allowance numeric := p_totals.rollover + p_totals.prepaid + billing_private.included_units(
+    p_totals.account_id, p_totals.feature_key, p_terms, billing_private.now());
+  -- Of what was uncovered before nothing is paid now.
+  v_units numeric := least(
+    greatest(p_totals.used - v_allowance, 0)
+      - greatest(p_totals.used - p_units - v_allowance, 0),
+    billing_private.prepaid_units(p_totals.account_id, p_totals.feature_key));
+begin
+  if coalesce(v_units <= 0, true) then
+    return;
+  end if;
+  perform billing_private.burn_grants(p_totals, v_units);
+  update billing.usage_totals
+  set prepaid = prepaid + v_units
+  where account_id = p_totals.account_id
+    and feature_key = p_totals.feature_key
+    and period_start = p_totals.period_start;
+end;
+$$;
+
+comment on function billing_private.pay_from_grants(
+  billing.usage_totals, billing_private.usage_terms, numeric
+) is
+  'Has prepaid grants pay for what was recorded beyond what a period includes.';
+
+
+create function billing_private.follow_records(
+  p_lines billing_private.usage_line[],
+  p_totals billing.usage_totals[]
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_line record;
+begin
+  for v_line in
+    select totals, sums.terms, sums.units
+    from unnest(p_totals) as totals
+    join (
+      select
+        account_id, feature_key, (terms).period_start, (array_agg(terms))[1] as terms,
+        sum(units) as units
+      from unnest(p_lines)
+      where (terms).is_included and (terms).limit_value is not null
+      group by account_id, feature_key, (terms).period_start
+    ) as sums
+      on sums.account_id = totals.account_id
+      and sums.feature_key = totals.feature_key
+      and sums.period_start = totals.period_start
+    where totals.period_end > v_now
+      and totals.used * 100 >= (sums.terms).limit_value * coalesce(
+        (select min(percent) from unnest((sums.terms).alert_percents) as percent), 100)
+    order by totals.account_id, totals.feature_key, totals.period_start
+  loop
+    perform billing_private.note_thresholds(
+      row(v_line.totals, (v_line.terms).limit_value, true)::billing_private.usage_state,
+      v_line.terms);
+    if (v_line.terms).aggregation in ('sum', 'count', 'unique') then
+      perform billing_private.pay_from_grants(v_line.totals, v_line.terms, v_line.units);
+    end if;
+  end loop;
+
+  perform billing_private.report_usage(
+    id, account_id, (terms).stripe_event_name, units, occurred_at)
+  from unnest(p_lines)
+  where (terms).stripe_event_name is not null
+    and units <> 0;
+end;
+$$;
+
+comment on function billing_private.follow_records(
+  billing_private.usage_line[], billing.usage_totals[]
+) is
+  'What follows from records: thresholds that were reached, prepaid units that pay, reports to '
+  'Stripe.';
+
+
+create function billing_private.count_lines(
+  p_lines billing_private.usage_line[],
+  p_kind text,
+  p_reason text default null
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_lines billing_private.usage_line[] := p_lines;
+  v_totals billing.usage_totals[];
+begin
+  -- A period that takes over what the one before left is opened with it.
+  perform billing_private.open_usage_period(account_id, feature_key, terms)
+  from (
+    select distinct account_id, feature_key, terms
+    from unnest(p_lines)
+    where (terms).rollover_cap > 0
+    order by account_id, feature_key
+  ) as periods;
+
+  if exists (select from unnest(p_lines) where (terms).aggregation = 'unique') then
+    v_lines := billing_private.mark_unique_values(p_lines);
+  end if;
+  select array_agg(totals) into v_totals
+  from billing_private.add_to_totals(v_lines, p_kind, p_reason) as totals;
+  perform billing_private.follow_records(v_lines, v_totals);
+end;
+$$;
+
+comment on function billing_private.count_lines(billing_private.usage_line[], text, text) is
+  'Counts records that are written, and does what follows.';
+
+
+create function billing_private.on_terms(p_lines billing_private.usage_line[])
+returns billing_private.usage_line[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_terms billing_private.usage_terms[];
+  v_lines billing_private.usage_line[];
+begin
+  select array_agg(terms) into v_terms
+  from billing_private.usage_terms_of(
+    array(select account_id from unnest(p_lines)), array(select feature_key from unnest(p_lines)),
+    -- What is no time is refused later, by name.
+    array(
+      select least(greatest(occurred_at, '2000-01-01'), billing_private.now() + interval '1 day')
+      from unnest(p_lines)
+    )) as terms;
+
+  select array_agg(row(
+    lines.place, lines.account_id, lines.feature_key, lines.quantity, lines.idempotency_key,
+    lines.id, lines.occurred_at, lines.unique_value, lines.properties, lines.corrects_key,
+    case (lines.agreed).aggregation when 'count' then 1 else lines.quantity end,
+    lines.agreed)::billing_private.usage_line)
+  into v_lines
+  from (
+    select written.*, agreed
+    from rows from (unnest(p_lines), unnest(v_terms))
+      as written (
+        place, account_id, feature_key, quantity, idempotency_key, id, occurred_at, unique_value,
+        properties, corrects_key, units, terms,
+        kind, aggregation, alert_percents, stripe_event_name, is_included, limit_value, anchor,
+        length, period_start, period_end, overage, overage_limit, rollover_floor, rollover_cap,
+        on_plan_change)
+    cross join lateral (
+      select row(
+        kind, aggregation, alert_percents, stripe_event_name, is_included, limit_value, anchor,
+        length, period_start, period_end, overage, overage_limit, rollover_floor, rollover_cap,
+        on_plan_change)::billing_private.usage_terms as agreed
+    ) as agreement
+  ) as lines;
+  return v_lines;
+end;
+$$;
+
+comment on function billing_private.on_terms(billing_private.usage_line[]) is
+  'The same records with the terms they were used on, and with what each counts.';
+
+
+create function billing_private.record_lines(p_lines billing_private.usage_line[])
+returns setof billing.recorded_usage
+language plpgsql
+volatile
+security definer -- members may read what they used, never write it
+set search_path = ''
+as $$
+declare
+  v_lines billing_private.usage_line[] := billing_private.on_terms(p_lines);
+  v_new billing_private.usage_line[];
+begin
+  perform billing_private.require_lines(v_lines);
+  perform billing_private.lock_usage_keys(account_id)
+  from (select distinct account_id from unnest(v_lines) order by account_id) as accounts;
+
+  v_new := billing_private.add_records(v_lines);
+  if v_new is not null then
+    perform billing_private.count_lines(v_new, 'late');
+  end if;
+
+  return query
+  select
+    lines.account_id,
+    coalesce((earlier).feature_key, lines.feature_key),
+    lines.idempotency_key,
+    coalesce((earlier).quantity, lines.quantity),
+    coalesce((earlier).period_start, (lines.terms).period_start),
+    (earlier).is_repeated is not null
+  from unnest(v_lines) as lines
+  left join unnest(v_new) as new on new.id = lines.id
+  left join lateral billing_private.recorded_decision(lines.account_id, lines.idempotency_key)
+    as earlier on new.id is null
+  order by lines.place;
+end;
+$$;
+
+
+create function billing.record_usage(
+  feature text,
+  quantity numeric default 1,
+  account_id uuid default null,
+  idempotency_key text default null,
+  at timestamptz default null,
+  unique_value text default null,
+  properties jsonb default null
+)
+returns billing.recorded_usage
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select recorded
+  from (select gen_random_uuid() as id) as new
+  cross join lateral billing_private.record_lines(array[row(
+    1, record_usage.account_id, feature, record_usage.quantity,
+    coalesce(record_usage.idempotency_key, new.id::text), new.id,
+    coalesce(at, billing_private.now()), unique_value, properties, null, null, null
+  )::billing_private.usage_line]) as recorded;
+end;
+
+comment on function billing.record_usage(text, numeric, uuid, text, timestamptz, text, jsonb) is
+$$Records usage that has happened: it counts whether it is within the limit or not. To ask first,
+use billing.consume(). For the server (service_role).
+
+idempotency_key: the same key counts once per account, at least 59 days, whatever at says; again, it
+is answered with what was recorded first.
+at: when it happened (now); it counts in the period of that instant, if that is closed as an
+adjustment. unique_value: what is counted once in a period, where unique values count.
+
+Errors
+  VALIDATION_FAILED  400  a quantity, key or time that is none, or a feature that is not metered
+  ACCOUNT_NOT_FOUND  404  there is no such account
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+create function billing_private.record_usage_batch(p_records jsonb)
+returns setof billing.recorded_usage
+language plpgsql
+volatile
+security definer -- members may read what they used, never write it
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_lines billing_private.usage_line[];
+begin
+  if jsonb_typeof(p_records) is distinct from 'array' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'records', 'problem', 'must be a list'));
+  end if;
+  select array_agg(row(
+    listed.place, listed.account_id, listed.feature, coalesce(listed.quantity, 1),
+    coalesce(listed.idempotency_key, new.id::text), new.id, coalesce(listed.at, v_now),
+    listed.unique_value, listed.properties, null, null, null
+  )::billing_private.usage_line order by listed.place)
+  into v_lines
+  from rows from (
+    jsonb_to_recordset(p_records) as (
+      account_id uuid, feature text, quantity numeric, idempotency_key text, at timestamptz,
+      unique_value text, properties jsonb)
+  ) with ordinality as listed (
+    account_id, feature, quantity, idempotency_key, at, unique_value, properties, place)
+  -- One for each record, not one for all.
+  cross join lateral (select gen_random_uuid() as id where listed.place > 0) as new;
+
+  return query select * from billing_private.record_lines(v_lines);
+end;
+$$;
+
+
+create function billing.record_usage_batch(records jsonb)
+returns setof billing.recorded_usage
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.record_usage_batch(records);
+end;
+
+comment on function billing.record_usage_batch(jsonb) is
+$$Records many usages in one call: a list of objects with account_id, feature, quantity (1),
+idempotency_key, at (now), unique_value and properties, each as billing.record_usage() takes
+them. All or none: the first that is not valid is named by its place (record). For the server
+(service_role).
+
+A thousand at a time is a good number.
+
+Errors
+  VALIDATION_FAILED  400  a quantity, key or time that is none, or a feature that is not metered
+  ACCOUNT_NOT_FOUND  404  there is no such account
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 57  billing.reserve(), settle() and release()
+-- -----------------------------------------------------------------------------
+
+create function billing_private.reserve(
+  p_feature_key text,
+  p_quantity numeric,
+  p_account_id uuid,
+  p_expires_in interval,
+  p_idempotency_key text
+)
+returns billing.usage_reservations
+language plpgsql
+volatile
+security definer -- members may read what they used, never write it
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_account_id uuid := billing_private.require_counting(p_account_id, p_feature_key);
+  v_terms billing_private.usage_terms;
+  v_state billing_private.usage_state;
+  v_reservation billing.usage_reservations;
+begin
+  perform billing_private.require_quantity(p_quantity, 'quantity');
+  perform billing_private.require_key(p_idempotency_key);
+  if p_expires_in between interval '1 second' and interval '30 days' is not true then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'expires_in', 'problem', 'must be from one second to 30 days'));
+  end if;
+  v_terms := billing_private.require_consumable(v_account_id, p_feature_key);
+
+  begin
+    select * into v_reservation
+    from billing.usage_reservations
+    where account_id = v_account_id
+      and idempotency_key = p_idempotency_key;
+    if found then
+      return v_reservation;
+    end if;
+    if not v_terms.is_included then
+      perform billing_private.refuse_usage(
+        billing_private.not_included(p_feature_key, p_quantity));
+    end if;
+    v_state := billing_private.take_units(
+      v_account_id, p_feature_key, p_quantity, v_terms, true);
+    if v_state.is_allowed then
+      insert into billing.usage_reservations (
+        account_id, feature_key, period_start, idempotency_key, quantity, expires_at
+      )
+      values (
+        v_account_id, p_feature_key, v_terms.period_start, p_idempotency_key, p_quantity,
+        least(v_now + p_expires_in, v_terms.period_end)
+      )
+      returning * into v_reservation;
+      return v_reservation;
+    end if;
+  exception when unique_violation then
+    null;
+  end;
+  -- The same key at once: it took the last units, or the key.
+  select * into v_reservation
+  from billing.usage_reservations
+  where account_id = v_account_id
+    and idempotency_key = p_idempotency_key;
+  if not found then
+    perform billing_private.refuse_usage(billing_private.decision_of(v_state, p_quantity));
+  end if;
+  return v_reservation;
+end;
+$$;
+
+
+create function billing_private.lock_reservation(p_account_id uuid, p_reservation_id uuid)
+returns billing.usage_reservations
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_reservation billing.usage_reservations;
+begin
+  select * into v_reservation
+  from billing.usage_reservations
+  where account_id = p_account_id
+    and id = p_reservation_id;
+  if not found then
+    perform billing_private.fail('RESERVATION_NOT_FOUND', jsonb_build_object(
+      'reservation_id', p_reservation_id));
+  end if;
+
+  -- The period before its reservations: the order of everybody who decides.
+  perform
+  from billing.usage_totals
+  where account_id = p_account_id
+    and feature_key = v_reservation.feature_key
+    and period_start = v_reservation.period_start
+  for update;
+  select * into strict v_reservation
+  from billing.usage_reservations
+  where account_id = p_account_id
+    and id = p_reservation_id
+  for update;
+  return v_reservation;
+end;
+$$;
+
+comment on function billing_private.lock_reservation(uuid, uuid) is
+  'A reservation, with its period''s row, until the transaction ends (RESERVATION_NOT_FOUND, 404).';
+
+
+create function billing_private.settle_open(
+  p_reservation billing.usage_reservations,
+  p_quantity numeric
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_terms billing_private.usage_terms := billing_private.usage_terms(
+    p_reservation.account_id, p_reservation.feature_key, billing_private.now());
+  v_totals billing.usage_totals;
+  v_state billing_private.usage_state;
+  v_units numeric := case
+    when v_terms.aggregation = 'count' then least(p_quantity, 1) else p_quantity end;
+  -- What was promised is given, also where the plan has changed since.
+  v_promised numeric := least(v_units, p_reservation.quantity);
+begin
+  update billing.usage_totals
+  set reserved = reserved - p_reservation.quantity,
+      used = used + v_promised
+  where account_id = p_reservation.account_id
+    and feature_key = p_reservation.feature_key
+    and period_start = p_reservation.period_start
+  returning * into v_totals;
+  v_terms.period_start := v_totals.period_start;
+  v_terms.period_end := v_totals.period_end;
+  if v_terms.kind = 'metered' and v_terms.is_included then
+    perform billing_private.pay_from_grants(v_totals, v_terms, v_promised);
+  end if;
+  v_state.totals := v_totals;
+  v_state.included := v_terms.limit_value;
+  v_state.is_allowed := true;
+
+  if v_units > v_promised then
+    v_state := billing_private.take_units(
+      p_reservation.account_id, p_reservation.feature_key, v_units - v_promised, v_terms);
+    if not v_state.is_allowed then
+      perform billing_private.refuse_usage(billing_private.decision_of(v_state, p_quantity));
+    end if;
+  end if;
+  if p_quantity > 0 then
+    perform billing_private.write_count(
+      v_state, v_terms, p_quantity, v_units, 'reservation ' || p_reservation.id, null);
+  end if;
+end;
+$$;
+
+comment on function billing_private.settle_open(billing.usage_reservations, numeric) is
+  'Turns a reservation that still holds into use: as much as it holds in any case, more if there '
+  'is more.';
+
+
+create function billing_private.settle(
+  p_reservation_id uuid,
+  p_quantity numeric,
+  p_account_id uuid
+)
+returns billing.usage_reservations
+language plpgsql
+volatile
+security definer -- members may read what they used, never write it
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_reservation billing.usage_reservations := billing_private.lock_reservation(
+    billing_private.resolve_account(p_account_id), p_reservation_id);
+  v_quantity numeric := coalesce(p_quantity, v_reservation.quantity);
+  v_decision billing.usage_decision;
+begin
+  perform billing_private.require_counting(v_reservation.account_id, v_reservation.feature_key);
+  if v_quantity <> 0 then
+    perform billing_private.require_quantity(v_quantity, 'quantity');
+  end if;
+  if v_reservation.status = 'settled' then
+    return v_reservation;
+  elsif v_reservation.status = 'released' then
+    perform billing_private.fail('RESERVATION_RELEASED', jsonb_build_object(
+      'reservation_id', p_reservation_id));
+  elsif v_reservation.status = 'open' and v_reservation.expires_at > v_now then
+    perform billing_private.settle_open(v_reservation, v_quantity);
+  else
+    -- It holds nothing any more: what was used is counted if there is room for it.
+    if v_reservation.status = 'open' then
+      update billing.usage_totals
+      set reserved = reserved - v_reservation.quantity
+      where account_id = v_reservation.account_id
+        and feature_key = v_reservation.feature_key
+        and period_start = v_reservation.period_start
+        and closed_at is null;
+    end if;
+    if v_quantity > 0 then
+      v_decision := billing_private.try_consume(
+        v_reservation.account_id, v_reservation.feature_key, v_quantity,
+        'reservation ' || v_reservation.id);
+      if not v_decision.is_allowed then
+        perform billing_private.refuse_usage(v_decision);
+      end if;
+    end if;
+  end if;
+
+  update billing.usage_reservations
+  set status = 'settled',
+      settled_quantity = v_quantity,
+      finished_at = v_now
+  where account_id = v_reservation.account_id
+    and id = p_reservation_id
+  returning * into v_reservation;
+  return v_reservation;
+end;
+$$;
+
+
+create function billing_private.release(p_reservation_id uuid, p_account_id uuid)
+returns billing.usage_reservations
+language plpgsql
+volatile
+security definer -- members may read what they used, never write it
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_reservation billing.usage_reservations := billing_private.lock_reservation(
+    billing_private.resolve_account(p_account_id), p_reservation_id);
+begin
+  perform billing_private.require_counting(v_reservation.account_id, v_reservation.feature_key);
+  if v_reservation.status = 'settled' then
+    perform billing_private.fail('RESERVATION_SETTLED', jsonb_build_object(
+      'reservation_id', p_reservation_id));
+  elsif v_reservation.status <> 'open' then
+    return v_reservation;
+  end if;
+
+  update billing.usage_totals
+  set reserved = reserved - v_reservation.quantity
+  where account_id = v_reservation.account_id
+    and feature_key = v_reservation.feature_key
+    and period_start = v_reservation.period_start
+    and closed_at is null;
+  update billing.usage_reservations
+  set status = case when expires_at <= v_now then 'expired' else 'released' end,
+      finished_at = least(expires_at, v_now)
+  where account_id = v_reservation.account_id
+    and id = p_reservation_id
+  returning * into v_reservation;
+  return v_reservation;
+end;
+$$;
+
+
+create function billing_private.expire_due_reservations(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_period record;
+  v_count bigint := 0;
+begin
+  for v_period in
+    select distinct account_id, feature_key, period_start
+    from (
+      select account_id, feature_key, period_start
+      from billing.usage_reservations
+      where status = 'open'
+        and expires_at <= billing_private.now()
+      order by expires_at
+      limit p_limit
+    ) as due
+    order by account_id, feature_key, period_start
+  loop
+    update billing.usage_totals
+    set reserved = greatest(reserved - billing_private.expire_reservations(usage_totals), 0)
+    where account_id = v_period.account_id
+      and feature_key = v_period.feature_key
+      and period_start = v_period.period_start;
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.expire_due_reservations(integer) is
+  'Ends reservations whose time has run out, which have long stopped counting. Returns how many '
+  'periods they were in.';
+
+
+create function billing.reserve(
+  feature text,
+  quantity numeric default 1,
+  account_id uuid default null,
+  expires_in interval default '15 minutes',
+  idempotency_key text default null
+)
+returns billing.usage_reservations
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.reserve(feature, quantity, account_id, expires_in, idempotency_key);
+end;
+
+comment on function billing.reserve(text, numeric, uuid, interval, text) is
+$$Sets units aside for work whose outcome is not known yet: nobody else can have them until they are
+settled, released or expired. For whom billing.consume() is for.
+
+expires_in: how long they are held (15 minutes; a second to 30 days), at most until the period ends.
+idempotency_key: the same key reserves once per account and is given the first answer.
+
+Errors
+  VALIDATION_FAILED     400  a quantity, key or time that is none, or a feature that is not counted
+  UNAUTHENTICATED       401  nobody is signed in
+  FEATURE_NOT_INCLUDED  402  no source gives the account this feature
+  LIMIT_REACHED         402  the limit leaves less than asked for
+  NOT_A_MEMBER          403  the account is not one of the caller's
+  SERVER_ONLY           403  only the server counts this feature
+  ACCOUNT_NOT_FOUND     404  there is no such account
+  FEATURE_NOT_FOUND     404  there is no such feature$$;
+
+
+create function billing.settle(
+  reservation_id uuid,
+  quantity numeric default null,
+  account_id uuid default null
+)
+returns billing.usage_reservations
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.settle(reservation_id, quantity, account_id);
+end;
+
+comment on function billing.settle(uuid, numeric, uuid) is
+$$Counts what was used of a reservation, and gives back the rest. Twice: the first answer.
+
+quantity: what was used, null for all that was reserved. As much as was reserved is always counted;
+more, and after the reservation has expired any, only if there is room.
+
+Errors
+  VALIDATION_FAILED      400  a quantity that is none, or no account
+  UNAUTHENTICATED        401  nobody is signed in
+  FEATURE_NOT_INCLUDED   402  it has expired, and no source gives the account this feature
+  LIMIT_REACHED          402  the limit leaves less than was used
+  NOT_A_MEMBER           403  the account is not one of the caller's
+  SERVER_ONLY            403  only the server counts this feature
+  ACCOUNT_NOT_FOUND      404  there is no such account
+  RESERVATION_NOT_FOUND  404  the account has no such reservation
+  RESERVATION_RELEASED   422  it was released$$;
+
+
+create function billing.release(
+  reservation_id uuid,
+  account_id uuid default null
+)
+returns billing.usage_reservations
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.release(reservation_id, account_id);
+end;
+
+comment on function billing.release(uuid, uuid) is
+$$Gives back all that a reservation holds. Twice, or after it has expired: nothing more.
+
+Errors
+  VALIDATION_FAILED      400  no account
+  UNAUTHENTICATED        401  nobody is signed in
+  NOT_A_MEMBER           403  the account is not one of the caller's
+  SERVER_ONLY            403  only the server counts this feature
+  ACCOUNT_NOT_FOUND      404  there is no such account
+  RESERVATION_NOT_FOUND  404  the account has no such reservation
+  RESERVATION_SETTLED    422  it was settled$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 58  usage: corrections
+-- -----------------------------------------------------------------------------
+
+create function billing_private.recounted_usage(
+  p_totals billing.usage_totals,
+  p_aggregation text
+)
+returns numeric
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    with effective as (
+      select
+        coalesce(corrects_key, idempotency_key) as key, sum(quantity) as quantity,
+        max(unique_value) as unique_value, min(occurred_at) as occurred_at,
+        min(recorded_at) as recorded_at
+      from billing.usage_records
+      where account_id = p_totals.account_id
+        and feature_key = p_totals.feature_key
+        and period_start = p_totals.period_start
+        and occurred_at >= p_totals.period_start
+        and occurred_at < p_totals.period_end
+      group by 1
+    )
+    select coalesce(
+      case p_aggregation
+        when 'max' then max(quantity)
+        when 'unique' then count(distinct unique_value) filter (where quantity > 0)
+        when 'latest' then (array_agg(quantity order by occurred_at desc, recorded_at desc))[1]
+        when 'count' then count(*) filter (where quantity > 0)
+        else sum(quantity)
+      end,
+      0)
+    from effective
+  );
+end;
+$$;
+
+comment on function billing_private.recounted_usage(billing.usage_totals, text) is
+  'What the records of a period come to, corrections applied, for as long as they are kept.';
+
+
+create function billing_private.give_back(
+  p_totals billing.usage_totals,
+  p_terms billing_private.usage_terms
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_included numeric := p_totals.rollover + billing_private.included_units(
+    p_totals.account_id, p_totals.feature_key, p_terms, billing_private.now());
+  -- Unlimited by now, all of it was paid for nothing.
+  v_units numeric := p_totals.prepaid - coalesce(
+    least(greatest(p_totals.used - v_included, 0), p_totals.prepaid), 0);
+begin
+  if v_units <= 0 then
+    return;
+  end if;
+  with in_line as (
+    select
+      usage_burns.grant_id, usage_burns.quantity,
+      sum(usage_burns.quantity) over (
+        order by usage_grants.priority desc, usage_grants.valid_until desc,
+          usage_grants.created_at desc, usage_grants.id desc
+      ) - usage_burns.quantity as units_before
+    from billing.usage_burns
+    join billing.usage_grants on usage_grants.id = usage_burns.grant_id
+    where usage_burns.account_id = p_totals.account_id
+      and usage_burns.feature_key = p_totals.feature_key
+      and usage_burns.period_start = p_totals.period_start
+  ),
+  returned as (
+    update billing.usage_burns
+    set quantity = usage_burns.quantity
+      - least(in_line.quantity, v_units - in_line.units_before)
+    from in_line
+    where usage_burns.account_id = p_totals.account_id
+      and usage_burns.feature_key = p_totals.feature_key
+      and usage_burns.period_start = p_totals.period_start
+      and usage_burns.grant_id = in_line.grant_id
+      and in_line.units_before < v_units
+    returning
+      usage_burns.grant_id, least(in_line.quantity, v_units - in_line.units_before) as units
+  )
+  update billing.usage_grants
+  set burnt = burnt - returned.units
+  from returned
+  where usage_grants.id = returned.grant_id;
+
+  update billing.usage_totals
+  set prepaid = prepaid - v_units
+  where account_id = p_totals.account_id
+    and feature_key = p_totals.feature_key
+    and period_start = p_totals.period_start;
+end;
+$$;
+
+comment on function billing_private.give_back(
+  billing.usage_totals, billing_private.usage_terms
+) is
+  'Returns prepaid units that turn out not to have been needed, last taken first.';
+
+
+-- Long because it is one correction from the record to what follows from it.
+create function billing_private.apply_correction(
+  p_account_id uuid,
+  p_idempotency_key text,
+  p_quantity numeric,
+  p_reason text
+)
+returns billing.recorded_usage
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_id uuid := gen_random_uuid();
+  v_record billing.usage_records;
+  v_totals billing.usage_totals;
+  v_terms billing_private.usage_terms;
+  v_before numeric;
+  v_units numeric;
+begin
+  select * into v_record
+  from billing.usage_records
+  where account_id = p_account_id
+    and idempotency_key = p_idempotency_key
+    and corrects_key is null
+  order by recorded_month desc
+  limit 1;
+  if not found then
+    perform billing_private.fail('USAGE_NOT_FOUND', jsonb_build_object(
+      'idempotency_key', p_idempotency_key));
+  elsif (p_quantity >= 0 and p_quantity <= 1e15) is not true then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'quantity', 'problem', 'must be a number from zero to 10^15'));
+  end if;
+
+  select * into strict v_totals
+  from billing.usage_totals
+  where account_id = p_account_id
+    and feature_key = v_record.feature_key
+    and period_start = v_record.period_start
+  for update;
+  v_terms := billing_private.usage_terms(
+    p_account_id, v_record.feature_key, v_record.occurred_at);
+  select sum(quantity) into v_before
+  from billing.usage_records
+  where account_id = p_account_id
+    and feature_key = v_record.feature_key
+    and occurred_at = v_record.occurred_at
+    and p_idempotency_key in (idempotency_key, corrects_key);
+  if v_before <> p_quantity then
+    insert into billing.usage_records (
+      account_id, idempotency_key, recorded_month, id, feature_key, quantity, occurred_at,
+      recorded_at, period_start, unique_value, corrects_key, properties
+    )
+    values (
+      p_account_id, v_id::text, billing_private.usage_month(v_now), v_id, v_record.feature_key,
+      p_quantity - v_before, v_record.occurred_at, v_now, v_record.period_start,
+      v_record.unique_value, p_idempotency_key, jsonb_build_object('reason', p_reason)
+    );
+    v_units := case v_terms.aggregation
+      when 'sum' then p_quantity - v_before
+      when 'count' then (p_quantity > 0)::integer - (v_before > 0)::integer
+      else billing_private.recounted_usage(v_totals, v_terms.aggregation) - v_totals.used
+        - coalesce(
+          (
+            select sum(quantity)
+            from billing.usage_adjustments
+            where account_id = p_account_id
+              and feature_key = v_record.feature_key
+              and period_start = v_record.period_start
+          ), 0)
+    end;
+
+    if v_totals.closed_at is not null and v_units <> 0 then
+      insert into billing.usage_adjustments (
+        account_id, feature_key, period_start, quantity, kind, idempotency_key, reason
+      )
+      values (
+        p_account_id, v_record.feature_key, v_record.period_start, v_units, 'correction',
+        p_idempotency_key, p_reason
+      );
+    elsif v_units <> 0 then
+      update billing.usage_totals
+      set used = used + v_units
+      where account_id = p_account_id
+        and feature_key = v_record.feature_key
+        and period_start = v_record.period_start
+      returning * into v_totals;
+      if v_units < 0 then
+        perform billing_private.give_back(v_totals, v_terms);
+      elsif v_terms.is_included and v_terms.aggregation in ('sum', 'count') then
+        perform billing_private.pay_from_grants(v_totals, v_terms, v_units);
+      end if;
+    end if;
+    if v_terms.stripe_event_name is not null
+      and v_terms.aggregation in ('sum', 'count')
+      and v_units <> 0
+    then
+      perform billing_private.report_usage(
+        v_id, p_account_id, v_terms.stripe_event_name, v_units, v_record.occurred_at);
+    end if;
+  end if;
+  return row(
+    p_account_id, v_record.feature_key, p_idempotency_key, p_quantity, v_record.period_start,
+    v_before = p_quantity)::billing.recorded_usage;
+end;
+$$;
+
+comment on function billing_private.apply_correction(uuid, text, numeric, text) is
+$$Has a record count as another quantity, 0 for not at all: a record of the difference, and what
+follows from it. Of a closed period, an adjustment. Twice: once.
+
+Errors
+  VALIDATION_FAILED  400  a quantity that is none
+  USAGE_NOT_FOUND    404  the account has no record with this key$$;
+
+
+create function billing_private.close_usage_periods(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_totals billing.usage_totals;
+  v_count bigint := 0;
+begin
+  for v_totals in
+    select *
+    from billing.usage_totals
+    where closed_at is null
+      and period_end < 'infinity'
+      and period_end <= billing_private.now()
+        - (select usage_closes_after from billing_private.settings)
+    order by period_end, account_id, feature_key
+    limit p_limit
+  loop
+    perform billing_private.close_usage_period(
+      v_totals,
+      billing_private.usage_terms(
+        v_totals.account_id, v_totals.feature_key,
+        v_totals.period_end - interval '1 microsecond'));
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.close_usage_periods(integer) is
+  'Closes periods that have been over for settings.usage_closes_after. Returns how many.';
+
+
+-- -----------------------------------------------------------------------------
+-- 59  billing.usage_summary()
+-- -----------------------------------------------------------------------------
+
+create type billing.usage_state as (
+  feature_key text,
+  kind text,
+  period_start timestamptz,
+  period_end timestamptz,
+  used numeric,
+  reserved numeric,
+  included numeric,
+  rollover numeric,
+  prepaid_used numeric,
+  prepaid_left numeric,
+  remaining numeric,
+  overage numeric,
+  is_soft boolean
+);
+
+comment on type billing.usage_state is
+  'Where a period stands. included, rollover, prepaid_used and prepaid_left are what it may use; '
+  'remaining is what is left of all of them, null for unlimited; overage is what a soft limit let '
+  'pass. Of a limit feature, used is what is held.';
+
+
+-- Long because it is one row, column by column.
+create function billing_private.usage_summary(p_account_id uuid)
+returns setof billing.usage_state
+language plpgsql
+volatile
+security definer -- members may read what they used, never write it
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_account_id uuid := billing_private.resolve_account(p_account_id);
+  v_terms billing_private.usage_terms;
+  v_totals billing.usage_totals;
+  v_feature_key text;
+  v_state billing.usage_state;
+begin
+  for v_feature_key in
+    select key
+    from billing.features
+    where kind <> 'boolean'
+      and (
+        exists (
+          select
+          from billing.entitlements
+          where account_id = v_account_id and feature_key = features.key
+            and access_level = 'full' and valid_from <= v_now and valid_until > v_now
+        )
+        or exists (
+          select
+          from billing.usage_totals
+          where account_id = v_account_id and feature_key = features.key
+        )
+      )
+    order by key
+  loop
+    v_terms := billing_private.usage_terms(v_account_id, v_feature_key, v_now);
+    select * into v_totals
+    from billing.usage_totals
+    where account_id = v_account_id
+      and feature_key = v_feature_key
+      and period_start = v_terms.period_start;
+
+    v_state.feature_key := v_feature_key;
+    v_state.kind := v_terms.kind;
+    v_state.period_start := v_terms.period_start;
+    v_state.period_end := v_terms.period_end;
+    v_state.used := coalesce(v_totals.used, 0);
+    v_state.reserved := (
+      select coalesce(sum(quantity), 0)
+      from billing.usage_reservations
+      where account_id = v_account_id
+        and feature_key = v_feature_key
+        and period_start = v_terms.period_start
+        and status = 'open'
+        and expires_at > v_now
+    );
+    v_state.included := case when v_terms.is_included
+      then billing_private.included_units(v_account_id, v_feature_key, v_terms, v_now) else 0 end;
+    v_state.rollover := coalesce(
+      v_totals.rollover, billing_private.leftover_units(v_account_id, v_feature_key, v_terms));
+    v_state.prepaid_used := coalesce(v_totals.prepaid, 0);
+    v_state.prepaid_left := billing_private.prepaid_units(v_account_id, v_feature_key);
+    v_state.remaining := greatest(
+      greatest(
+        v_state.included + v_state.rollover + v_state.prepaid_used - v_state.used
+          - v_state.reserved,
+        0)
+      + case when v_terms.is_included then v_state.prepaid_left else 0 end
+      - greatest(
+        least(
+          v_state.reserved,
+          v_state.used + v_state.reserved - v_state.included - v_state.rollover
+            - v_state.prepaid_used),
+        0),
+      0);
+    v_state.overage := coalesce(greatest(
+      v_state.used - v_state.included - v_state.rollover - v_state.prepaid_used, 0), 0);
+    v_state.is_soft := v_terms.overage = 'allow';
+    return next v_state;
+  end loop;
+end;
+$$;
+
+
+create function billing.usage_summary(account_id uuid default null)
+returns setof billing.usage_state
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.usage_summary(account_id);
+end;
+
+comment on function billing.usage_summary(uuid) is
+$$How much of what: one row for each feature the account has or has used that is counted, in its
+running period.
+
+account_id: null for the caller's own account.
+
+Errors
+  VALIDATION_FAILED  400  the server named no account
+  UNAUTHENTICATED    401  nobody is signed in
+  NOT_A_MEMBER       403  the account is not one of the caller's
+  ACCOUNT_NOT_FOUND  404  there is no such account$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 60  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -17298,7 +18746,38 @@ revoke all on function
   billing_private.meter_table,
   billing_private.count_held_rows,
   billing_private.unmeter_table,
-  billing_private.repair_metering
+  billing_private.repair_metering,
+  billing_private.usage_terms_of,
+  billing_private.require_consumable,
+  billing_private.not_included,
+  billing_private.write_count,
+  billing_private.require_lines,
+  billing_private.add_records,
+  billing_private.mark_unique_values,
+  billing_private.add_to_totals,
+  billing_private.pay_from_grants,
+  billing_private.follow_records,
+  billing_private.count_lines,
+  billing_private.on_terms,
+  billing_private.record_lines,
+  billing.record_usage,
+  billing_private.record_usage_batch,
+  billing.record_usage_batch,
+  billing_private.reserve,
+  billing_private.lock_reservation,
+  billing_private.settle_open,
+  billing_private.settle,
+  billing_private.release,
+  billing_private.expire_due_reservations,
+  billing.reserve,
+  billing.settle,
+  billing.release,
+  billing_private.recounted_usage,
+  billing_private.give_back,
+  billing_private.apply_correction,
+  billing_private.close_usage_periods,
+  billing_private.usage_summary,
+  billing.usage_summary
 from public, anon, authenticated, service_role;
 
 revoke all on billing.payment_history from public, anon, authenticated, service_role;
@@ -17358,7 +18837,15 @@ grant execute on function
   billing.resume_subscription,
   billing_private.resume_subscription,
   billing.consume,
-  billing_private.consume
+  billing_private.consume,
+  billing.reserve,
+  billing_private.reserve,
+  billing.settle,
+  billing_private.settle,
+  billing.release,
+  billing_private.release,
+  billing.usage_summary,
+  billing_private.usage_summary
 to authenticated, service_role;
 
 grant execute on function
@@ -17371,5 +18858,9 @@ grant execute on function
   billing.claim_commands,
   billing_private.claim_commands,
   billing.complete_command,
-  billing_private.complete_command
+  billing_private.complete_command,
+  billing.record_usage,
+  billing_private.record_lines,
+  billing.record_usage_batch,
+  billing_private.record_usage_batch
 to service_role;

@@ -178,6 +178,16 @@ create index customers_unbound_idx
 -- 5  clean-up
 -- -----------------------------------------------------------------------------
 
+-- tend_usage: reservations whose time has run out.
+create index usage_reservations_due_idx
+  on billing.usage_reservations (expires_at)
+  where status = 'open';
+
+-- tend_usage: periods that are over. Of what counting changes nothing is in it.
+create index usage_totals_unclosed_idx
+  on billing.usage_totals (period_end)
+  where closed_at is null and period_end < 'infinity';
+
 -- clean_up: runs older than the retention.
 create index task_runs_started_at_idx
   on billing_private.task_runs (started_at);

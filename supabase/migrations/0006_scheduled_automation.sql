@@ -27,10 +27,11 @@
 --   11  tasks: request_rereads, sweep_events, sweep_objects, rebuild
 --   12  task: recount_metered_tables
 --   13  task: migrate_plans
---   14  the registry
---   15  the heartbeat in pg_cron
---   16  tasks: sync_seats, settle_accounts
---   17  who may call what
+--   14  tasks: tend_usage, keep_usage
+--   15  the registry
+--   16  the heartbeat in pg_cron
+--   17  tasks: sync_seats, settle_accounts
+--   18  who may call what
 -- =============================================================================
 
 
@@ -1169,7 +1170,58 @@ comment on function billing_private.task_migrate_plans() is
 
 
 -- -----------------------------------------------------------------------------
--- 14  the registry
+-- 14  tasks: tend_usage, keep_usage
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_tend_usage()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  return billing_private.expire_due_reservations(10000)
+    + billing_private.close_usage_periods(5000);
+end;
+$$;
+
+comment on function billing_private.task_tend_usage() is
+  'Ends reservations whose time has run out and closes periods that have been over for some days; '
+  'nobody''s allowance waits for it.';
+
+
+create function billing_private.task_keep_usage()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_count bigint;
+begin
+  -- Both need the table for themselves for a moment: better later than holding up who uses it.
+  perform set_config('lock_timeout', '2s', true);
+  v_count := billing_private.add_usage_partitions() + billing_private.drop_usage_partitions();
+  delete from billing_private.usage_unique_values
+  where ctid = any (array(
+    select unique_values.ctid
+    from billing_private.usage_unique_values as unique_values
+    join billing.usage_totals using (account_id, feature_key, period_start)
+    where usage_totals.closed_at < billing_private.now() - interval '3 months'
+    limit 50000
+  ));
+  perform set_config('lock_timeout', '0', true);
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.task_keep_usage() is
+  'Makes next months'' partitions of usage_records and drops those whose retention is over, with '
+  'the unique values of periods closed for three months.';
+
+
+-- -----------------------------------------------------------------------------
+-- 15  the registry
 -- -----------------------------------------------------------------------------
 
 insert into billing_private.tasks (key, description, function_name, run_every) values
@@ -1209,12 +1261,16 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_sweep_objects', '7 days'),
   ('rebuild', 'compare what is stored with what the inbox tells',
     'task_rebuild', '10 minutes'),
+  ('tend_usage', 'end reservations and close periods that are over',
+    'task_tend_usage', '1 minute'),
+  ('keep_usage', 'make and drop partitions of usage records',
+    'task_keep_usage', '1 hour'),
   ('clean_up', 'remove old run logs and abandoned portal requests',
     'task_clean_up', '1 hour');
 
 
 -- -----------------------------------------------------------------------------
--- 15  the heartbeat in pg_cron
+-- 16  the heartbeat in pg_cron
 -- -----------------------------------------------------------------------------
 
 create function billing_private.schedule_heartbeat()
@@ -1244,7 +1300,7 @@ select billing_private.schedule_heartbeat();
 
 
 -- -----------------------------------------------------------------------------
--- 16  tasks: sync_seats, settle_accounts
+-- 17  tasks: sync_seats, settle_accounts
 -- -----------------------------------------------------------------------------
 
 create function billing_private.try_lock_account(p_account_id uuid)
@@ -1412,7 +1468,7 @@ comment on function billing_private.task_settle_accounts() is
 
 
 -- -----------------------------------------------------------------------------
--- 17  who may call what
+-- 18  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1452,5 +1508,7 @@ revoke all on function
   billing_private.task_sweep_objects,
   billing_private.task_rebuild,
   billing_private.schedule_heartbeat,
-  billing_private.task_recount_metered_tables
+  billing_private.task_recount_metered_tables,
+  billing_private.task_tend_usage,
+  billing_private.task_keep_usage
 from public, anon, authenticated, service_role;

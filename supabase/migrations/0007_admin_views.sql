@@ -34,7 +34,8 @@
 --   19  metering the application's tables
 --   20  moving subscribers to other plans
 --   21  people and organizations
---   22  who may call what
+--   22  prepaid units and corrected usage
+--   23  who may call what
 -- =============================================================================
 
 
@@ -3885,9 +3886,21 @@ begin
   insert into billing.plan_versions (plan_id, version, published_at, reason)
   values (v_plan.id, v_plan.version + 1, billing_private.now(), p_reason)
   returning * into v_version;
-  insert into billing.plan_features (plan_id, version, feature_key, limit_value)
-  select v_plan.id, v_version.version, key, billing_private.stripe_integer(value)
-  from jsonb_each(p_features);
+  insert into billing.plan_features (
+    plan_id, version, feature_key, limit_value, resets_every, overage, overage_limit,
+    rollover_floor, rollover_cap, on_plan_change
+  )
+  select
+    v_plan.id, v_version.version, key, billing_private.stripe_integer(value),
+    before.resets_every, coalesce(before.overage, 'refuse'), before.overage_limit,
+    coalesce(before.rollover_floor, 0), coalesce(before.rollover_cap, 0),
+    coalesce(before.on_plan_change, 'keep')
+  from jsonb_each(p_features)
+  -- What a feature's limit means stays as it was.
+  left join billing.plan_features as before
+    on before.plan_id = v_plan.id
+    and before.version = v_plan.version
+    and before.feature_key = key;
   update billing.plans set version = v_version.version where id = v_plan.id;
   return v_version;
 end;
@@ -4944,7 +4957,189 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 22  who may call what
+-- 22  prepaid units and corrected usage
+-- -----------------------------------------------------------------------------
+
+create function billing_private.grant_usage(
+  p_account_id uuid,
+  p_feature text,
+  p_quantity numeric,
+  p_reason text,
+  p_valid_until timestamptz,
+  p_priority integer,
+  p_reference text
+)
+returns billing.usage_grants
+language plpgsql
+volatile
+security definer -- grants are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_account_id uuid;
+  v_grant billing.usage_grants;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'grant_usage', p_account_id::text);
+  v_account_id := billing_private.require_account(p_account_id);
+  if not exists (select from billing.features where key = p_feature) then
+    perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature));
+  elsif not exists (select from billing.features where key = p_feature and kind = 'metered') then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'feature', 'problem', 'only a metered feature is prepaid'));
+  elsif p_valid_until <= v_now then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'valid_until', 'problem', 'must be in the future'));
+  end if;
+  perform billing_private.require_quantity(p_quantity, 'quantity');
+
+  insert into billing.usage_grants (
+    account_id, feature_key, quantity, priority, valid_from, valid_until, reason, reference,
+    granted_by
+  )
+  values (
+    v_account_id, p_feature, p_quantity, coalesce(p_priority, 100), v_now,
+    coalesce(p_valid_until, 'infinity'), p_reason, p_reference, billing_private.user_id()
+  )
+  on conflict (account_id, reference) do nothing
+  returning * into v_grant;
+  if not found then
+    select * into strict v_grant
+    from billing.usage_grants
+    where account_id = v_account_id and reference = p_reference;
+  end if;
+  return v_grant;
+end;
+$$;
+
+
+create function billing_admin.grant_usage(
+  account_id uuid,
+  feature text,
+  quantity numeric,
+  reason text,
+  valid_until timestamptz default null,
+  priority integer default 100,
+  reference text default null
+)
+returns billing.usage_grants
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.grant_usage(
+    account_id, feature, quantity, reason, valid_until, priority, reference);
+end;
+
+comment on function billing_admin.grant_usage(
+  uuid, text, numeric, text, timestamptz, integer, text
+) is
+$$Gives an account prepaid units of a metered feature, used when a period's own are used up: by
+priority (lowest number first), then by end, then by age.
+
+valid_until: end, exclusive; null for no end. reference: what it is for (an order, an invoice), once
+per account; again, it answers the grant that is there.
+
+Errors
+  VALIDATION_FAILED  400  no reason, no quantity, an end that has passed, a feature not metered
+  NOT_AN_ADMIN       403  the caller is no administrator
+  ACCOUNT_NOT_FOUND  404  neither an account nor a user has this id
+  FEATURE_NOT_FOUND  404  there is no such feature$$;
+
+
+create function billing_private.revoke_usage_grant(p_grant_id uuid, p_reason text)
+returns billing.usage_grants
+language plpgsql
+volatile
+security definer -- grants are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_grant billing.usage_grants;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'revoke_usage_grant', p_grant_id::text);
+  update billing.usage_grants
+  set revoked_at = coalesce(revoked_at, billing_private.now()),
+      revoked_reason = coalesce(revoked_reason, p_reason)
+  where id = p_grant_id
+  returning * into v_grant;
+  if not found then
+    perform billing_private.fail('GRANT_NOT_FOUND', jsonb_build_object('grant_id', p_grant_id));
+  end if;
+  return v_grant;
+end;
+$$;
+
+
+create function billing_admin.revoke_usage_grant(grant_id uuid, reason text)
+returns billing.usage_grants
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.revoke_usage_grant(grant_id, reason);
+end;
+
+comment on function billing_admin.revoke_usage_grant(uuid, text) is
+$$Takes back what is left of prepaid units. What they have paid for stays paid. Twice
+changes nothing more.
+
+Errors
+  VALIDATION_FAILED  400  no reason
+  NOT_AN_ADMIN       403  the caller is no administrator
+  GRANT_NOT_FOUND    404  there is no such grant$$;
+
+
+create function billing_private.correct_usage(
+  p_account_id uuid,
+  p_idempotency_key text,
+  p_quantity numeric,
+  p_reason text
+)
+returns billing.recorded_usage
+language plpgsql
+volatile
+security definer -- usage is writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(
+    p_reason, 'correct_usage', p_account_id || ':' || p_idempotency_key);
+  return billing_private.apply_correction(
+    p_account_id, p_idempotency_key, p_quantity, p_reason);
+end;
+$$;
+
+
+create function billing_admin.correct_usage(
+  account_id uuid,
+  idempotency_key text,
+  quantity numeric,
+  reason text
+)
+returns billing.recorded_usage
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.correct_usage(account_id, idempotency_key, quantity, reason);
+end;
+
+comment on function billing_admin.correct_usage(uuid, text, numeric, text) is
+$$Has a usage record count as another quantity; 0 takes it back. The record stays: a second one
+holds the difference. Prepaid units that turn out not to have been needed go back to their grants. A
+period that is closed is not rewritten: billing.usage_adjustments says what it would be.
+
+idempotency_key: of the record; where none was given, its id.
+
+Errors
+  VALIDATION_FAILED  400  no reason, or a quantity that is none
+  NOT_AN_ADMIN       403  the caller is no administrator
+  USAGE_NOT_FOUND    404  the account has no record with this key$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 23  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -5093,7 +5288,13 @@ revoke all on function
   billing_admin.unmeter_table,
   billing_private.admin_metered_tables,
   billing_private.admin_recount_metered_table,
-  billing_admin.recount_metered_table
+  billing_admin.recount_metered_table,
+  billing_private.grant_usage,
+  billing_admin.grant_usage,
+  billing_private.revoke_usage_grant,
+  billing_admin.revoke_usage_grant,
+  billing_private.correct_usage,
+  billing_admin.correct_usage
 from public, anon, authenticated, service_role;
 
 revoke all on
@@ -5261,5 +5462,11 @@ grant execute on function
   billing_admin.rebuild_all,
   billing_private.admin_metered_tables,
   billing_private.admin_recount_metered_table,
-  billing_admin.recount_metered_table
+  billing_admin.recount_metered_table,
+  billing_private.grant_usage,
+  billing_admin.grant_usage,
+  billing_private.revoke_usage_grant,
+  billing_admin.revoke_usage_grant,
+  billing_private.correct_usage,
+  billing_admin.correct_usage
 to authenticated, service_role;

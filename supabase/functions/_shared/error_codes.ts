@@ -56,6 +56,9 @@ export const errorCodes = {
     status: 422,
     message: "more than is left of the payment cannot be given back",
   },
+  RESERVATION_NOT_FOUND: { status: 404, message: "the account has no such reservation" },
+  RESERVATION_RELEASED: { status: 422, message: "the reservation was released" },
+  RESERVATION_SETTLED: { status: 422, message: "the reservation was settled" },
   ROUTE_NOT_FOUND: { status: 404, message: "there is no such route" },
   SEAT_LIMIT_REACHED: { status: 402, message: "all seats of the plan are taken" },
   SERVER_ONLY: { status: 403, message: "only the server may do this" },
@@ -69,6 +72,7 @@ export const errorCodes = {
   TASK_NOT_FOUND: { status: 404, message: "there is no such task" },
   UNAUTHENTICATED: { status: 401, message: "sign in first" },
   UPSTREAM_UNAVAILABLE: { status: 503, message: "the database did not answer in time" },
+  USAGE_NOT_FOUND: { status: 404, message: "the account has no usage with this key" },
   VALIDATION_FAILED: { status: 400, message: "the request is not valid" },
   WEBHOOK_NOT_CONFIGURED: { status: 500, message: "no webhook secret is configured" },
 } as const;

@@ -172,6 +172,10 @@ insert into tests.served values
     $$ select * from billing_admin.critical_issues $$),
 
   -- usage
+  ('billing.usage_reservations_due_idx', 'tend_usage',
+    $$ select billing_private.task_tend_usage() $$),
+  ('billing.usage_totals_unclosed_idx', 'tend_usage',
+    $$ select billing_private.task_tend_usage() $$),
   ('billing_private.usage_records_default_account_id_feature_key_occurred_at_idx',
     'whoever looks for usage by day',
     $$

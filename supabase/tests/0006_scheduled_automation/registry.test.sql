@@ -13,6 +13,7 @@ select results_eq(
       ('clean_up', '1 hour', true),
       ('expire_subscriptions', '1 minute', true),
       ('give_up_commands', '1 minute', true),
+      ('keep_usage', '1 hour', true),
       ('migrate_plans', '1 minute', true),
       ('rebuild', '10 minutes', true),
       ('recount_metered_tables', '10 minutes', true),
@@ -26,6 +27,7 @@ select results_eq(
       ('sweep_objects', '7 days', true),
       ('sync_seats', '5 minutes', true),
       ('tell_customers', '1 minute', true),
+      ('tend_usage', '1 minute', true),
       ('validate_entitlements', '10 minutes', true)
   $$,
   'these tasks run by themselves'
