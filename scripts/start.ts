@@ -1,4 +1,4 @@
-/** `npm start`: everything on this machine, and one subscriber's life played on it. */
+/** `npm start`: everything on this machine, and the life of a subscriber and of a team played on it. */
 
 import { readArguments } from "./lib/arguments.ts";
 import { defaultPorts } from "./lib/ports.ts";
@@ -6,10 +6,11 @@ import { dim, done, heading, note, runScript } from "./lib/terminal.ts";
 import { startStack, stripeFromEnvironment, type Stack } from "./stack/index.ts";
 import { playCheckout } from "./story/checkout.ts";
 import { playLife } from "./story/life.ts";
+import { playTeam } from "./story/team.ts";
 
 const help = `
 Starts Postgres, the Data API, Auth, Studio, both Edge Functions and a Stripe simulator on this
-machine, plays one subscriber's life on them, and stays up until Ctrl-C.
+machine, plays a subscriber's and a team's life on them, and stays up until Ctrl-C.
 
 Usage: npm start -- [--once]
 
@@ -38,8 +39,12 @@ await runScript(help, async (args) => {
   });
 
   try {
-    if (stack.simulator) await playLife(stack, stack.simulator);
-    else await playCheckout(stack);
+    if (stack.simulator) {
+      await playLife(stack, stack.simulator);
+      await playTeam(stack, stack.simulator);
+    } else {
+      await playCheckout(stack);
+    }
     if (values.once) {
       done("The story is told.");
       return;

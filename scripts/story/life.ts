@@ -267,12 +267,12 @@ async function lastPayment(reader: Reader) {
   };
 }
 
-async function moment(stack: Stack): Promise<Date> {
+export async function moment(stack: Stack): Promise<Date> {
   return new Date((await stack.clock.now()) * 1_000);
 }
 
 /** The checkout session's id is the last part of its page's address. */
-function sessionOf(url: string): string {
+export function sessionOf(url: string): string {
   return new URL(url).pathname.split("/").at(-1) ?? "";
 }
 

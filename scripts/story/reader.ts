@@ -32,10 +32,12 @@ export function expectData<T>(
 
 /** What a signed-in reader's application shows. */
 export interface Reader {
+  client: Client;
   accountId: string;
   email: string;
   plans(): Promise<Tables<{ schema: "billing" }, "plan_offers">[]>;
-  openCheckout(priceKey: string): Promise<{ checkoutId: string; url: string }>;
+  /** For a team, if one is named. */
+  openCheckout(priceKey: string, teamId?: string): Promise<{ checkoutId: string; url: string }>;
   hasFeature(feature: string): Promise<boolean>;
   /** Names of the clubs row level security lets the reader see. */
   clubs(): Promise<string[]>;
@@ -72,15 +74,17 @@ export async function signUp(options: ReaderOptions, email: string): Promise<Rea
   if (!user) throw new Error("sign up: no user came back");
 
   return {
+    client,
     accountId: user.id,
     email,
     plans: async () => expectData("list plans", await client.rpc("list_plans", {}, { get: true })),
-    openCheckout: async (priceKey) => {
+    openCheckout: async (priceKey, teamId) => {
       const answer = await client.functions.invoke<{
         data: { checkout_id: string; url: string };
       }>("checkout", {
         body: {
           price_key: priceKey,
+          ...(teamId && { account_id: teamId }),
           success_url: "https://booktalks.example/welcome",
           cancel_url: "https://booktalks.example/plans",
         },

@@ -102,7 +102,10 @@ export interface StripeSimulator {
     sessionId: string,
     options?: { card?: string; promotionCode?: string },
   ): Promise<CheckoutOutcome>;
-  /** The next charges are declined, whatever the card; decline code `generic_decline` unless said. */
+  /**
+   * The next charges are declined, whatever the card; decline code `generic_decline` unless said. Zero lets those
+   * succeed that would still fail.
+   */
   failNextPayments(count: number, declineCode?: string): void;
   /** What the customer's bank does to a charge; resolves when its webhooks are delivered. */
   disputeCharge(
@@ -245,6 +248,7 @@ export async function createStripeSimulator({
       return whenDelivered(() => payCheckout(simulation, session, requireCard(card)));
     },
     failNextPayments(count, declineCode = "generic_decline") {
+      if (count === 0) simulation.forcedDeclines.length = 0;
       for (let n = 0; n < count; n += 1) simulation.forcedDeclines.push(declineCode);
     },
     disputeCharge: (charge, options) =>
