@@ -128,6 +128,7 @@ export type Database = {
           cancel_url: string;
           completed_at: string | null;
           created_at: string;
+          discount_code_id: string | null;
           expires_at: string | null;
           failure: Json | null;
           id: string;
@@ -147,6 +148,7 @@ export type Database = {
           cancel_url: string;
           completed_at?: string | null;
           created_at?: string;
+          discount_code_id?: string | null;
           expires_at?: string | null;
           failure?: Json | null;
           id?: string;
@@ -165,6 +167,7 @@ export type Database = {
           cancel_url?: string;
           completed_at?: string | null;
           created_at?: string;
+          discount_code_id?: string | null;
           expires_at?: string | null;
           failure?: Json | null;
           id?: string;
@@ -191,6 +194,263 @@ export type Database = {
             columns: ["price_id"];
             isOneToOne: false;
             referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      contract_features: {
+        Row: {
+          contract_id: string;
+          feature_key: string;
+          limit_value: number | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          contract_id: string;
+          feature_key: string;
+          limit_value?: number | null;
+        };
+        Update: {
+          contract_id?: string;
+          feature_key?: string;
+          limit_value?: number | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "contract_features_contract_id_fkey";
+            columns: ["contract_id"];
+            isOneToOne: false;
+            referencedRelation: "contracts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "contract_features_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+        ];
+      };
+      contract_prices: {
+        Row: {
+          contract_id: string;
+          feature_key: string | null;
+          price_id: string;
+          tiers: Json | null;
+          tiers_mode: string | null;
+          unit_amount_minor: number | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          contract_id: string;
+          feature_key?: string | null;
+          price_id: string;
+          tiers?: Json | null;
+          tiers_mode?: string | null;
+          unit_amount_minor?: number | null;
+        };
+        Update: {
+          contract_id?: string;
+          feature_key?: string | null;
+          price_id?: string;
+          tiers?: Json | null;
+          tiers_mode?: string | null;
+          unit_amount_minor?: number | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "contract_prices_contract_id_fkey";
+            columns: ["contract_id"];
+            isOneToOne: false;
+            referencedRelation: "contracts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "contract_prices_feature_key_fkey";
+            columns: ["feature_key"];
+            isOneToOne: false;
+            referencedRelation: "features";
+            referencedColumns: ["key"];
+          },
+          {
+            foreignKeyName: "contract_prices_price_id_fkey";
+            columns: ["price_id"];
+            isOneToOne: false;
+            referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      contract_settlements: {
+        Row: {
+          account_id: string;
+          charged_minor: number;
+          committed_minor: number;
+          contract_id: string;
+          created_at: string;
+          invoice_id: string | null;
+          is_waived: boolean;
+          shortfall_minor: number;
+          term_ends_at: string;
+          term_starts_at: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          charged_minor: number;
+          committed_minor: number;
+          contract_id: string;
+          created_at?: string;
+          invoice_id?: string | null;
+          is_waived?: boolean;
+          shortfall_minor: number;
+          term_ends_at: string;
+          term_starts_at: string;
+        };
+        Update: {
+          account_id?: string;
+          charged_minor?: number;
+          committed_minor?: number;
+          contract_id?: string;
+          created_at?: string;
+          invoice_id?: string | null;
+          is_waived?: boolean;
+          shortfall_minor?: number;
+          term_ends_at?: string;
+          term_starts_at?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "contract_settlements_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "contract_settlements_contract_id_fkey";
+            columns: ["contract_id"];
+            isOneToOne: false;
+            referencedRelation: "contracts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "contract_settlements_invoice_id_fkey";
+            columns: ["invoice_id"];
+            isOneToOne: false;
+            referencedRelation: "invoices";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      contracts: {
+        Row: {
+          account_id: string;
+          commitment_minor: number | null;
+          created_at: string;
+          end_reason: string | null;
+          ended_at: string | null;
+          ends_at: string;
+          first_ends_at: string;
+          id: string;
+          in_force_until: string;
+          is_commitment_waived: boolean;
+          minimum_minor: number | null;
+          notice_at: string | null;
+          notice_days: number;
+          payment_terms_days: number;
+          price_id: string | null;
+          quantity: number;
+          reason: string;
+          reference: string;
+          starts_at: string;
+          status: string;
+          subscription_id: string | null;
+          supersedes: string | null;
+          term_months: number | null;
+          term_starts_at: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          commitment_minor?: number | null;
+          created_at?: string;
+          end_reason?: string | null;
+          ended_at?: string | null;
+          ends_at: string;
+          first_ends_at: string;
+          id?: string;
+          in_force_until?: never;
+          is_commitment_waived?: boolean;
+          minimum_minor?: number | null;
+          notice_at?: string | null;
+          notice_days?: number;
+          payment_terms_days?: number;
+          price_id?: string | null;
+          quantity?: number;
+          reason: string;
+          reference: string;
+          starts_at: string;
+          status?: string;
+          subscription_id?: string | null;
+          supersedes?: string | null;
+          term_months?: number | null;
+          term_starts_at: string;
+        };
+        Update: {
+          account_id?: string;
+          commitment_minor?: number | null;
+          created_at?: string;
+          end_reason?: string | null;
+          ended_at?: string | null;
+          ends_at?: string;
+          first_ends_at?: string;
+          id?: string;
+          in_force_until?: never;
+          is_commitment_waived?: boolean;
+          minimum_minor?: number | null;
+          notice_at?: string | null;
+          notice_days?: number;
+          payment_terms_days?: number;
+          price_id?: string | null;
+          quantity?: number;
+          reason?: string;
+          reference?: string;
+          starts_at?: string;
+          status?: string;
+          subscription_id?: string | null;
+          supersedes?: string | null;
+          term_months?: number | null;
+          term_starts_at?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "contracts_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "contracts_price_id_fkey";
+            columns: ["price_id"];
+            isOneToOne: false;
+            referencedRelation: "prices";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "contracts_subscription_id_fkey";
+            columns: ["subscription_id"];
+            isOneToOne: false;
+            referencedRelation: "subscriptions";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "contracts_supersedes_fkey";
+            columns: ["supersedes"];
+            isOneToOne: true;
+            referencedRelation: "contracts";
             referencedColumns: ["id"];
           },
         ];
@@ -378,6 +638,71 @@ export type Database = {
             columns: ["account_id"];
             isOneToOne: false;
             referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
+      discount_redemptions: {
+        Row: {
+          account_id: string;
+          checkout_id: string | null;
+          created_at: string;
+          discount_code_id: string;
+          ended_at: string | null;
+          id: string;
+          period_base_minor: number;
+          period_off_minor: number;
+          periods_used: number;
+          status: string;
+          subscription_id: string | null;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          checkout_id?: string | null;
+          created_at?: string;
+          discount_code_id: string;
+          ended_at?: string | null;
+          id?: string;
+          period_base_minor?: number;
+          period_off_minor?: number;
+          periods_used?: number;
+          status: string;
+          subscription_id?: string | null;
+        };
+        Update: {
+          account_id?: string;
+          checkout_id?: string | null;
+          created_at?: string;
+          discount_code_id?: string;
+          ended_at?: string | null;
+          id?: string;
+          period_base_minor?: number;
+          period_off_minor?: number;
+          periods_used?: number;
+          status?: string;
+          subscription_id?: string | null;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "discount_redemptions_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "discount_redemptions_checkout_id_fkey";
+            columns: ["checkout_id"];
+            isOneToOne: true;
+            referencedRelation: "checkout_sessions";
+            referencedColumns: ["id"];
+          },
+          {
+            foreignKeyName: "discount_redemptions_subscription_id_fkey";
+            columns: ["subscription_id"];
+            isOneToOne: false;
+            referencedRelation: "subscriptions";
             referencedColumns: ["id"];
           },
         ];
@@ -972,6 +1297,7 @@ export type Database = {
           amount_minor: number;
           currency: string;
           description: string | null;
+          discount_minor: number;
           id: string;
           invoice_id: string;
           is_proration: boolean;
@@ -987,6 +1313,7 @@ export type Database = {
           amount_minor: number;
           currency: string;
           description?: string | null;
+          discount_minor?: number;
           id?: string;
           invoice_id: string;
           is_proration?: boolean;
@@ -1001,6 +1328,7 @@ export type Database = {
           amount_minor?: number;
           currency?: string;
           description?: string | null;
+          discount_minor?: number;
           id?: string;
           invoice_id?: string;
           is_proration?: boolean;
@@ -2800,6 +3128,16 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      check_code: {
+        Args: { account_id?: string; discount_code: string; price_key: string; quantity?: number };
+        Returns: Database["billing"]["CompositeTypes"]["discount_quote"];
+        SetofOptions: {
+          from: "*";
+          to: "discount_quote";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       check_eligibility: {
         Args: { account_id?: string; price_key: string };
         Returns: Database["billing"]["CompositeTypes"]["eligibility"];
@@ -3065,6 +3403,7 @@ export type Database = {
           cancel_url: string;
           completed_at: string | null;
           created_at: string;
+          discount_code_id: string | null;
           expires_at: string | null;
           failure: Json | null;
           id: string;
@@ -3370,6 +3709,17 @@ export type Database = {
         status: string | null;
         retry_at: string | null;
       };
+      discount_quote: {
+        is_valid: boolean | null;
+        reason: string | null;
+        percent_off: number | null;
+        amount_off_minor: number | null;
+        periods: number | null;
+        currency: string | null;
+        amount_minor: number | null;
+        discount_minor: number | null;
+        total_minor: number | null;
+      };
       eligibility: {
         eligible: boolean | null;
         reasons: string[] | null;
@@ -3557,6 +3907,35 @@ export type Database = {
         ComputedFields: never;
         Relationships: [];
       };
+      contracts: {
+        Row: {
+          account_id: string | null;
+          account_name: string | null;
+          charged_minor: number | null;
+          commitment_left_minor: number | null;
+          commitment_minor: number | null;
+          contract_id: string | null;
+          currency: string | null;
+          ends_at: string | null;
+          features: Json | null;
+          in_force_until: string | null;
+          is_in_force: boolean | null;
+          minimum_minor: number | null;
+          notice_until: string | null;
+          payment_terms_days: number | null;
+          price_key: string | null;
+          quantity: number | null;
+          reason: string | null;
+          reference: string | null;
+          starts_at: string | null;
+          status: string | null;
+          subscription_id: string | null;
+          supersedes: string | null;
+          term_starts_at: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       critical_issues: {
         Row: {
           account_id: string | null;
@@ -3565,6 +3944,31 @@ export type Database = {
           severity: string | null;
           since: string | null;
           subject: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
+      discount_codes: {
+        Row: {
+          amount_off_minor: number | null;
+          code: string | null;
+          confirmed: number | null;
+          created_at: string | null;
+          currency: string | null;
+          deactivated_at: string | null;
+          expires_at: string | null;
+          first_time_only: boolean | null;
+          id: string | null;
+          max_per_account: number | null;
+          max_redemptions: number | null;
+          minimum_amount_minor: number | null;
+          percent_off: number | null;
+          periods: number | null;
+          plan_keys: string[] | null;
+          price_keys: string[] | null;
+          reserved: number | null;
+          store_keys: string[] | null;
+          stripe_coupon_ids: string[] | null;
         };
         ComputedFields: never;
         Relationships: [];
@@ -3863,10 +4267,52 @@ export type Database = {
       };
     };
     Functions: {
+      activate_contract: {
+        Args: { contract_id: string; reason: string };
+        Returns: Database["billing"]["Tables"]["contracts"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "contracts";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       add_administrator: { Args: { reason: string; user_id: string }; Returns: undefined };
       add_store_admin: {
         Args: { reason: string; store: string; user_id: string };
         Returns: undefined;
+      };
+      amend_contract: {
+        Args: {
+          commitment_minor?: number;
+          contract_id: string;
+          ends_at?: string;
+          features?: Json;
+          minimum_minor?: number;
+          payment_terms_days?: number;
+          price_key?: string;
+          prices?: Json;
+          quantity?: number;
+          reason: string;
+          reference: string;
+        };
+        Returns: Database["billing"]["Tables"]["contracts"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "contracts";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
+      apply_discount_code: {
+        Args: { discount_code: string; reason: string; subscription_id: string };
+        Returns: Database["billing"]["Tables"]["discount_redemptions"]["Row"][];
+        SetofOptions: {
+          from: "*";
+          to: "discount_redemptions";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
       };
       appoint_owner: {
         Args: { account_id: string; reason: string; user_id: string };
@@ -3980,6 +4426,31 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      create_contract: {
+        Args: {
+          account_id: string;
+          commitment_minor?: number;
+          ends_at: string;
+          features?: Json;
+          minimum_minor?: number;
+          notice_days?: number;
+          payment_terms_days?: number;
+          price_key?: string;
+          prices?: Json;
+          quantity?: number;
+          reason: string;
+          reference: string;
+          starts_at?: string;
+          term_months?: number;
+        };
+        Returns: Database["billing"]["Tables"]["contracts"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "contracts";
+          isOneToOne: true;
+          isSetofReturn: false;
+        };
+      };
       create_coupon: {
         Args: {
           amount_off_minor?: number;
@@ -3990,6 +4461,31 @@ export type Database = {
           reason: string;
         };
         Returns: string;
+      };
+      create_discount_code: {
+        Args: {
+          amount_off_minor?: number;
+          currency?: string;
+          discount_code: string;
+          expires_at?: string;
+          first_time_only?: boolean;
+          max_per_account?: number;
+          max_redemptions?: number;
+          minimum_amount_minor?: number;
+          percent_off?: number;
+          periods?: number;
+          plan_keys?: string[];
+          price_keys?: string[];
+          reason: string;
+          store_keys?: string[];
+        };
+        Returns: Database["billing_admin"]["CompositeTypes"]["discount_code"][];
+        SetofOptions: {
+          from: "*";
+          to: "discount_code";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
       };
       create_feature: {
         Args: {
@@ -4065,6 +4561,16 @@ export type Database = {
           isSetofReturn: false;
         };
       };
+      deactivate_discount_code: {
+        Args: { discount_code: string; reason: string };
+        Returns: Database["billing_admin"]["CompositeTypes"]["discount_code"][];
+        SetofOptions: {
+          from: "*";
+          to: "discount_code";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
       discard_event: { Args: { event_id: string; reason: string }; Returns: undefined };
       discard_events: {
         Args: {
@@ -4083,6 +4589,21 @@ export type Database = {
           to: "event_outcome";
           isOneToOne: false;
           isSetofReturn: true;
+        };
+      };
+      end_contract: {
+        Args: {
+          contract_id: string;
+          ends_at?: string;
+          reason: string;
+          waives_commitment?: boolean;
+        };
+        Returns: Database["billing"]["Tables"]["contracts"]["Row"];
+        SetofOptions: {
+          from: "*";
+          to: "contracts";
+          isOneToOne: true;
+          isSetofReturn: false;
         };
       };
       grant_entitlement: {
@@ -4106,6 +4627,7 @@ export type Database = {
       grant_subscription: {
         Args: {
           account_id: string;
+          discount_code?: string;
           ends_at?: string;
           manual_kind?: string;
           payment_terms_days?: number;
@@ -4438,6 +4960,27 @@ export type Database = {
         checked: number | null;
         corrected: number | null;
         resume_after: string | null;
+      };
+      discount_code: {
+        id: string | null;
+        code: string | null;
+        percent_off: number | null;
+        amount_off_minor: number | null;
+        currency: string | null;
+        periods: number | null;
+        max_redemptions: number | null;
+        max_per_account: number | null;
+        first_time_only: boolean | null;
+        minimum_amount_minor: number | null;
+        plan_keys: string[] | null;
+        price_keys: string[] | null;
+        store_keys: string[] | null;
+        expires_at: string | null;
+        deactivated_at: string | null;
+        created_at: string | null;
+        reserved: number | null;
+        confirmed: number | null;
+        stripe_coupon_ids: string[] | null;
       };
       event_outcome: {
         event_id: string | null;

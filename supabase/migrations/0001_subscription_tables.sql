@@ -43,42 +43,48 @@
 --   25  billing.discounts
 --   26  billing.coupons
 --   27  billing_private.promotion_codes
---   28  billing.subscription_schedules
---   29  billing.subscription_transitions
---   30  billing.subscription_changes
---   31  billing.invoices
---   32  billing.invoice_lines
---   33  billing.payments
---   34  billing.refunds
---   35  billing.disputes
---   36  billing_private.early_fraud_warnings
---   37  billing.credit_notes
---   38  billing.payment_methods
---   39  billing.setup_intents
---   40  billing.tax_ids
---   41  billing_private.declines
---   42  billing.stripe_entitlements
---   43  billing.checkout_sessions
---   44  billing_private.trial_claims
---   45  billing.entitlement_grants
---   46  billing.entitlements
---   47  billing_private.entitlement_history
---   48  billing.access_restrictions
---   49  billing.dunning_cases
---   50  billing.dunning_events
---   51  billing.external_identities
---   52  billing.role_permissions
---   53  billing.memberships
---   54  billing.usage_totals
---   55  billing.usage_records
---   56  billing_private.usage_unique_values
---   57  billing.usage_grants
---   58  billing.usage_burns
---   59  billing.usage_reservations
---   60  billing.usage_adjustments
---   61  billing.usage_alerts
---   62  billing.invitations
---   63  billing_private.invitation_tokens
+--   28  billing_private.discount_codes
+--   29  billing.subscription_schedules
+--   30  billing.subscription_transitions
+--   31  billing.subscription_changes
+--   32  billing.invoices
+--   33  billing.invoice_lines
+--   34  billing.payments
+--   35  billing.refunds
+--   36  billing.disputes
+--   37  billing_private.early_fraud_warnings
+--   38  billing.credit_notes
+--   39  billing.payment_methods
+--   40  billing.setup_intents
+--   41  billing.tax_ids
+--   42  billing_private.declines
+--   43  billing.stripe_entitlements
+--   44  billing.checkout_sessions
+--   45  billing.discount_redemptions
+--   46  billing_private.trial_claims
+--   47  billing.entitlement_grants
+--   48  billing.entitlements
+--   49  billing_private.entitlement_history
+--   50  billing.access_restrictions
+--   51  billing.dunning_cases
+--   52  billing.dunning_events
+--   53  billing.external_identities
+--   54  billing.role_permissions
+--   55  billing.memberships
+--   56  billing.usage_totals
+--   57  billing.usage_records
+--   58  billing_private.usage_unique_values
+--   59  billing.usage_grants
+--   60  billing.usage_burns
+--   61  billing.usage_reservations
+--   62  billing.usage_adjustments
+--   63  billing.usage_alerts
+--   64  billing.invitations
+--   65  billing_private.invitation_tokens
+--   66  billing.contracts
+--   67  billing.contract_features
+--   68  billing.contract_prices
+--   69  billing.contract_settlements
 -- =============================================================================
 
 
@@ -149,10 +155,16 @@ insert into billing.error_codes (code, status, message, hint) values
     'Nobody waits for it any more, or making it again could take effect twice: start anew.'),
   ('COMMAND_NOT_FOUND', 404, 'there is no such command',
     'List billing_admin.command_backlog for the ids that exist.'),
+  ('CONTRACT_IN_FORCE', 409, 'a contract binds this',
+    'Amend or end the contract with billing_admin.amend_contract() or end_contract().'),
+  ('CONTRACT_NOT_FOUND', 404, 'there is no such contract',
+    'List billing_admin.contracts for the ids that exist.'),
   ('CUSTOMER_NOT_FOUND', 404, 'the account is not a customer yet',
     'Start a checkout first; it creates the customer.'),
   ('DISCOUNT_NOT_VALID', 422, 'the discount code is not valid',
     'Ask for another code, or go on without one.'),
+  ('DISCOUNT_CODE_NOT_FOUND', 404, 'there is no such discount code',
+    'List billing_admin.discount_codes for the codes that exist.'),
   ('EVENT_INVALID', 400, 'the payload is not a stripe event',
     'Send the raw body of a Stripe webhook request.'),
   ('EVENT_NOT_FOUND', 404, 'there is no such event',
@@ -2001,7 +2013,77 @@ revoke all on billing_private.promotion_codes from public, anon, authenticated, 
 
 
 -- -----------------------------------------------------------------------------
--- 28  billing.subscription_schedules
+-- 28  billing_private.discount_codes
+-- -----------------------------------------------------------------------------
+
+-- Private: whoever reads a code can use it. Stripe's own promotion codes stay beside it as the
+-- mirror they are; limits of these are kept here alone, and Stripe gets a coupon nobody can type.
+create table billing_private.discount_codes (
+  id uuid not null default gen_random_uuid(),
+  code text not null,
+  percent_off numeric,
+  amount_off_minor bigint,
+  currency text,
+  periods integer,
+  max_redemptions bigint,
+  max_per_account bigint not null default 1,
+  first_time_only boolean not null default false,
+  minimum_amount_minor bigint,
+  plan_keys text[],
+  price_keys text[],
+  store_keys text[],
+  expires_at timestamptz,
+  deactivated_at timestamptz,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  constraint discount_codes_code_is_typeable check (code ~ '^[A-Za-z0-9_-]{3,64}$'),
+  constraint discount_codes_percent_is_within check (percent_off > 0 and percent_off <= 100),
+  constraint discount_codes_amount_is_positive check (amount_off_minor > 0),
+  constraint discount_codes_take_one_thing_off check (
+    num_nonnulls(percent_off, amount_off_minor) = 1
+  ),
+  constraint discount_codes_currency_is_iso_4217 check (currency ~ '^[a-z]{3}$'),
+  constraint discount_codes_amounts_have_a_currency check (
+    currency is not null or num_nonnulls(amount_off_minor, minimum_amount_minor) = 0
+  ),
+  constraint discount_codes_periods_are_positive check (periods > 0),
+  constraint discount_codes_max_redemptions_is_positive check (max_redemptions > 0),
+  constraint discount_codes_max_per_account_is_positive check (max_per_account > 0),
+  constraint discount_codes_minimum_is_not_negative check (minimum_amount_minor >= 0)
+);
+
+comment on table billing_private.discount_codes is
+  'Codes people can type to pay less. What a code gives never changes: another code gives '
+  'something else.';
+comment on column billing_private.discount_codes.code is
+  'As an admin wrote it; taken in any case. Never given to another code.';
+comment on column billing_private.discount_codes.amount_off_minor is
+  'Off each period, in the smallest unit of currency; null where a percentage is taken off.';
+comment on column billing_private.discount_codes.periods is
+  'How many billing periods it is taken off: 1 for the first alone, null for all.';
+comment on column billing_private.discount_codes.max_redemptions is
+  'How often it can be used in all, checkouts under way included; null for any number.';
+comment on column billing_private.discount_codes.first_time_only is
+  'Only for accounts that were never billed.';
+comment on column billing_private.discount_codes.minimum_amount_minor is
+  'What a period has to cost without it, in the smallest unit of currency.';
+comment on column billing_private.discount_codes.price_keys is
+  'The prices it is for. Of plan_keys, price_keys and store_keys each narrows it down; null does '
+  'not.';
+comment on column billing_private.discount_codes.expires_at is
+  'From when on nobody can redeem it, exclusive; what it gives those who did goes on.';
+
+create unique index discount_codes_code_key on billing_private.discount_codes (lower(code));
+
+alter table billing_private.discount_codes enable row level security;
+create policy select_nobody on billing_private.discount_codes for select to public using (false);
+
+revoke all on billing_private.discount_codes from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 29  billing.subscription_schedules
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_schedules (
@@ -2067,7 +2149,7 @@ grant select on billing.subscription_schedules to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 29  billing.subscription_transitions
+-- 30  billing.subscription_transitions
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_transitions (
@@ -2125,7 +2207,7 @@ grant select on billing.subscription_transitions to anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 30  billing.subscription_changes
+-- 31  billing.subscription_changes
 -- -----------------------------------------------------------------------------
 
 create table billing.subscription_changes (
@@ -2181,7 +2263,7 @@ grant select on billing.subscription_changes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 31  billing.invoices
+-- 32  billing.invoices
 -- -----------------------------------------------------------------------------
 
 create table billing.invoices (
@@ -2279,7 +2361,7 @@ grant select on billing.invoices to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 32  billing.invoice_lines
+-- 33  billing.invoice_lines
 -- -----------------------------------------------------------------------------
 
 create table billing.invoice_lines (
@@ -2292,6 +2374,7 @@ create table billing.invoice_lines (
   period_start timestamptz,
   period_end timestamptz,
   is_proration boolean not null default false,
+  discount_minor bigint not null default 0,
   stripe_line_id text,
   stripe_price_id text,
   stripe_subscription_item_id text,
@@ -2302,6 +2385,10 @@ create table billing.invoice_lines (
 
 comment on table billing.invoice_lines is
   'What each invoice charges for. The service period is here, not on the invoice.';
+comment on column billing.invoice_lines.amount_minor is
+  'Before discounts.';
+comment on column billing.invoice_lines.discount_minor is
+  'What of the invoice''s discount falls on it; known of our own invoices alone.';
 
 alter table billing.invoice_lines enable row level security;
 
@@ -2321,7 +2408,7 @@ grant select on billing.invoice_lines to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 33  billing.payments
+-- 34  billing.payments
 -- -----------------------------------------------------------------------------
 
 -- One row for a payment intent and its latest charge: each writes its own columns, so the two may
@@ -2386,7 +2473,7 @@ grant select on billing.payments to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 34  billing.refunds
+-- 35  billing.refunds
 -- -----------------------------------------------------------------------------
 
 create table billing.refunds (
@@ -2424,7 +2511,7 @@ grant select on billing.refunds to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 35  billing.disputes
+-- 36  billing.disputes
 -- -----------------------------------------------------------------------------
 
 create table billing.disputes (
@@ -2485,7 +2572,7 @@ grant select on billing.disputes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 36  billing_private.early_fraud_warnings
+-- 37  billing_private.early_fraud_warnings
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is suspected is not told.
@@ -2525,7 +2612,7 @@ revoke all on billing_private.early_fraud_warnings from public, anon, authentica
 
 
 -- -----------------------------------------------------------------------------
--- 37  billing.credit_notes
+-- 38  billing.credit_notes
 -- -----------------------------------------------------------------------------
 
 create table billing.credit_notes (
@@ -2583,7 +2670,7 @@ grant select on billing.credit_notes to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 38  billing.payment_methods
+-- 39  billing.payment_methods
 -- -----------------------------------------------------------------------------
 
 create table billing.payment_methods (
@@ -2628,7 +2715,7 @@ grant select on billing.payment_methods to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 39  billing.setup_intents
+-- 40  billing.setup_intents
 -- -----------------------------------------------------------------------------
 
 create table billing.setup_intents (
@@ -2674,7 +2761,7 @@ grant select on billing.setup_intents to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 40  billing.tax_ids
+-- 41  billing.tax_ids
 -- -----------------------------------------------------------------------------
 
 create table billing.tax_ids (
@@ -2718,7 +2805,7 @@ grant select on billing.tax_ids to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 41  billing_private.declines
+-- 42  billing_private.declines
 -- -----------------------------------------------------------------------------
 
 -- Private: whoever is told that a card is reported stolen should not be.
@@ -2756,7 +2843,7 @@ revoke all on billing_private.declines from public, anon, authenticated, service
 
 
 -- -----------------------------------------------------------------------------
--- 42  billing.stripe_entitlements
+-- 43  billing.stripe_entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.stripe_entitlements (
@@ -2794,7 +2881,7 @@ grant select on billing.stripe_entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 43  billing.checkout_sessions
+-- 44  billing.checkout_sessions
 -- -----------------------------------------------------------------------------
 
 create table billing.checkout_sessions (
@@ -2810,6 +2897,8 @@ create table billing.checkout_sessions (
   completed_at timestamptz,
   failure jsonb,
   trial_days integer not null default 0,
+  discount_code_id uuid
+    references billing_private.discount_codes (id) on delete restrict,
   stripe_promotion_code_id text,
   stripe_session_id text,
   stripe_subscription_id text,
@@ -2830,8 +2919,10 @@ comment on column billing.checkout_sessions.url is
   'Where the user pays; only while open.';
 comment on column billing.checkout_sessions.trial_days is
   'The trial it begins with; 0 where there is none, or where the person has had one.';
+comment on column billing.checkout_sessions.discount_code_id is
+  'The discount its user named, of our own codes; null where none was.';
 comment on column billing.checkout_sessions.stripe_promotion_code_id is
-  'The discount its user named; null where none was.';
+  'The discount its user named, of Stripe''s codes; null where none was.';
 comment on column billing.checkout_sessions.failure is
   'Stripe''s refusal as {"code", "message"}; only when failed.';
 
@@ -2839,6 +2930,8 @@ create unique index checkout_sessions_one_open_idx on billing.checkout_sessions 
   where status in ('creating', 'open');
 create index checkout_sessions_account_id_idx on billing.checkout_sessions (account_id);
 create index checkout_sessions_price_id_idx on billing.checkout_sessions (price_id);
+create index checkout_sessions_discount_code_id_idx
+  on billing.checkout_sessions (discount_code_id);
 
 alter table billing.checkout_sessions enable row level security;
 
@@ -2852,7 +2945,73 @@ grant select on billing.checkout_sessions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 44  billing_private.trial_claims
+-- 45  billing.discount_redemptions
+-- -----------------------------------------------------------------------------
+
+create table billing.discount_redemptions (
+  id uuid not null default gen_random_uuid(),
+  discount_code_id uuid not null
+    references billing_private.discount_codes (id) on delete restrict,
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  checkout_id uuid references billing.checkout_sessions (id) on delete restrict,
+  subscription_id uuid references billing.subscriptions (id) on delete restrict,
+  status text not null,
+  periods_used integer not null default 0,
+  period_base_minor bigint not null default 0,
+  period_off_minor bigint not null default 0,
+  ended_at timestamptz,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (id),
+  unique (checkout_id),
+  constraint discount_redemptions_status_is_known check (
+    status in ('reserved', 'confirmed', 'released')
+  ),
+  constraint discount_redemptions_is_of_one_purchase check (
+    num_nonnulls(checkout_id, subscription_id) = 1
+  ),
+  constraint discount_redemptions_periods_used_is_not_negative check (periods_used >= 0),
+  constraint discount_redemptions_off_is_within check (
+    period_off_minor between 0 and period_base_minor
+  )
+);
+
+comment on table billing.discount_redemptions is
+  'Who used which discount code: for a checkout at Stripe, or for a manual subscription, whose '
+  'invoices it is taken off here.';
+comment on column billing.discount_redemptions.status is
+  'reserved while its checkout is open, confirmed once that is complete, released where it is not '
+  'going to be.';
+comment on column billing.discount_redemptions.periods_used is
+  'Of a manual subscription: periods invoiced with it.';
+comment on column billing.discount_redemptions.period_off_minor is
+  'Of a manual subscription: what the running period''s invoice took off period_base_minor; what a '
+  'change gives back of the period is lessened as much.';
+comment on column billing.discount_redemptions.ended_at is
+  'When a period of a manual subscription began without it.';
+
+create index discount_redemptions_discount_code_id_idx
+  on billing.discount_redemptions (discount_code_id, account_id);
+create index discount_redemptions_account_id_idx on billing.discount_redemptions (account_id);
+create index discount_redemptions_subscription_id_idx
+  on billing.discount_redemptions (subscription_id);
+create unique index discount_redemptions_one_running_idx
+  on billing.discount_redemptions (subscription_id)
+  where ended_at is null;
+
+alter table billing.discount_redemptions enable row level security;
+
+create policy select_member on billing.discount_redemptions
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
+
+revoke all on billing.discount_redemptions from public, anon, authenticated, service_role;
+grant select on billing.discount_redemptions to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 46  billing_private.trial_claims
 -- -----------------------------------------------------------------------------
 
 create table billing_private.trial_claims (
@@ -2883,7 +3042,7 @@ revoke all on billing_private.trial_claims from public, anon, authenticated, ser
 
 
 -- -----------------------------------------------------------------------------
--- 45  billing.entitlement_grants
+-- 47  billing.entitlement_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlement_grants (
@@ -2930,7 +3089,7 @@ grant select on billing.entitlement_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 46  billing.entitlements
+-- 48  billing.entitlements
 -- -----------------------------------------------------------------------------
 
 create table billing.entitlements (
@@ -2986,7 +3145,7 @@ grant select on billing.entitlements to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 47  billing_private.entitlement_history
+-- 49  billing_private.entitlement_history
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (
@@ -3024,7 +3183,7 @@ revoke all on billing_private.entitlement_history from public, anon, authenticat
 
 
 -- -----------------------------------------------------------------------------
--- 48  billing.access_restrictions
+-- 50  billing.access_restrictions
 -- -----------------------------------------------------------------------------
 
 create table billing.access_restrictions (
@@ -3075,7 +3234,7 @@ grant select on billing.access_restrictions to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 49  billing.dunning_cases
+-- 51  billing.dunning_cases
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_cases (
@@ -3144,7 +3303,7 @@ grant select on billing.dunning_cases to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 50  billing.dunning_events
+-- 52  billing.dunning_events
 -- -----------------------------------------------------------------------------
 
 create table billing.dunning_events (
@@ -3185,7 +3344,7 @@ grant select on billing.dunning_events to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 51  billing.external_identities
+-- 53  billing.external_identities
 -- -----------------------------------------------------------------------------
 
 create table billing.external_identities (
@@ -3224,7 +3383,7 @@ grant select on billing.external_identities to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 52  billing.role_permissions
+-- 54  billing.role_permissions
 -- -----------------------------------------------------------------------------
 
 create table billing.role_permissions (
@@ -3275,7 +3434,7 @@ grant select on billing.role_permissions to anon, authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 53  billing.memberships
+-- 55  billing.memberships
 -- -----------------------------------------------------------------------------
 
 -- No foreign key to auth.users: nothing here may keep a user from being deleted.
@@ -3310,7 +3469,7 @@ revoke all on billing.memberships from public, anon, authenticated, service_role
 grant select on billing.memberships to authenticated, service_role;
 
 -- -----------------------------------------------------------------------------
--- 54  billing.usage_totals
+-- 56  billing.usage_totals
 -- -----------------------------------------------------------------------------
 
 -- One row decides and counts, so it is made to be updated in place: room in each page, and no
@@ -3375,7 +3534,7 @@ grant select on billing.usage_totals to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 55  billing.usage_records
+-- 57  billing.usage_records
 -- -----------------------------------------------------------------------------
 
 -- No foreign keys: each would lock its row in accounts for every record of a busy account. The
@@ -3435,7 +3594,7 @@ grant select on billing.usage_records to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 56  billing_private.usage_unique_values
+-- 58  billing_private.usage_unique_values
 -- -----------------------------------------------------------------------------
 
 -- No foreign keys, as of usage_records: values are noted before their total is.
@@ -3460,7 +3619,7 @@ revoke all on billing_private.usage_unique_values from public, anon, authenticat
 
 
 -- -----------------------------------------------------------------------------
--- 57  billing.usage_grants
+-- 59  billing.usage_grants
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_grants (
@@ -3509,7 +3668,7 @@ grant select on billing.usage_grants to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 58  billing.usage_burns
+-- 60  billing.usage_burns
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_burns (
@@ -3542,7 +3701,7 @@ grant select on billing.usage_burns to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 59  billing.usage_reservations
+-- 61  billing.usage_reservations
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_reservations (
@@ -3594,7 +3753,7 @@ grant select on billing.usage_reservations to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 60  billing.usage_adjustments
+-- 62  billing.usage_adjustments
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_adjustments (
@@ -3634,7 +3793,7 @@ grant select on billing.usage_adjustments to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 61  billing.usage_alerts
+-- 63  billing.usage_alerts
 -- -----------------------------------------------------------------------------
 
 create table billing.usage_alerts (
@@ -3666,7 +3825,7 @@ revoke all on billing.usage_alerts from public, anon, authenticated, service_rol
 grant select on billing.usage_alerts to authenticated, service_role;
 
 -- -----------------------------------------------------------------------------
--- 62  billing.invitations
+-- 64  billing.invitations
 -- -----------------------------------------------------------------------------
 
 create table billing.invitations (
@@ -3720,7 +3879,7 @@ grant select on billing.invitations to authenticated, service_role;
 
 
 -- -----------------------------------------------------------------------------
--- 63  billing_private.invitation_tokens
+-- 65  billing_private.invitation_tokens
 -- -----------------------------------------------------------------------------
 
 -- Apart from the invitations, which those who manage members may read.
@@ -3740,3 +3899,237 @@ create policy select_nobody on billing_private.invitation_tokens
   for select to public using (false);
 
 revoke all on billing_private.invitation_tokens from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 66  billing.contracts
+-- -----------------------------------------------------------------------------
+
+create table billing.contracts (
+  id uuid not null default gen_random_uuid(),
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  status text not null default 'draft',
+  supersedes uuid references billing.contracts (id) on delete restrict,
+  price_id uuid references billing.prices (id) on delete restrict,
+  quantity bigint not null default 1,
+  starts_at timestamptz not null,
+  ends_at timestamptz not null,
+  first_ends_at timestamptz not null,
+  term_starts_at timestamptz not null,
+  term_months integer,
+  notice_days integer not null default 0,
+  notice_at timestamptz,
+  payment_terms_days integer not null default 30,
+  minimum_minor bigint,
+  commitment_minor bigint,
+  subscription_id uuid references billing.subscriptions (id) on delete restrict,
+  reference text not null,
+  reason text not null,
+  is_commitment_waived boolean not null default false,
+  ended_at timestamptz,
+  end_reason text,
+  created_at timestamptz not null default billing_private.now(),
+  in_force_until timestamptz not null generated always as (
+    coalesce(
+      ended_at,
+      case when term_months is null or notice_at is not null then ends_at else 'infinity' end)
+  ) stored,
+
+  primary key (id),
+  unique (supersedes),
+  constraint contracts_status_is_known check (status in ('draft', 'active', 'amended', 'ended')),
+  constraint contracts_end_after_they_start check (starts_at < ends_at),
+  constraint contracts_are_in_force_in_order check (starts_at <= ended_at),
+  constraint contracts_quantity_is_positive check (quantity > 0),
+  constraint contracts_term_months_is_positive check (term_months > 0),
+  constraint contracts_notice_is_not_negative check (notice_days >= 0),
+  constraint contracts_terms_are_within_a_year check (payment_terms_days between 0 and 365),
+  constraint contracts_minimum_is_not_negative check (minimum_minor >= 0),
+  constraint contracts_commitment_is_not_negative check (commitment_minor >= 0),
+  constraint contracts_amounts_need_a_price check (
+    price_id is not null or num_nonnulls(minimum_minor, commitment_minor) = 0
+  ),
+  constraint contracts_reference_is_given check (reference <> ''),
+  constraint contracts_reason_is_given check (reason <> '')
+);
+
+comment on table billing.contracts is
+  'What was agreed with an account beside the catalog: its prices, limits and obligations, for '
+  '[starts_at, in_force_until). Never edited: an amendment is a new row that supersedes this one.';
+comment on column billing.contracts.status is
+  'draft (binds nobody), active, amended (another one took its place) or ended.';
+comment on column billing.contracts.price_id is
+  'The price billed each period, by a manual subscription with invoices; null where nothing is '
+  'billed here.';
+comment on column billing.contracts.ends_at is
+  'End of the running term, exclusive.';
+comment on column billing.contracts.first_ends_at is
+  'End of the first term; later terms are counted from it.';
+comment on column billing.contracts.term_starts_at is
+  'Beginning of the running term, which amendments do not interrupt.';
+comment on column billing.contracts.term_months is
+  'It renews by so many months unless notice is given; null for a contract that ends by itself.';
+comment on column billing.contracts.notice_days is
+  'Notice is to be given so many days before ends_at.';
+comment on column billing.contracts.notice_at is
+  'When notice was given: it ends with the running term.';
+comment on column billing.contracts.payment_terms_days is
+  'Days until an invoice is due.';
+comment on column billing.contracts.minimum_minor is
+  'What the invoice of each period comes to at least.';
+comment on column billing.contracts.commitment_minor is
+  'What all periods of a term come to at least; the rest is billed at its end.';
+comment on column billing.contracts.is_commitment_waived is
+  'What is missing of the commitment when it ends is not billed.';
+comment on column billing.contracts.reference is
+  'Where the signed document is to be found.';
+comment on column billing.contracts.in_force_until is
+  'End, exclusive, as things stand; infinity while it renews.';
+
+create index contracts_account_id_idx on billing.contracts (account_id);
+create index contracts_price_id_idx on billing.contracts (price_id);
+create index contracts_subscription_id_idx on billing.contracts (subscription_id);
+
+alter table billing.contracts enable row level security;
+
+create policy select_member on billing.contracts
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
+
+revoke all on billing.contracts from public, anon, authenticated, service_role;
+grant select on billing.contracts to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 67  billing.contract_features
+-- -----------------------------------------------------------------------------
+
+create table billing.contract_features (
+  contract_id uuid not null references billing.contracts (id) on delete cascade,
+  feature_key text not null references billing.features (key) on delete restrict,
+  limit_value bigint,
+
+  primary key (contract_id, feature_key),
+  constraint contract_features_limit_is_not_negative check (limit_value >= 0)
+);
+
+comment on table billing.contract_features is
+  'What a contract gives. While it is in force its limit takes the place of the plans'', be it '
+  'higher or lower; grants still count beside it.';
+comment on column billing.contract_features.limit_value is
+  'Units of a limit or metered feature; null for unlimited, and for boolean features.';
+
+create index contract_features_feature_key_idx on billing.contract_features (feature_key);
+
+alter table billing.contract_features enable row level security;
+
+create policy select_member on billing.contract_features
+  for select
+  to authenticated
+  using (
+    contract_id = any (array(
+      select contracts.id
+      from billing.contracts
+      where account_id = any (array(select billing_private.my_account_ids('view_billing')))
+    ))
+  );
+
+revoke all on billing.contract_features from public, anon, authenticated, service_role;
+grant select on billing.contract_features to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 68  billing.contract_prices
+-- -----------------------------------------------------------------------------
+
+create table billing.contract_prices (
+  contract_id uuid not null references billing.contracts (id) on delete cascade,
+  price_id uuid not null references billing.prices (id) on delete restrict,
+  feature_key text references billing.features (key) on delete restrict,
+  unit_amount_minor bigint,
+  tiers_mode text,
+  tiers jsonb,
+
+  primary key (contract_id, price_id),
+  constraint contract_prices_amount_is_not_negative check (unit_amount_minor >= 0),
+  constraint contract_prices_cost_one_thing check (
+    num_nonnulls(unit_amount_minor, tiers) = 1
+  ),
+  constraint contract_prices_tiers_are_a_list check (jsonb_typeof(tiers) = 'array'),
+  constraint contract_prices_tiers_have_a_mode check (
+    (tiers is null) = (tiers_mode is null)
+  ),
+  constraint contract_prices_tiers_mode_is_known check (tiers_mode in ('graduated', 'volume'))
+);
+
+comment on table billing.contract_prices is
+  'What prices of the catalog cost under a contract.';
+comment on column billing.contract_prices.feature_key is
+  'The feature whose usage is billed at this price, after each period; null for what is billed by '
+  'quantity.';
+comment on column billing.contract_prices.tiers is
+  'As in billing.prices.tiers, in place of a unit amount.';
+
+create index contract_prices_price_id_idx on billing.contract_prices (price_id);
+create index contract_prices_feature_key_idx on billing.contract_prices (feature_key);
+
+alter table billing.contract_prices enable row level security;
+
+create policy select_member on billing.contract_prices
+  for select
+  to authenticated
+  using (
+    contract_id = any (array(
+      select contracts.id
+      from billing.contracts
+      where account_id = any (array(select billing_private.my_account_ids('view_billing')))
+    ))
+  );
+
+revoke all on billing.contract_prices from public, anon, authenticated, service_role;
+grant select on billing.contract_prices to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 69  billing.contract_settlements
+-- -----------------------------------------------------------------------------
+
+create table billing.contract_settlements (
+  contract_id uuid not null references billing.contracts (id) on delete restrict,
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  term_starts_at timestamptz not null,
+  term_ends_at timestamptz not null,
+  committed_minor bigint not null,
+  charged_minor bigint not null,
+  shortfall_minor bigint not null,
+  is_waived boolean not null default false,
+  invoice_id uuid references billing.invoices (id) on delete restrict,
+  created_at timestamptz not null default billing_private.now(),
+
+  primary key (contract_id, term_starts_at),
+  constraint contract_settlements_term_is_ordered check (term_starts_at < term_ends_at),
+  constraint contract_settlements_shortfall_is_the_rest check (
+    shortfall_minor = greatest(committed_minor - charged_minor, 0)
+  )
+);
+
+comment on table billing.contract_settlements is
+  'What each term of a contract came to when it ended, and what was missing of its commitment.';
+comment on column billing.contract_settlements.is_waived is
+  'An admin let the account off what was missing.';
+comment on column billing.contract_settlements.invoice_id is
+  'The invoice of what was missing; null where nothing was, or it was waived.';
+
+create index contract_settlements_account_id_idx on billing.contract_settlements (account_id);
+create index contract_settlements_invoice_id_idx on billing.contract_settlements (invoice_id);
+
+alter table billing.contract_settlements enable row level security;
+
+create policy select_member on billing.contract_settlements
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids('view_billing'))));
+
+revoke all on billing.contract_settlements from public, anon, authenticated, service_role;
+grant select on billing.contract_settlements to authenticated, service_role;

@@ -60,22 +60,26 @@
 --   42  which invoices are overdue
 --   43  whether and when to collect again
 --   44  doing what dunning policies say
---   45  billing.payment_history
---   46  usage: terms
---   47  usage: what a period allows
---   48  usage: periods and what they leave
---   49  usage: deciding and counting
---   50  billing.consume()
---   51  organizations and their members
---   52  seats
---   53  rows of the application's tables
---   54  moving subscribers to other plans
---   55  closing accounts
---   56  billing.record_usage() and record_usage_batch()
---   57  billing.reserve(), settle() and release()
---   58  usage: corrections
---   59  billing.usage_summary()
---   60  who may call what
+--   45  discount codes
+--   46  discounts on our own invoices
+--   47  what a contract says
+--   48  the life of a contract
+--   49  billing.payment_history
+--   50  usage: terms
+--   51  usage: what a period allows
+--   52  usage: periods and what they leave
+--   53  usage: deciding and counting
+--   54  billing.consume()
+--   55  organizations and their members
+--   56  seats
+--   57  rows of the application's tables
+--   58  moving subscribers to other plans
+--   59  closing accounts
+--   60  billing.record_usage() and record_usage_batch()
+--   61  billing.reserve(), settle() and release()
+--   62  usage: corrections
+--   63  billing.usage_summary()
+--   64  who may call what
 -- =============================================================================
 
 
@@ -5998,6 +6002,13 @@ set search_path = ''
 as $$
 begin
   return case
+    when p_checkout.discount_code_id is not null then (
+      select jsonb_build_object('discounts', jsonb_build_array(jsonb_build_object(
+        'coupon', billing_private.coupon_id(discount_codes, prices))))
+      from billing_private.discount_codes
+      join billing.prices on prices.id = p_checkout.price_id
+      where discount_codes.id = p_checkout.discount_code_id
+    )
     when p_checkout.stripe_promotion_code_id is not null then jsonb_build_object(
       'discounts', jsonb_build_array(jsonb_build_object(
         'promotion_code', p_checkout.stripe_promotion_code_id)))
@@ -6094,6 +6105,9 @@ declare
     'account_id', p_checkout.account_id, 'checkout_id', p_checkout.id);
 begin
   select * into strict v_price from billing.prices where id = p_checkout.price_id;
+  perform billing_private.ensure_coupon(discount_codes, v_price, p_checkout.account_id)
+  from billing_private.discount_codes
+  where id = p_checkout.discount_code_id;
 
   perform billing_private.enqueue_command(
     'create_checkout', p_checkout.account_id, '/v1/checkout/sessions',
@@ -6812,6 +6826,39 @@ Errors
   NOT_A_MEMBER     403  the account is not one of the caller's$$;
 
 
+create function billing_private.redeemable_promotion_code(
+  p_code text,
+  p_account_id uuid
+)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- What it is worth, and for whom besides, Stripe decides when the page is opened.
+  return (
+    select stripe_promotion_code_id
+    from billing_private.promotion_codes
+    left join billing.coupons using (stripe_coupon_id)
+    where lower(code) = lower(btrim(p_code))
+      and is_active
+      and coalesce(expires_at > billing_private.now(), true)
+      and coalesce(promotion_codes.times_redeemed < promotion_codes.max_redemptions, true)
+      and coalesce(coupons.is_valid and coupons.deleted_at is null, true)
+      and (
+        stripe_customer_id is null
+        or billing_private.account_of_customer(stripe_customer_id) = p_account_id
+      )
+    limit 1
+  );
+end;
+$$;
+
+comment on function billing_private.redeemable_promotion_code(text, uuid) is
+  'Stripe''s promotion code behind what a user types; null where the account can use none.';
+
+
 create function billing_private.valid_discount(
   p_code text,
   p_account_id uuid
@@ -6824,24 +6871,11 @@ as $$
 declare
   v_id text;
 begin
-  if p_code is null then
+  -- Our own code of that name is the one that is meant.
+  if p_code is null or (billing_private.discount_code(p_code)).id is not null then
     return null;
   end if;
-
-  -- What it is worth, and for whom besides, Stripe decides when the page is opened.
-  select stripe_promotion_code_id into v_id
-  from billing_private.promotion_codes
-  left join billing.coupons using (stripe_coupon_id)
-  where lower(code) = lower(btrim(p_code))
-    and is_active
-    and coalesce(expires_at > billing_private.now(), true)
-    and coalesce(promotion_codes.times_redeemed < promotion_codes.max_redemptions, true)
-    and coalesce(coupons.is_valid and coupons.deleted_at is null, true)
-    and (
-      stripe_customer_id is null
-      or billing_private.account_of_customer(stripe_customer_id) = p_account_id
-    )
-  limit 1;
+  v_id := billing_private.redeemable_promotion_code(p_code, p_account_id);
   if v_id is null then
     perform billing_private.fail('DISCOUNT_NOT_VALID', '{"field": "discount_code"}');
   end if;
@@ -6850,7 +6884,36 @@ end;
 $$;
 
 comment on function billing_private.valid_discount(text, uuid) is
-  'Stripe''s promotion code behind what a user types; null for null (DISCOUNT_NOT_VALID, 422).';
+  'Stripe''s promotion code behind what a user types; null for null, and for codes of our own '
+  '(DISCOUNT_NOT_VALID, 422).';
+
+
+create function billing_private.claim_checkout(p_wanted billing.checkout_sessions)
+returns billing.checkout_sessions
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_session billing.checkout_sessions;
+begin
+  insert into billing.checkout_sessions (
+    account_id, price_id, quantity, success_url, cancel_url, trial_days, discount_code_id,
+    stripe_promotion_code_id
+  )
+  values (
+    p_wanted.account_id, p_wanted.price_id, p_wanted.quantity, p_wanted.success_url,
+    p_wanted.cancel_url, coalesce(p_wanted.trial_days, 0), p_wanted.discount_code_id,
+    p_wanted.stripe_promotion_code_id
+  )
+  returning * into v_session;
+  perform billing_private.reserve_code(v_session);
+  return v_session;
+end;
+$$;
+
+comment on function billing_private.claim_checkout(billing.checkout_sessions) is
+  'Writes the claim of a checkout, with the discount code it keeps.';
 
 
 create function billing_private.reusable_checkout(
@@ -6876,7 +6939,8 @@ begin
   if (v_open.expires_at is null or v_open.expires_at > billing_private.now())
     and (v_open.price_id, v_open.quantity, v_open.success_url, v_open.cancel_url)
       = (p_wanted.price_id, p_wanted.quantity, p_wanted.success_url, p_wanted.cancel_url)
-    and v_open.stripe_promotion_code_id is not distinct from p_wanted.stripe_promotion_code_id
+    and (v_open.discount_code_id, v_open.stripe_promotion_code_id)
+      is not distinct from (p_wanted.discount_code_id, p_wanted.stripe_promotion_code_id)
   then
     return v_open;
   end if;
@@ -6930,11 +6994,13 @@ begin
 
   v_price := billing_private.offered_price(p_price_key);
   perform billing_private.require_stripe_price(v_price);
+  v_wanted.account_id := v_account_id;
   v_wanted.price_id := v_price.id;
   v_wanted.quantity := coalesce(
     billing_private.seats_wanted(v_account_id, v_price), p_quantity);
   v_wanted.success_url := p_success_url;
   v_wanted.cancel_url := p_cancel_url;
+  v_wanted.discount_code_id := (billing_private.discount_code(p_discount_code)).id;
   v_wanted.stripe_promotion_code_id := billing_private.valid_discount(
     p_discount_code, v_account_id);
 
@@ -6952,14 +7018,7 @@ begin
   then
     v_wanted.trial_days := v_price.trial_days;
   end if;
-  insert into billing.checkout_sessions (
-    account_id, price_id, quantity, success_url, cancel_url, trial_days, stripe_promotion_code_id
-  )
-  values (
-    v_account_id, v_wanted.price_id, v_wanted.quantity, p_success_url, p_cancel_url,
-    coalesce(v_wanted.trial_days, 0), v_wanted.stripe_promotion_code_id
-  )
-  returning * into v_session;
+  v_session := billing_private.claim_checkout(v_wanted);
 
   if exists (
     select
@@ -7203,6 +7262,7 @@ declare
 begin
   if coalesce(v_code, '') !~ '^[^[:space:]]+$'
     or length(v_code) > 500
+    or (billing_private.discount_code(v_code)).id is not null
     or exists (
       select
       from billing_private.promotion_codes
@@ -8278,6 +8338,9 @@ begin
   if v_subscription.id is null then
     perform billing_private.fail('SUBSCRIPTION_NOT_FOUND', jsonb_build_object(
       'account_id', p_account_id));
+  elsif billing_private.contract_binds(v_subscription) then
+    perform billing_private.fail('CONTRACT_IN_FORCE', jsonb_build_object(
+      'subscription_id', v_subscription.id));
   end if;
   return v_subscription;
 end;
@@ -8285,7 +8348,7 @@ $$;
 
 comment on function billing_private.lock_subscription(uuid) is
   'The account''s current subscription, for a decision nobody else takes meanwhile '
-  '(SUBSCRIPTION_NOT_FOUND, 404).';
+  '(SUBSCRIPTION_NOT_FOUND, 404; CONTRACT_IN_FORCE, 409, where a contract decides).';
 
 
 create function billing_private.last_asked(
@@ -10224,7 +10287,8 @@ create function billing_private.start_manual_subscription(
   p_ends_at timestamptz,
   p_kind text default 'complimentary',
   p_starts_at timestamptz default null,
-  p_payment_terms_days integer default null
+  p_payment_terms_days integer default null,
+  p_discount_code text default null
 )
 returns uuid
 language plpgsql
@@ -10267,6 +10331,7 @@ begin
     v_subscription.id, p_price_id, billing_private.version_on_sale(p_price_id), v_quantity,
     v_period.period_start, v_period.period_end
   );
+  perform billing_private.redeem_code(p_discount_code, v_subscription);
   -- One that began in the past owes for what it has had.
   perform billing_private.invoice_manual_periods(v_subscription, v_start);
   return v_subscription.id;
@@ -10274,7 +10339,7 @@ end;
 $$;
 
 comment on function billing_private.start_manual_subscription(
-  uuid, uuid, bigint, timestamptz, text, timestamptz, integer
+  uuid, uuid, bigint, timestamptz, text, timestamptz, integer, text
 ) is
   'Starts a subscription that lives without Stripe. p_ends_at: null to renew until canceled. '
   'p_starts_at: null for now; it may lie in the past or in the future. p_payment_terms_days: of an '
@@ -10422,6 +10487,13 @@ begin
     where subscriptions.provider = 'manual'
       and subscriptions.ended_at is null
       and ending.at <= v_now
+      -- Periods that were missed are invoiced first, by renew_manual_subscriptions().
+      and (
+        subscriptions.manual_kind <> 'invoiced'
+        or ending.at <= subscriptions.current_period_end
+        or subscriptions.status = 'paused'
+        or subscriptions.pending_price_id is not null
+      )
     limit p_limit
     for update of subscriptions skip locked
   )
@@ -10595,14 +10667,14 @@ begin
     cross join lateral billing_private.period_at(
       subscriptions.billing_anchor,
       billing_private.interval_of(prices.billing_interval, prices.interval_count),
-      v_now
+      least(v_now, subscriptions.cancel_at - interval '1 microsecond')
     ) as period
     where subscriptions.provider = 'manual'
       and subscriptions.ended_at is null
       and subscriptions.status <> 'paused'
       and subscriptions.current_period_end <= v_now
       and not subscriptions.cancel_at_period_end
-      and coalesce(subscriptions.cancel_at > v_now, true)
+      and coalesce(subscriptions.cancel_at > subscriptions.current_period_end, true)
       and subscriptions.pending_price_id is null
     limit p_limit
     for update of subscriptions skip locked
@@ -10681,11 +10753,7 @@ begin
       v_start)).period_end;
     perform billing_private.write_manual_invoice(
       p_subscription, 'subscription_cycle', v_start,
-      array[row(
-        (select name from billing.plans where id = v_price.plan_id),
-        coalesce(v_price.unit_amount_minor, 0) * coalesce(p_subscription.quantity, 1),
-        p_subscription.quantity, v_start, v_end, false
-      )::billing_private.manual_line]);
+      billing_private.lines_of_period(p_subscription, v_price, v_start, v_end));
     v_start := v_end;
   end loop;
 end;
@@ -10694,6 +10762,42 @@ $$;
 comment on function billing_private.invoice_manual_periods(billing.subscriptions, timestamptz) is
   'Writes the invoices of an invoiced subscription for its periods from an instant up to and with '
   'the current one.';
+
+
+create function billing_private.lines_of_period(
+  p_subscription billing.subscriptions,
+  p_price billing.prices,
+  p_from timestamptz,
+  p_until timestamptz
+)
+returns billing_private.manual_line[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_lines billing_private.manual_line[] := array[row(
+    (select name from billing.plans where id = p_price.plan_id),
+    billing_private.contract_amount(
+      billing_private.contract_at(p_subscription.account_id, p_from), p_price,
+      p_subscription.quantity),
+    p_subscription.quantity, p_from, p_until, false
+  )::billing_private.manual_line];
+begin
+  v_lines := v_lines || array(
+    select row(line.*)::billing_private.manual_line
+    from billing_private.usage_lines(p_subscription, p_from) as line);
+  return v_lines || array(
+    select row(line.*)::billing_private.manual_line
+    from billing_private.minimum_lines(p_subscription, p_from, v_lines) as line);
+end;
+$$;
+
+comment on function billing_private.lines_of_period(
+  billing.subscriptions, billing.prices, timestamptz, timestamptz
+) is
+  'What the invoice of a period charges for: the period ahead, by the catalog or a contract, and '
+  'what a contract bills for the usage of the one before.';
 
 
 create function billing_private.write_manual_invoice(
@@ -10709,32 +10813,35 @@ set search_path = ''
 as $$
 declare
   v_subtotal bigint := (select coalesce(sum(amount_minor), 0) from unnest(p_lines));
+  v_discounts bigint[] := billing_private.discount_lines(p_subscription.id, p_lines);
+  v_discount bigint := (select coalesce(sum(discount), 0) from unnest(v_discounts) as discount);
+  v_total bigint := v_subtotal - v_discount;
   v_credit bigint;
   v_due bigint;
   v_id uuid;
 begin
   -- The row of the moment: an earlier invoice of the same call may have used the credit up.
-  select least(greatest(v_subtotal, 0), credit_minor) into strict v_credit
+  select least(greatest(v_total, 0), credit_minor) into strict v_credit
   from billing.subscriptions
   where id = p_subscription.id
   for update;
-  v_due := greatest(v_subtotal, 0) - v_credit;
+  v_due := greatest(v_total, 0) - v_credit;
 
   update billing.subscriptions
-  set credit_minor = credit_minor - v_credit + greatest(-v_subtotal, 0)
+  set credit_minor = credit_minor - v_credit + greatest(-v_total, 0)
   where id = p_subscription.id
-    and (v_credit > 0 or v_subtotal < 0);
+    and (v_credit > 0 or v_total < 0);
 
   insert into billing.invoices (
     account_id, subscription_id, number, status, billing_reason, currency, subtotal_minor,
-    total_minor, amount_due_minor, amount_paid_minor, amount_remaining_minor, issued_at, due_at,
-    finalized_at, paid_at
+    discount_minor, total_minor, amount_due_minor, amount_paid_minor, amount_remaining_minor,
+    issued_at, due_at, finalized_at, paid_at
   )
   values (
     p_subscription.account_id, p_subscription.id,
     billing_private.next_invoice_number(p_issued_at),
     case when v_due = 0 then 'paid' else 'open' end,
-    p_billing_reason, p_subscription.currency, v_subtotal, v_subtotal, v_due, 0, v_due,
+    p_billing_reason, p_subscription.currency, v_subtotal, v_discount, v_total, v_due, 0, v_due,
     p_issued_at, p_issued_at + make_interval(days => p_subscription.payment_terms_days),
     p_issued_at, case when v_due = 0 then p_issued_at end
   )
@@ -10742,12 +10849,14 @@ begin
 
   insert into billing.invoice_lines (
     invoice_id, description, amount_minor, currency, quantity, period_start, period_end,
-    is_proration
+    is_proration, discount_minor
   )
   select
     v_id, description, amount_minor, p_subscription.currency, quantity, period_start, period_end,
-    is_proration
-  from unnest(p_lines);
+    is_proration, discount
+  from unnest(p_lines, v_discounts) as line (
+    description, amount_minor, quantity, period_start, period_end, is_proration, discount
+  );
   return v_id;
 end;
 $$;
@@ -10755,8 +10864,8 @@ $$;
 comment on function billing_private.write_manual_invoice(
   billing.subscriptions, text, timestamptz, billing_private.manual_line[]
 ) is
-  'Writes an invoice with its lines. Credit of the subscription is taken off what is due; a total '
-  'below zero becomes credit.';
+  'Writes an invoice with its lines, less what a discount code takes off. Credit of the '
+  'subscription is taken off what is due; a total below zero becomes credit.';
 
 
 create function billing_private.settle_manual_subscription(p_subscription_id uuid)
@@ -11033,27 +11142,26 @@ stable
 set search_path = ''
 as $$
 declare
-  v_before record;
-  v_after record;
+  v_contract billing.contracts := billing_private.contract_at(p_subscription.account_id, p_at);
+  v_before billing.prices;
+  v_after billing.prices;
+  v_after_name text;
 begin
   if p_subscription.manual_kind is distinct from 'invoiced' then
     return;
   end if;
-  select prices.*, plans.name into v_before
-  from billing.prices
-  left join billing.plans on plans.id = prices.plan_id
-  where prices.id = p_subscription.price_id;
-  select prices.*, plans.name into v_after
-  from billing.prices
-  left join billing.plans on plans.id = prices.plan_id
-  where prices.id = p_price_id;
+  select * into v_before from billing.prices where id = p_subscription.price_id;
+  select * into v_after from billing.prices where id = p_price_id;
+  v_after_name := (select name from billing.plans where id = v_after.plan_id);
 
   -- Metered prices are paid for afterwards: nothing is paid ahead, so nothing is given back.
   if v_before.usage_type <> 'metered' then
     return next row(
-      format('Unused time on %s', v_before.name),
+      format('Unused time on %s', (select name from billing.plans where id = v_before.plan_id)),
       -billing_private.prorate(
-        coalesce(v_before.unit_amount_minor, 0) * coalesce(p_subscription.quantity, 1),
+        billing_private.contract_amount(
+          billing_private.contract_until(p_subscription.account_id, p_at), v_before,
+          p_subscription.quantity),
         p_subscription.current_period_start, p_subscription.current_period_end, p_at),
       p_subscription.quantity, p_at, p_subscription.current_period_end, true);
   end if;
@@ -11061,14 +11169,14 @@ begin
     return;
   elsif billing_private.has_same_interval(p_subscription.price_id, p_price_id) then
     return next row(
-      format('Remaining time on %s', v_after.name),
+      format('Remaining time on %s', v_after_name),
       billing_private.prorate(
-        coalesce(v_after.unit_amount_minor, 0) * coalesce(p_quantity, 1),
+        billing_private.contract_amount(v_contract, v_after, p_quantity),
         p_subscription.current_period_start, p_subscription.current_period_end, p_at),
       p_quantity, p_at, p_subscription.current_period_end, true);
   else
     return next row(
-      v_after.name, coalesce(v_after.unit_amount_minor, 0) * coalesce(p_quantity, 1), p_quantity,
+      v_after_name, billing_private.contract_amount(v_contract, v_after, p_quantity), p_quantity,
       p_at,
       (billing_private.period_at(
         p_at,
@@ -13299,7 +13407,1285 @@ comment on function billing_private.note_refused_payment(billing_private.command
 
 
 -- -----------------------------------------------------------------------------
--- 45  billing.payment_history
+-- 45  discount codes
+-- -----------------------------------------------------------------------------
+
+create function billing_private.discount_code(p_code text)
+returns billing_private.discount_codes
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_code billing_private.discount_codes;
+begin
+  select * into v_code
+  from billing_private.discount_codes
+  where lower(code) = lower(btrim(p_code));
+  return v_code;
+end;
+$$;
+
+comment on function billing_private.discount_code(text) is
+  'Our own code behind what a user types, whatever has become of it; null where there is none.';
+
+
+create function billing_private.was_billed(p_account_id uuid)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from billing.invoices
+    where account_id = p_account_id
+      and status in ('open', 'paid', 'uncollectible')
+  ) or exists (
+    select
+    from billing.payments
+    where account_id = p_account_id
+      and status = 'succeeded'
+  );
+end;
+$$;
+
+comment on function billing_private.was_billed(uuid) is
+  'Whether an account had an invoice or a payment so far.';
+
+
+create function billing_private.refusal_of_code(
+  p_code billing_private.discount_codes,
+  p_price billing.prices,
+  p_quantity bigint,
+  p_account_id uuid,
+  p_is_at_stripe boolean
+)
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_plan_key text;
+  v_store_key text;
+begin
+  select plans.key, stores.key into v_plan_key, v_store_key
+  from billing.plans
+  left join billing.stores on stores.id = plans.store_id
+  where plans.id = p_price.plan_id;
+
+  -- Unknown, over and used up are one answer: guessing is not to find the codes there were.
+  return case
+    when p_code.id is null
+      or p_code.deactivated_at is not null
+      or p_code.expires_at <= billing_private.now()
+      or (
+        select count(*)
+        from billing.discount_redemptions
+        where discount_code_id = p_code.id
+          and status <> 'released'
+      ) >= p_code.max_redemptions
+      then 'not_valid'
+    when p_code.currency <> p_price.currency
+      or not coalesce(p_price.key = any (p_code.price_keys), p_code.price_keys is null)
+      or not coalesce(v_plan_key = any (p_code.plan_keys), p_code.plan_keys is null)
+      or not coalesce(v_store_key = any (p_code.store_keys), p_code.store_keys is null)
+      -- Stripe's coupons last for months.
+      or p_is_at_stripe and p_code.periods > 1
+        and p_price.billing_interval is distinct from 'month'
+        and p_price.billing_interval is distinct from 'year'
+      then 'not_for_this_price'
+    when coalesce(billing_private.amount_of(p_price, p_quantity), 0) < p_code.minimum_amount_minor
+      then 'below_minimum'
+    when (
+      select count(*)
+      from billing.discount_redemptions
+      where discount_code_id = p_code.id
+        and account_id = p_account_id
+        and status <> 'released'
+    ) >= p_code.max_per_account
+      then 'already_used'
+    when p_code.first_time_only and billing_private.was_billed(p_account_id)
+      then 'first_time_only'
+  end;
+end;
+$$;
+
+comment on function billing_private.refusal_of_code(
+  billing_private.discount_codes, billing.prices, bigint, uuid, boolean
+) is
+  'Why an account cannot use a code for a purchase (as in billing.discount_quote), or null where '
+  'it can. p_is_at_stripe: it is for a checkout, not for a manual subscription.';
+
+
+create function billing_private.take_code(
+  p_code_id uuid,
+  p_price billing.prices,
+  p_quantity bigint,
+  p_account_id uuid,
+  p_is_at_stripe boolean
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_code billing_private.discount_codes;
+  v_reason text;
+begin
+  -- Only who might take the last one has to wait for others. The count is a later statement, which
+  -- sees what they did.
+  if exists (
+    select
+    from billing_private.discount_codes
+    where id = p_code_id
+      and max_redemptions is not null
+  ) then
+    select * into v_code
+    from billing_private.discount_codes
+    where id = p_code_id
+    for no key update;
+  else
+    select * into v_code from billing_private.discount_codes where id = p_code_id for share;
+  end if;
+
+  v_reason := billing_private.refusal_of_code(
+    v_code, p_price, p_quantity, p_account_id, p_is_at_stripe);
+  if v_reason is not null then
+    perform billing_private.fail('DISCOUNT_NOT_VALID', jsonb_build_object(
+      'field', 'discount_code', 'reason', v_reason));
+  end if;
+end;
+$$;
+
+comment on function billing_private.take_code(
+  uuid, billing.prices, bigint, uuid, boolean
+) is
+  'Makes sure that a code is there to be used until the transaction ends (DISCOUNT_NOT_VALID, '
+  '422). The account is locked.';
+
+
+create function billing_private.reserve_code(p_checkout billing.checkout_sessions)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+begin
+  if p_checkout.discount_code_id is null then
+    return;
+  end if;
+  select * into strict v_price from billing.prices where id = p_checkout.price_id;
+  perform billing_private.take_code(
+    p_checkout.discount_code_id, v_price, p_checkout.quantity, p_checkout.account_id, true);
+  insert into billing.discount_redemptions (discount_code_id, account_id, checkout_id, status)
+  values (p_checkout.discount_code_id, p_checkout.account_id, p_checkout.id, 'reserved');
+end;
+$$;
+
+comment on function billing_private.reserve_code(billing.checkout_sessions) is
+  'Keeps the code a checkout names for it, until it is complete or given up.';
+
+
+create function billing_private.follow_checkouts()
+returns trigger
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Also where a checkout that was closed here was completed at Stripe all the same: what Stripe
+  -- gave is given, be it one more than the limit.
+  update billing.discount_redemptions
+  set status = case rows_after.status
+    when 'complete' then 'confirmed'
+    when 'creating' then 'reserved'
+    when 'open' then 'reserved'
+    else 'released'
+  end
+  from rows_after
+  where discount_redemptions.checkout_id = rows_after.id
+    and rows_after.discount_code_id is not null
+    and discount_redemptions.status <> case rows_after.status
+      when 'complete' then 'confirmed'
+      when 'creating' then 'reserved'
+      when 'open' then 'reserved'
+      else 'released'
+    end;
+  return null;
+end;
+$$;
+
+comment on function billing_private.follow_checkouts() is
+  'Confirms the code of a checkout that is complete, and gives it back where it will not be.';
+
+create trigger t070_discounts_of_updates
+  after update on billing.checkout_sessions
+  referencing new table as rows_after
+  for each statement execute function billing_private.follow_checkouts();
+
+
+create function billing_private.coupon_months(
+  p_code billing_private.discount_codes,
+  p_price billing.prices
+)
+returns integer
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return case when p_code.periods > 1 then
+    p_code.periods * p_price.interval_count
+      * case p_price.billing_interval when 'year' then 12 else 1 end
+  end;
+end;
+$$;
+
+comment on function billing_private.coupon_months(
+  billing_private.discount_codes, billing.prices
+) is
+  'How many months Stripe takes a code off that is for several periods of a price; null for once '
+  'and for ever.';
+
+
+create function billing_private.coupon_id(
+  p_code billing_private.discount_codes,
+  p_price billing.prices
+)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return concat_ws(
+    '_', 'code', replace(p_code.id::text, '-', ''),
+    billing_private.coupon_months(p_code, p_price) || 'm');
+end;
+$$;
+
+comment on function billing_private.coupon_id(billing_private.discount_codes, billing.prices) is
+  'The coupon that stands for a code at Stripe: one for each number of months it comes to.';
+
+
+create function billing_private.ensure_coupon(
+  p_code billing_private.discount_codes,
+  p_price billing.prices,
+  p_account_id uuid
+)
+returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_id text := billing_private.coupon_id(p_code, p_price);
+  v_months integer := billing_private.coupon_months(p_code, p_price);
+begin
+  if exists (
+    select
+    from billing.coupons
+    where stripe_coupon_id = v_id
+      and deleted_at is null
+  ) then
+    return v_id;
+  end if;
+
+  -- In the account's own line, before its checkout. Of two accounts at once the second is told that
+  -- there is such a coupon, which is looked up and found.
+  perform billing_private.enqueue_command(
+    'create_coupon', p_account_id, '/v1/coupons',
+    jsonb_strip_nulls(jsonb_build_object(
+      'id', v_id,
+      'name', left(p_code.code, 40),
+      'percent_off', p_code.percent_off,
+      'amount_off', p_code.amount_off_minor,
+      'currency', case when p_code.amount_off_minor is not null then p_code.currency end,
+      'duration', case
+        when p_code.periods is null then 'forever'
+        when v_months is null then 'once'
+        else 'repeating'
+      end,
+      'duration_in_months', v_months)));
+  return v_id;
+end;
+$$;
+
+comment on function billing_private.ensure_coupon(
+  billing_private.discount_codes, billing.prices, uuid
+) is
+  'The coupon that stands for a code at Stripe, which is asked for it where it is not known yet. '
+  'Nobody can type it: the code''s limits are kept here.';
+
+
+create type billing.discount_quote as (
+  is_valid boolean,
+  reason text,
+  percent_off numeric,
+  amount_off_minor bigint,
+  periods integer,
+  currency text,
+  amount_minor bigint,
+  discount_minor bigint,
+  total_minor bigint
+);
+
+comment on type billing.discount_quote is
+  'What a code would take off the first period of a price. reason, where it cannot be used: '
+  'not_valid (unknown, over or used up), not_for_this_price, below_minimum, already_used, '
+  'first_time_only. periods: how many it is taken off, null for all.';
+
+
+create function billing_private.discount_of(
+  p_code billing_private.discount_codes,
+  p_amount_minor bigint
+)
+returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  -- A fraction of the smallest unit is rounded half up, once.
+  return least(
+    greatest(p_amount_minor, 0),
+    coalesce(
+      p_code.amount_off_minor, round(greatest(p_amount_minor, 0) * p_code.percent_off / 100)));
+end;
+$$;
+
+comment on function billing_private.discount_of(billing_private.discount_codes, bigint) is
+  'What a code takes off what a period costs: never more than that.';
+
+
+create function billing_private.stripe_code(
+  p_code text,
+  p_account_id uuid
+)
+returns billing_private.discount_codes
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_code billing_private.discount_codes;
+begin
+  select
+    promotion_codes.id, promotion_codes.code, coupons.percent_off, coupons.amount_off_minor,
+    coalesce(coupons.currency, promotion_codes.minimum_currency), promotion_codes.first_time_only,
+    promotion_codes.minimum_amount_minor, case coupons.duration when 'once' then 1 end
+  into
+    v_code.id, v_code.code, v_code.percent_off, v_code.amount_off_minor, v_code.currency,
+    v_code.first_time_only, v_code.minimum_amount_minor, v_code.periods
+  from billing_private.promotion_codes
+  join billing.coupons using (stripe_coupon_id)
+  where stripe_promotion_code_id
+    = billing_private.redeemable_promotion_code(p_code, p_account_id);
+  return v_code;
+end;
+$$;
+
+comment on function billing_private.stripe_code(text, uuid) is
+  'What a code of Stripe''s gives, told as one of ours; null where the account cannot use it. Its '
+  'limits are Stripe''s to count.';
+
+
+create function billing_private.check_code(
+  p_code text,
+  p_price_key text,
+  p_quantity bigint,
+  p_account_id uuid
+)
+returns billing.discount_quote
+language plpgsql
+volatile
+security definer -- codes are readable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_id uuid := billing_private.resolve_account(p_account_id, 'manage_billing');
+  v_price billing.prices := billing_private.offered_price(p_price_key);
+  v_code billing_private.discount_codes;
+  v_quote billing.discount_quote;
+begin
+  if coalesce(p_quantity not between 1 and 999999, true) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'quantity', 'problem', 'must be from 1 to 999999'));
+  end if;
+  v_code := billing_private.discount_code(p_code);
+  if v_code.id is null then
+    v_code := billing_private.stripe_code(p_code, v_account_id);
+  end if;
+
+  v_quote.reason := billing_private.refusal_of_code(
+    v_code, v_price, p_quantity, v_account_id, v_price.stripe_price_id is not null);
+  v_quote.is_valid := v_quote.reason is null;
+  v_quote.currency := v_price.currency;
+  v_quote.amount_minor := coalesce(billing_private.amount_of(v_price, p_quantity), 0);
+  if v_quote.is_valid then
+    v_quote.percent_off := v_code.percent_off;
+    v_quote.amount_off_minor := v_code.amount_off_minor;
+    v_quote.periods := v_code.periods;
+    v_quote.discount_minor := billing_private.discount_of(v_code, v_quote.amount_minor);
+  else
+    v_quote.discount_minor := 0;
+  end if;
+  v_quote.total_minor := v_quote.amount_minor - v_quote.discount_minor;
+  return v_quote;
+end;
+$$;
+
+
+create function billing.check_code(
+  discount_code text,
+  price_key text,
+  quantity bigint default 1,
+  account_id uuid default null
+)
+returns billing.discount_quote
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.check_code(discount_code, price_key, quantity, account_id);
+end;
+
+comment on function billing.check_code(text, text, bigint, uuid) is
+$$What a discount code would take off a price, or why it cannot be used. Reserves nothing: that does
+billing.prepare_checkout().
+
+discount_code: as the user typed it, in any case. account_id: null for the caller's own account.
+
+Errors
+  VALIDATION_FAILED  400  the quantity is not acceptable
+  UNAUTHENTICATED    401  nobody is signed in
+  NOT_ALLOWED        403  the caller may not buy for this account
+  NOT_A_MEMBER       403  the account is not one of the caller's
+  PRICE_NOT_FOUND    404  the price is not on offer$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 46  discounts on our own invoices
+-- -----------------------------------------------------------------------------
+
+create function billing_private.redeem_code(
+  p_code text,
+  p_subscription billing.subscriptions
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_code billing_private.discount_codes := billing_private.discount_code(p_code);
+  v_price billing.prices;
+begin
+  if p_code is null then
+    return;
+  end if;
+  select * into strict v_price from billing.prices where id = p_subscription.price_id;
+  perform billing_private.take_code(
+    v_code.id, v_price, p_subscription.quantity, p_subscription.account_id, false);
+  if p_subscription.manual_kind <> 'invoiced'
+    or (billing_private.contract_at(p_subscription.account_id, billing_private.now())).id
+      is not null
+    or exists (
+      select
+      from billing.discount_redemptions
+      where subscription_id = p_subscription.id
+        and ended_at is null
+    )
+  then
+    perform billing_private.fail('DISCOUNT_NOT_VALID', jsonb_build_object(
+      'field', 'discount_code', 'reason', 'not_for_this_subscription'));
+  end if;
+  insert into billing.discount_redemptions (
+    discount_code_id, account_id, subscription_id, status
+  )
+  values (v_code.id, p_subscription.account_id, p_subscription.id, 'confirmed');
+end;
+$$;
+
+comment on function billing_private.redeem_code(text, billing.subscriptions) is
+  'Has a code taken off the invoices of a manual subscription, from the next period on '
+  '(DISCOUNT_NOT_VALID, 422): one code at a time, none under a contract. The account is locked.';
+
+
+create function billing_private.spread(
+  p_amount bigint,
+  p_shares bigint[]
+)
+returns bigint[]
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_sum numeric := (select sum(share) from unnest(p_shares) as share);
+begin
+  return array(
+    select
+      cut.whole
+        + (row_number() over (order by cut.exact - cut.whole desc, cut.place)
+          <= p_amount - sum(cut.whole) over ())::integer
+    from (
+      select
+        place, p_amount * share / nullif(v_sum, 0) as exact,
+        coalesce(floor(p_amount * share / nullif(v_sum, 0)), 0)::bigint as whole
+      from unnest(p_shares) with ordinality as listed (share, place)
+    ) as cut
+    order by cut.place
+  );
+end;
+$$;
+
+comment on function billing_private.spread(bigint, bigint[]) is
+  'An amount cut in proportion to shares, to the last unit: what rounding leaves goes to those it '
+  'took most from (largest remainder).';
+
+
+-- What a change gives back of the running period is lessened by the rate that period was. What it
+-- charges anew is lessened by the same percentage, or by as much of an amount as was not used up.
+create function billing_private.prorated_discounts(
+  p_redemption billing.discount_redemptions,
+  p_code billing_private.discount_codes,
+  p_amounts bigint[]
+)
+returns bigint[]
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_amount bigint;
+  v_off bigint;
+  v_left bigint := 0;
+  v_offs bigint[] := array[]::bigint[];
+begin
+  foreach v_amount in array p_amounts loop
+    if v_amount < 0 then
+      v_off := coalesce(round(
+        v_amount::numeric * p_redemption.period_off_minor
+          / nullif(p_redemption.period_base_minor, 0)), 0);
+      v_left := v_left - v_off;
+    elsif p_redemption.period_off_minor = 0 then
+      v_off := 0;
+    elsif p_code.percent_off is not null then
+      v_off := billing_private.discount_of(p_code, v_amount);
+    else
+      v_off := least(v_amount, v_left);
+      v_left := v_left - v_off;
+    end if;
+    v_offs := v_offs || v_off;
+  end loop;
+  return v_offs;
+end;
+$$;
+
+comment on function billing_private.prorated_discounts(
+  billing.discount_redemptions, billing_private.discount_codes, bigint[]
+) is
+  'What comes off the lines of a change within a period; below zero off what is given back.';
+
+
+create function billing_private.discount_lines(
+  p_subscription_id uuid,
+  p_lines billing_private.manual_line[]
+)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_redemption billing.discount_redemptions;
+  v_code billing_private.discount_codes;
+  v_prorations bigint[] := array(
+    select case when is_proration then amount_minor else 0 end from unnest(p_lines));
+  v_periods bigint[] := array(
+    select case when is_proration then 0 else greatest(amount_minor, 0) end
+    from unnest(p_lines));
+  v_base bigint := (select sum(amount) from unnest(v_periods) as amount);
+  v_off bigint := 0;
+  v_offs bigint[];
+begin
+  select * into v_redemption
+  from billing.discount_redemptions
+  where subscription_id = p_subscription_id
+    and ended_at is null
+  for update;
+  if not found then
+    return array(select 0 from unnest(p_lines));
+  end if;
+  select * into strict v_code
+  from billing_private.discount_codes
+  where id = v_redemption.discount_code_id;
+
+  v_offs := billing_private.prorated_discounts(v_redemption, v_code, v_prorations);
+  if not exists (select from unnest(p_lines) where not is_proration) then
+    return v_offs;
+  end if;
+
+  -- A period begins.
+  if v_code.periods is null or v_redemption.periods_used < v_code.periods then
+    v_off := billing_private.discount_of(v_code, v_base);
+    update billing.discount_redemptions
+    set periods_used = periods_used + 1,
+        period_base_minor = v_base,
+        period_off_minor = v_off
+    where id = v_redemption.id;
+  else
+    update billing.discount_redemptions
+    set ended_at = billing_private.now(),
+        period_base_minor = 0,
+        period_off_minor = 0
+    where id = v_redemption.id;
+  end if;
+  return array(
+    select prorated + periodic
+    from unnest(v_offs, billing_private.spread(v_off, v_periods)) with ordinality
+      as sides (prorated, periodic, place)
+    order by place
+  );
+end;
+$$;
+
+comment on function billing_private.discount_lines(uuid, billing_private.manual_line[]) is
+  'What the code of a manual subscription takes off each line of its next invoice, noting the '
+  'period it is used for.';
+
+
+-- -----------------------------------------------------------------------------
+-- 47  what a contract says
+-- -----------------------------------------------------------------------------
+
+create function billing_private.contract_at(
+  p_account_id uuid,
+  p_at timestamptz
+)
+returns billing.contracts
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts;
+begin
+  select * into v_contract
+  from billing.contracts
+  where account_id = p_account_id
+    and status <> 'draft'
+    and starts_at <= p_at
+    and p_at < in_force_until;
+  return v_contract;
+end;
+$$;
+
+comment on function billing_private.contract_at(uuid, timestamptz) is
+  'The contract in force with an account from an instant on; at most one is.';
+
+
+create function billing_private.contract_until(
+  p_account_id uuid,
+  p_at timestamptz
+)
+returns billing.contracts
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts;
+begin
+  select * into v_contract
+  from billing.contracts
+  where account_id = p_account_id
+    and status <> 'draft'
+    and starts_at < p_at
+    and p_at <= in_force_until;
+  return v_contract;
+end;
+$$;
+
+comment on function billing_private.contract_until(uuid, timestamptz) is
+  'The contract in force with an account up to an instant: under which what lies before it was '
+  'billed.';
+
+
+create function billing_private.contract_amount(
+  p_contract billing.contracts,
+  p_price billing.prices,
+  p_quantity numeric
+)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_terms billing.contract_prices;
+begin
+  select * into v_terms
+  from billing.contract_prices
+  where contract_id = p_contract.id
+    and price_id = p_price.id;
+  if found then
+    p_price.unit_amount_minor := v_terms.unit_amount_minor;
+    p_price.tiers := v_terms.tiers;
+    p_price.tiers_mode := v_terms.tiers_mode;
+    p_price.billing_scheme := case when v_terms.tiers is null then 'per_unit' else 'tiered' end;
+    p_price.package_size := null;
+    p_price.package_rounding := null;
+  end if;
+  return coalesce(billing_private.amount_of(p_price, coalesce(p_quantity, 1)), 0);
+end;
+$$;
+
+comment on function billing_private.contract_amount(
+  billing.contracts, billing.prices, numeric
+) is
+  'What a quantity costs for one period: by the contract where it names the price, else by the '
+  'catalog. A null quantity is one.';
+
+
+create function billing_private.usage_lines(
+  p_subscription billing.subscriptions,
+  p_until timestamptz
+)
+returns setof billing_private.manual_line
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts := billing_private.contract_until(
+    p_subscription.account_id, p_until);
+  v_from timestamptz;
+begin
+  if v_contract.price_id is null or p_until <= p_subscription.started_at then
+    return;
+  end if;
+  select greatest(period.period_start, p_subscription.started_at) into v_from
+  from billing.prices
+  cross join lateral billing_private.period_at(
+    p_subscription.billing_anchor,
+    billing_private.interval_of(prices.billing_interval, prices.interval_count),
+    p_until - interval '1 microsecond') as period
+  where prices.id = p_subscription.price_id;
+
+  return query
+  select
+    format('%s: %s', features.name, trim_scale(usage.used)),
+    billing_private.contract_amount(v_contract, prices, usage.used),
+    case when usage.used = trunc(usage.used) then usage.used::bigint end,
+    v_from, p_until, false
+  from billing.contract_prices
+  join billing.prices on prices.id = contract_prices.price_id
+  join billing.features on features.key = contract_prices.feature_key
+  cross join lateral (
+    select coalesce(sum(used), 0) as used
+    from billing.usage_totals
+    where account_id = p_subscription.account_id
+      and usage_totals.feature_key = contract_prices.feature_key
+      and period_start >= v_from
+      and period_start < p_until
+  ) as usage
+  where contract_prices.contract_id = v_contract.id
+  order by features.key;
+end;
+$$;
+
+comment on function billing_private.usage_lines(billing.subscriptions, timestamptz) is
+  'What a contract bills for the usage of the period that ended at an instant.';
+
+
+create function billing_private.minimum_lines(
+  p_subscription billing.subscriptions,
+  p_at timestamptz,
+  p_lines billing_private.manual_line[]
+)
+returns setof billing_private.manual_line
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts := billing_private.contract_at(p_subscription.account_id, p_at);
+  v_sum bigint := (select coalesce(sum(amount_minor), 0) from unnest(p_lines));
+begin
+  if v_sum < v_contract.minimum_minor then
+    return next row(
+      format('Up to the minimum of contract %s', v_contract.reference),
+      v_contract.minimum_minor - v_sum, null, null, null, false
+    )::billing_private.manual_line;
+  end if;
+end;
+$$;
+
+comment on function billing_private.minimum_lines(
+  billing.subscriptions, timestamptz, billing_private.manual_line[]
+) is
+  'The line that brings the invoice of a period up to what a contract says it comes to at least.';
+
+
+create function billing_private.contract_binds(p_subscription billing.subscriptions)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return p_subscription.provider = 'manual' and exists (
+    select
+    from billing.contracts
+    where subscription_id = p_subscription.id
+      and status = 'active'
+      and in_force_until > billing_private.now()
+  );
+end;
+$$;
+
+comment on function billing_private.contract_binds(billing.subscriptions) is
+  'Whether a subscription is billed by a contract that runs, or is to begin.';
+
+
+-- -----------------------------------------------------------------------------
+-- 48  the life of a contract
+-- -----------------------------------------------------------------------------
+
+create function billing_private.lock_contract(p_contract_id uuid)
+returns billing.contracts
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts;
+begin
+  select * into v_contract from billing.contracts where id = p_contract_id;
+  if not found then
+    perform billing_private.fail('CONTRACT_NOT_FOUND', jsonb_build_object(
+      'contract_id', p_contract_id));
+  end if;
+  perform billing_private.lock_account(v_contract.account_id);
+  select * into strict v_contract from billing.contracts where id = p_contract_id for update;
+  return v_contract;
+end;
+$$;
+
+comment on function billing_private.lock_contract(uuid) is
+  'A contract, for a decision nobody else takes meanwhile (CONTRACT_NOT_FOUND, 404).';
+
+
+create function billing_private.require_status(
+  p_contract billing.contracts,
+  p_status text
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_contract.status <> p_status then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'contract_id', 'problem', format('must be %s', p_status),
+      'status', p_contract.status));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_status(billing.contracts, text) is
+  'Refuses a contract in another state (VALIDATION_FAILED, 400).';
+
+
+create function billing_private.activate_contract(p_contract billing.contracts)
+returns billing.contracts
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts;
+  v_subscription_id uuid;
+  v_other_id uuid;
+begin
+  select id into v_other_id
+  from billing.contracts
+  where account_id = p_contract.account_id
+    and status <> 'draft'
+    and tstzrange(starts_at, in_force_until)
+      && tstzrange(p_contract.starts_at, p_contract.in_force_until)
+  limit 1;
+  if found then
+    perform billing_private.fail('CONTRACT_IN_FORCE', jsonb_build_object(
+      'contract_id', v_other_id, 'account_id', p_contract.account_id));
+  end if;
+
+  -- In force before its subscription begins, whose first invoice is by its prices.
+  update billing.contracts
+  set status = 'active'
+  where id = p_contract.id
+  returning * into v_contract;
+  if v_contract.price_id is not null then
+    v_subscription_id := billing_private.start_manual_subscription(
+      v_contract.account_id, v_contract.price_id, v_contract.quantity,
+      nullif(v_contract.in_force_until, 'infinity'), 'invoiced', v_contract.starts_at,
+      v_contract.payment_terms_days);
+    update billing.contracts
+    set subscription_id = v_subscription_id
+    where id = v_contract.id
+    returning * into v_contract;
+  end if;
+  return v_contract;
+end;
+$$;
+
+comment on function billing_private.activate_contract(billing.contracts) is
+  'Brings a draft into force, with the subscription that bills it. Refused beside another contract '
+  'for any of its time (CONTRACT_IN_FORCE, 409).';
+
+
+create function billing_private.replace_contract(
+  p_contract billing.contracts,
+  p_wanted billing.contracts
+)
+returns billing.contracts
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_new billing.contracts;
+begin
+  insert into billing.contracts (
+    account_id, supersedes, price_id, quantity, starts_at, ends_at, first_ends_at,
+    term_starts_at, term_months, notice_days, notice_at, payment_terms_days, minimum_minor,
+    commitment_minor, subscription_id, reference, reason
+  )
+  values (
+    p_contract.account_id, p_contract.id, p_wanted.price_id, p_wanted.quantity, v_now,
+    p_wanted.ends_at,
+    case when p_wanted.ends_at = p_contract.ends_at then p_contract.first_ends_at
+      else p_wanted.ends_at end,
+    p_contract.term_starts_at, p_wanted.term_months, p_wanted.notice_days, p_contract.notice_at,
+    p_wanted.payment_terms_days, p_wanted.minimum_minor, p_wanted.commitment_minor,
+    p_contract.subscription_id, p_wanted.reference, p_wanted.reason
+  )
+  returning * into v_new;
+  insert into billing.contract_features (contract_id, feature_key, limit_value)
+  select v_new.id, feature_key, limit_value
+  from billing.contract_features
+  where contract_id = p_contract.id;
+  insert into billing.contract_prices (
+    contract_id, price_id, feature_key, unit_amount_minor, tiers_mode, tiers
+  )
+  select v_new.id, price_id, feature_key, unit_amount_minor, tiers_mode, tiers
+  from billing.contract_prices
+  where contract_id = p_contract.id;
+  return v_new;
+end;
+$$;
+
+comment on function billing_private.replace_contract(billing.contracts, billing.contracts) is
+  'A draft that is to supersede a contract from now on, with its features and prices.';
+
+
+create function billing_private.put_in_force(
+  p_old billing.contracts,
+  p_new billing.contracts
+)
+returns billing.contracts
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_new billing.contracts;
+  v_subscription billing.subscriptions;
+begin
+  update billing.contracts
+  set status = 'amended',
+      ended_at = v_now
+  where id = p_old.id;
+  update billing.contracts
+  set status = 'active'
+  where id = p_new.id
+  returning * into v_new;
+
+  select * into v_subscription from billing.subscriptions where id = v_new.subscription_id;
+  if not found then
+    return v_new;
+  end if;
+  update billing.subscriptions
+  set payment_terms_days = v_new.payment_terms_days,
+      cancel_at = nullif(v_new.in_force_until, 'infinity')
+  where id = v_subscription.id
+    and (payment_terms_days, cancel_at)
+      is distinct from (v_new.payment_terms_days, nullif(v_new.in_force_until, 'infinity'));
+  if (p_old.price_id, p_old.quantity) <> (v_new.price_id, v_new.quantity)
+    or exists (
+      select
+      from billing.prices
+      where prices.id = v_new.price_id
+        and billing_private.contract_amount(p_old, prices, p_old.quantity)
+          <> billing_private.contract_amount(v_new, prices, v_new.quantity)
+    )
+  then
+    perform billing_private.set_manual_terms(
+      v_subscription.id, v_new.price_id, v_new.quantity, v_now);
+  end if;
+  return v_new;
+end;
+$$;
+
+comment on function billing_private.put_in_force(billing.contracts, billing.contracts) is
+  'Lets a draft take the place of a contract from now on; what it changes of the running period is '
+  'invoiced, to the second.';
+
+
+create function billing_private.terminate_contract(
+  p_contract billing.contracts,
+  p_ends_at timestamptz,
+  p_waives_commitment boolean,
+  p_reason text
+)
+returns billing.contracts
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts := p_contract;
+begin
+  update billing.contracts
+  set ends_at = p_ends_at,
+      notice_at = coalesce(notice_at, billing_private.now()),
+      is_commitment_waived = p_waives_commitment,
+      end_reason = p_reason
+  where id = p_contract.id
+  returning * into v_contract;
+  update billing.subscriptions
+  set cancel_at = p_ends_at,
+      canceled_at = coalesce(canceled_at, billing_private.now()),
+      cancellation_reason = coalesce(cancellation_reason, p_reason),
+      updated_at = billing_private.now()
+  where id = v_contract.subscription_id
+    and ended_at is null;
+  if p_ends_at <= billing_private.now() then
+    update billing.subscriptions
+    set status = 'canceled',
+        ended_at = p_ends_at
+    where id = v_contract.subscription_id
+      and ended_at is null;
+    v_contract := billing_private.settle_contract(v_contract);
+  end if;
+  return v_contract;
+end;
+$$;
+
+comment on function billing_private.terminate_contract(
+  billing.contracts, timestamptz, boolean, text
+) is
+  'Has a contract, and the subscription that bills it, end at an instant and not be renewed.';
+
+
+create function billing_private.withdraw_contract(
+  p_contract billing.contracts,
+  p_reason text
+)
+returns billing.contracts
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts;
+begin
+  update billing.contracts
+  set status = 'ended',
+      ended_at = starts_at,
+      end_reason = p_reason
+  where id = p_contract.id
+  returning * into v_contract;
+  update billing.subscriptions
+  set status = 'canceled',
+      ended_at = v_contract.starts_at,
+      cancellation_reason = p_reason,
+      updated_at = billing_private.now()
+  where id = v_contract.subscription_id
+    and ended_at is null;
+  perform billing_private.close_invoice(invoices.id, 'void')
+  from billing.invoices
+  where subscription_id = v_contract.subscription_id
+    and status = 'open'
+    and amount_paid_minor = 0;
+  return v_contract;
+end;
+$$;
+
+comment on function billing_private.withdraw_contract(billing.contracts, text) is
+  'Ends a contract that has not begun: nothing is owed by it.';
+
+
+create function billing_private.charged_in_term(p_contract billing.contracts)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(sum(invoice_lines.amount_minor - invoice_lines.discount_minor), 0)
+    from billing.invoices
+    join billing.invoice_lines on invoice_lines.invoice_id = invoices.id
+    cross join lateral coalesce(invoice_lines.period_start, invoices.issued_at) as charged (at)
+    where invoices.subscription_id = p_contract.subscription_id
+      and invoices.status <> 'void'
+      and charged.at >= p_contract.term_starts_at
+      and charged.at < p_contract.ends_at
+      -- What was missing of a term before is of that term.
+      and (invoice_lines.period_start is not null
+        or invoices.billing_reason <> 'contract_settlement')
+  );
+end;
+$$;
+
+comment on function billing_private.charged_in_term(billing.contracts) is
+  'What was invoiced for the running term of a contract, in the smallest unit: what is drawn of '
+  'its commitment.';
+
+
+-- Long because it is one settlement, in order: what is billed, what is noted, what follows.
+create function billing_private.settle_contract(p_contract billing.contracts)
+returns billing.contracts
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts := p_contract;
+  v_subscription billing.subscriptions;
+  v_lines billing_private.manual_line[] := array[]::billing_private.manual_line[];
+  v_charged bigint;
+  v_missing bigint;
+  v_invoice_id uuid;
+begin
+  select * into v_subscription
+  from billing.subscriptions
+  where id = p_contract.subscription_id
+  for update;
+  -- All that falls into the term is to be invoiced first.
+  if v_subscription.ended_at is null
+    and v_subscription.current_period_start < p_contract.ends_at
+  then
+    return p_contract;
+  end if;
+
+  if p_contract.in_force_until <= p_contract.ends_at and v_subscription.id is not null then
+    v_lines := array(
+      select row(line.*)::billing_private.manual_line
+      from billing_private.usage_lines(v_subscription, p_contract.ends_at) as line);
+  end if;
+  v_charged := billing_private.charged_in_term(p_contract)
+    + (select coalesce(sum(amount_minor), 0) from unnest(v_lines));
+  v_missing := greatest(coalesce(p_contract.commitment_minor, 0) - v_charged, 0);
+  if v_missing > 0 and not p_contract.is_commitment_waived then
+    v_lines := v_lines || row(
+      format('Up to the commitment of contract %s', p_contract.reference),
+      v_missing, null, null, null, false)::billing_private.manual_line;
+  end if;
+  if v_lines <> '{}' then
+    v_invoice_id := billing_private.write_manual_invoice(
+      v_subscription, 'contract_settlement', p_contract.ends_at, v_lines);
+  end if;
+
+  if p_contract.commitment_minor is not null then
+    insert into billing.contract_settlements (
+      contract_id, account_id, term_starts_at, term_ends_at, committed_minor, charged_minor,
+      shortfall_minor, is_waived, invoice_id
+    )
+    values (
+      p_contract.id, p_contract.account_id, p_contract.term_starts_at, p_contract.ends_at,
+      p_contract.commitment_minor, v_charged, v_missing, p_contract.is_commitment_waived,
+      v_invoice_id
+    );
+  end if;
+  -- Term n ends at the first one's end + n terms, so that month ends do not drift.
+  update billing.contracts
+  set status = case when in_force_until <= ends_at then 'ended' else status end,
+      ended_at = case when in_force_until <= ends_at then ends_at end,
+      term_starts_at = case when in_force_until <= ends_at then term_starts_at else ends_at end,
+      ends_at = case
+        when in_force_until <= ends_at then ends_at
+        else (billing_private.period_at(
+          first_ends_at, make_interval(months => term_months), ends_at)).period_end
+      end
+  where id = p_contract.id
+  returning * into v_contract;
+  return v_contract;
+end;
+$$;
+
+comment on function billing_private.settle_contract(billing.contracts) is
+  'Settles a contract''s term that has ended: bills the last usage and what is missing of the '
+  'commitment, then ends it, or begins the next term. The account is locked.';
+
+
+create function billing_private.settle_contracts(p_limit integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_due record;
+  v_contract billing.contracts;
+  v_count bigint := 0;
+begin
+  for v_due in
+    select id, account_id, ends_at
+    from billing.contracts
+    where status = 'active'
+      and ends_at <= billing_private.now()
+    order by ends_at
+    limit p_limit
+  loop
+    -- Whoever is busy with the account is waited for by the next run.
+    if not pg_try_advisory_xact_lock(
+      hashtextextended('billing.account:' || v_due.account_id, 0))
+    then
+      continue;
+    end if;
+    select * into v_contract
+    from billing.contracts
+    where id = v_due.id
+      and status = 'active'
+      and ends_at = v_due.ends_at
+    for update skip locked;
+    if found and billing_private.settle_contract(v_contract) is distinct from v_contract then
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.settle_contracts(integer) is
+  'Settles the terms of contracts that have ended. Returns how many.';
+
+
+-- -----------------------------------------------------------------------------
+-- 49  billing.payment_history
 -- -----------------------------------------------------------------------------
 
 create view billing.payment_history with (security_invoker = true) as
@@ -13370,7 +14756,7 @@ comment on column billing.payment_history.document_url is
 
 
 -- -----------------------------------------------------------------------------
--- 46  usage: terms
+-- 50  usage: terms
 -- -----------------------------------------------------------------------------
 
 create type billing_private.usage_terms as (
@@ -13473,8 +14859,14 @@ begin
     left join billing.subscription_items
       on entitlements.source_kind = 'subscription_item'
       and subscription_items.id = entitlements.source_id
-    left join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
-    left join billing.prices on prices.id = subscription_items.price_id
+    left join billing.contracts
+      on contracts.id
+        = case when entitlements.source_kind = 'contract' then entitlements.source_id end
+    left join billing.subscriptions
+      on subscriptions.id
+        = coalesce(subscription_items.subscription_id, contracts.subscription_id)
+    left join billing.prices
+      on prices.id = coalesce(subscription_items.price_id, contracts.price_id)
     left join billing.plan_features
       on plan_features.plan_id = entitlements.plan_id
       and plan_features.version = subscription_items.plan_version
@@ -13544,7 +14936,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 47  usage: what a period allows
+-- 51  usage: what a period allows
 -- -----------------------------------------------------------------------------
 
 create function billing_private.limits_over(
@@ -13678,7 +15070,7 @@ limit by its share of the time, the running one until the end, rounded up.$$;
 
 
 -- -----------------------------------------------------------------------------
--- 48  usage: periods and what they leave
+-- 52  usage: periods and what they leave
 -- -----------------------------------------------------------------------------
 
 create function billing_private.close_usage_period(
@@ -13838,7 +15230,7 @@ comment on function billing_private.open_usage_period(uuid, text, billing_privat
 
 
 -- -----------------------------------------------------------------------------
--- 49  usage: deciding and counting
+-- 53  usage: deciding and counting
 -- -----------------------------------------------------------------------------
 
 create type billing.usage_decision as (
@@ -14571,7 +15963,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 50  billing.consume()
+-- 54  billing.consume()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.require_counting(p_account_id uuid, p_feature_key text)
@@ -14686,7 +16078,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 51  organizations and their members
+-- 55  organizations and their members
 -- -----------------------------------------------------------------------------
 
 -- Whoever changes who belongs to an organization holds its account's lock: two owners who leave at
@@ -15484,7 +16876,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 52  seats
+-- 56  seats
 -- -----------------------------------------------------------------------------
 
 create function billing_private.seats_taken(
@@ -15787,7 +17179,7 @@ comment on function billing_private.set_stripe_seats(billing.subscriptions, bigi
 
 
 -- -----------------------------------------------------------------------------
--- 53  rows of the application's tables
+-- 57  rows of the application's tables
 -- -----------------------------------------------------------------------------
 
 -- A table is metered by the triggers it carries and by nothing else: they go where it goes,
@@ -16382,7 +17774,7 @@ comment on function billing_private.repair_metering(text, uuid[]) is
 
 
 -- -----------------------------------------------------------------------------
--- 54  moving subscribers to other plans
+-- 58  moving subscribers to other plans
 -- -----------------------------------------------------------------------------
 
 -- One step for each subscription item, each judged anew when its turn comes: whoever changes plan
@@ -16701,7 +18093,7 @@ comment on function billing_private.migrate_manual(uuid, uuid, text) is
 
 
 -- -----------------------------------------------------------------------------
--- 55  closing accounts
+-- 59  closing accounts
 -- -----------------------------------------------------------------------------
 
 -- What was paid stays: invoices, payments and what hangs on them are kept, and who paid becomes a
@@ -16956,7 +18348,7 @@ comment on function billing_private.settle_deleted_user(uuid) is
 
 
 -- -----------------------------------------------------------------------------
--- 56  billing.record_usage() and record_usage_batch()
+-- 60  billing.record_usage() and record_usage_batch()
 -- -----------------------------------------------------------------------------
 
 create type billing_private.usage_line as (
@@ -17543,7 +18935,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 57  billing.reserve(), settle() and release()
+-- 61  billing.reserve(), settle() and release()
 -- -----------------------------------------------------------------------------
 
 create function billing_private.reserve(
@@ -17933,7 +19325,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 58  usage: corrections
+-- 62  usage: corrections
 -- -----------------------------------------------------------------------------
 
 create function billing_private.recounted_usage(
@@ -18196,7 +19588,7 @@ comment on function billing_private.close_usage_periods(integer) is
 
 
 -- -----------------------------------------------------------------------------
--- 59  billing.usage_summary()
+-- 63  billing.usage_summary()
 -- -----------------------------------------------------------------------------
 
 create type billing.usage_state as (
@@ -18328,7 +19720,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 60  who may call what
+-- 64  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -18508,6 +19900,42 @@ revoke all on function
   billing_private.check_eligibility,
   billing.check_eligibility,
   billing_private.valid_discount,
+  billing_private.discount_code,
+  billing_private.was_billed,
+  billing_private.refusal_of_code,
+  billing_private.take_code,
+  billing_private.reserve_code,
+  billing_private.follow_checkouts,
+  billing_private.coupon_months,
+  billing_private.coupon_id,
+  billing_private.ensure_coupon,
+  billing_private.discount_of,
+  billing_private.stripe_code,
+  billing_private.check_code,
+  billing.check_code,
+  billing_private.redeem_code,
+  billing_private.spread,
+  billing_private.prorated_discounts,
+  billing_private.discount_lines,
+  billing_private.contract_at,
+  billing_private.contract_until,
+  billing_private.contract_amount,
+  billing_private.usage_lines,
+  billing_private.minimum_lines,
+  billing_private.contract_binds,
+  billing_private.lock_contract,
+  billing_private.require_status,
+  billing_private.activate_contract,
+  billing_private.replace_contract,
+  billing_private.put_in_force,
+  billing_private.terminate_contract,
+  billing_private.withdraw_contract,
+  billing_private.charged_in_term,
+  billing_private.settle_contract,
+  billing_private.settle_contracts,
+  billing_private.redeemable_promotion_code,
+  billing_private.claim_checkout,
+  billing_private.lines_of_period,
   billing_private.reusable_checkout,
   billing_private.prepare_checkout,
   billing.prepare_checkout,
@@ -18800,6 +20228,8 @@ grant execute on function
   billing_private.prepare_portal,
   billing.find_discount,
   billing_private.find_discount,
+  billing.check_code,
+  billing_private.check_code,
   billing.cancel_subscription,
   billing_private.cancel_subscription,
   billing.undo_cancel,

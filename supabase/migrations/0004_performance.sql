@@ -153,6 +153,10 @@ create index customers_default_payment_method_idx
   on billing.customers (stripe_default_payment_method_id)
   where stripe_default_payment_method_id is not null;
 
+-- settle_contracts(): terms that have ended.
+create index contracts_ends_at_idx on billing.contracts (ends_at)
+  where status = 'active';
+
 
 -- -----------------------------------------------------------------------------
 -- 4  binding

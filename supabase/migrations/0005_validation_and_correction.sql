@@ -164,7 +164,7 @@ create type billing_private.entitlement_source as (
 );
 
 -- Long because it is one query: what bears on an item, level by level.
-create function billing_private.entitlement_sources(p_account_ids uuid[])
+create function billing_private.sources_beside_contracts(p_account_ids uuid[])
 returns setof billing_private.entitlement_source
 language plpgsql
 stable
@@ -240,9 +240,119 @@ begin
 end;
 $$;
 
-comment on function billing_private.entitlement_sources(uuid[]) is
+comment on function billing_private.sources_beside_contracts(uuid[]) is
   'Every subscription item and grant of these accounts with what it gives and why; also those that'
   ' give nothing (valid_until is null).';
+
+
+create function billing_private.contract_sources(p_account_ids uuid[])
+returns setof billing_private.entitlement_source
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    contracts.account_id, contract_features.feature_key, 'contract', contracts.id, 'full',
+    null::uuid, null, null, contract_features.limit_value, contracts.starts_at,
+    contracts.in_force_until, 'contract'
+  from billing.contracts
+  join billing.contract_features on contract_features.contract_id = contracts.id
+  where contracts.account_id = any (p_account_ids)
+    and contracts.status <> 'draft';
+end;
+$$;
+
+comment on function billing_private.contract_sources(uuid[]) is
+  'What the contracts of these accounts give, for as long as each is in force.';
+
+
+-- A contract is what was agreed: also where it is less than the plan, its limit is the plan's. An
+-- item is cut where a contract that names its feature begins or ends, so that each piece has one
+-- limit. Grants are given beside what was agreed, and stay as they are.
+create function billing_private.entitlement_sources(p_account_ids uuid[])
+returns setof billing_private.entitlement_source
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if not billing_private.are_contracted(p_account_ids) then
+    return query select * from billing_private.sources_beside_contracts(p_account_ids);
+    return;
+  end if;
+
+  return query
+  with agreed as materialized (
+    select
+      account_id, feature_key, limit_value, tstzrange(valid_from, valid_until) as span
+    from billing_private.contract_sources(p_account_ids)
+    where valid_from < valid_until
+  )
+  select
+    sources.account_id, sources.feature_key, sources.source_kind, sources.source_id,
+    sources.access_level, sources.plan_id, sources.store_key, sources.subscription_status,
+    pieces.limit_value, coalesce(lower(pieces.span), sources.valid_from),
+    coalesce(upper(pieces.span), sources.valid_until), sources.reason
+  from billing_private.sources_beside_contracts(p_account_ids) as sources
+  cross join lateral (
+    select case
+      when sources.source_kind = 'subscription_item' and sources.access_level = 'full'
+        and sources.valid_from < sources.valid_until
+        then tstzrange(sources.valid_from, sources.valid_until)
+    end as span
+  ) as whole
+  cross join lateral (
+    select agreed.limit_value, whole.span * agreed.span as span
+    from agreed
+    where agreed.account_id = sources.account_id
+      and agreed.feature_key = sources.feature_key
+      and agreed.span && whole.span
+    union all
+    select sources.limit_value, rest.span
+    from unnest(
+      tstzmultirange(whole.span) - coalesce(
+        (
+          select range_agg(agreed.span)
+          from agreed
+          where agreed.account_id = sources.account_id
+            and agreed.feature_key = sources.feature_key
+        ),
+        '{}')
+    ) as rest (span)
+    union all
+    select sources.limit_value, null
+    where whole.span is null
+  ) as pieces
+  union all
+  select * from billing_private.contract_sources(p_account_ids);
+end;
+$$;
+
+comment on function billing_private.entitlement_sources(uuid[]) is
+  'Every source of these accounts with what it gives and why, piece by piece where a contract '
+  'overrides the limit of a plan; also those that give nothing (valid_until is null).';
+
+
+create function billing_private.are_contracted(p_account_ids uuid[])
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from billing.contracts
+    where account_id = any (p_account_ids)
+      and status <> 'draft'
+  );
+end;
+$$;
+
+comment on function billing_private.are_contracted(uuid[]) is
+  'Whether any of these accounts has, or had, a contract.';
 
 
 create function billing_private.computed_entitlements(p_account_ids uuid[])
@@ -252,11 +362,22 @@ stable
 set search_path = ''
 as $$
 begin
+  if not billing_private.are_contracted(p_account_ids) then
+    return query
+    select *
+    from billing_private.sources_beside_contracts(p_account_ids) as sources
+    where sources.valid_from < sources.valid_until
+      and sources.valid_until > billing_private.now();
+    return;
+  end if;
+
+  -- Of an item in pieces the first that has not passed; the next is stored when that has.
   return query
-  select *
+  select distinct on (account_id, feature_key, source_kind, source_id, access_level) *
   from billing_private.entitlement_sources(p_account_ids) as sources
   where sources.valid_from < sources.valid_until
-    and sources.valid_until > billing_private.now();
+    and sources.valid_until > billing_private.now()
+  order by account_id, feature_key, source_kind, source_id, access_level, sources.valid_from;
 end;
 $$;
 
@@ -904,6 +1025,38 @@ comment on function billing_private.refresh_after_restrictions() is
   'Refreshes the accounts whose refunds or disputes restrict a subscription, or no longer do.';
 
 
+create function billing_private.refresh_after_contracts()
+returns trigger
+language plpgsql
+volatile
+security definer -- entitlements are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_account_ids uuid[];
+begin
+  if tg_table_name = 'contracts' then
+    select array_agg(distinct account_id) into v_account_ids
+    from rows_after
+    where status <> 'draft';
+  else
+    select array_agg(distinct contracts.account_id) into v_account_ids
+    from rows_after
+    join billing.contracts on contracts.id = (to_jsonb(rows_after) ->> 'contract_id')::uuid
+    where contracts.status <> 'draft';
+  end if;
+
+  if v_account_ids is not null then
+    perform billing_private.refresh_entitlements(v_account_ids);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.refresh_after_contracts() is
+  'Refreshes the accounts whose contracts came into force, changed or ended.';
+
+
 create function billing_private.wait_for_subscribers()
 returns trigger
 language plpgsql
@@ -1033,6 +1186,31 @@ create trigger t100_access_of_deletes
   after delete on billing.dunning_stages
   referencing old table as changed_rows
   for each statement execute function billing_private.refresh_after_policies();
+
+create trigger t100_access_of_inserts
+  after insert on billing.contracts
+  referencing new table as rows_after
+  for each statement execute function billing_private.refresh_after_contracts();
+
+create trigger t100_access_of_updates
+  after update on billing.contracts
+  referencing new table as rows_after
+  for each statement execute function billing_private.refresh_after_contracts();
+
+create trigger t100_access_of_inserts
+  after insert on billing.contract_features
+  referencing new table as rows_after
+  for each statement execute function billing_private.refresh_after_contracts();
+
+create trigger t100_access_of_updates
+  after update on billing.contract_features
+  referencing new table as rows_after
+  for each statement execute function billing_private.refresh_after_contracts();
+
+create trigger t100_access_of_deletes
+  after delete on billing.contract_features
+  referencing old table as rows_after
+  for each statement execute function billing_private.refresh_after_contracts();
 
 create trigger t100_access_of_inserts
   after insert on billing.access_restrictions
@@ -1630,7 +1808,8 @@ create type billing.entitlement_explanation as (
 comment on type billing.entitlement_explanation is
   'One source of a feature: whether it gave access at the instant asked about, how far, and why or '
   'why not. reason: active, trialing, ending, paid (past due, but the latest invoice is paid), '
-  'past_due_grace, recorded, or a grant''s kind (gift, support, promotion, trial_extension); else '
+  'past_due_grace, contract, recorded, or a grant''s kind (gift, support, promotion, '
+  'trial_extension); else '
   'ended, revoked, incomplete, unpaid, paused, full_refund, partial_refund, dispute_opened, '
   'dispute_lost, dispute_won, unknown_status, period_unknown, expired, not_begun.';
 comment on column billing.entitlement_explanation.decides_limit is
@@ -2419,6 +2598,9 @@ is recorded as drift.$$;
 
 revoke all on function
   billing_private.access_of_item,
+  billing_private.sources_beside_contracts,
+  billing_private.contract_sources,
+  billing_private.are_contracted,
   billing_private.entitlement_sources,
   billing_private.computed_entitlements,
   billing_private.refresh_entitlements,
@@ -2436,6 +2618,7 @@ revoke all on function
   billing_private.refresh_after_catalog,
   billing_private.refresh_after_policies,
   billing_private.refresh_after_restrictions,
+  billing_private.refresh_after_contracts,
   billing_private.wait_for_subscribers,
   billing_private.has_own_entitlement,
   billing.has_entitlement,

@@ -17,21 +17,22 @@
 --   1  the runner
 --   2  task: expire_subscriptions
 --   3  task: apply_scheduled_changes
---   4  task: validate_entitlements
---   5  task: retry_events
---   6  tasks: ring_dispatcher, give_up_commands, tell_customers
---   7  task: run_dunning
---   8  task: check_money
---   9  task: check_health
---   10  task: clean_up
---   11  tasks: request_rereads, sweep_events, sweep_objects, rebuild
---   12  task: recount_metered_tables
---   13  task: migrate_plans
---   14  tasks: tend_usage, keep_usage
---   15  the registry
---   16  the heartbeat in pg_cron
---   17  tasks: sync_seats, settle_accounts
---   18  who may call what
+--   4  task: settle_contracts
+--   5  task: validate_entitlements
+--   6  task: retry_events
+--   7  tasks: ring_dispatcher, give_up_commands, tell_customers
+--   8  task: run_dunning
+--   9  task: check_money
+--   10  task: check_health
+--   11  task: clean_up
+--   12  tasks: request_rereads, sweep_events, sweep_objects, rebuild
+--   13  task: recount_metered_tables
+--   14  task: migrate_plans
+--   15  tasks: tend_usage, keep_usage
+--   16  the registry
+--   17  the heartbeat in pg_cron
+--   18  tasks: sync_seats, settle_accounts
+--   19  who may call what
 -- =============================================================================
 
 
@@ -221,7 +222,27 @@ comment on function billing_private.task_apply_scheduled_changes() is
 
 
 -- -----------------------------------------------------------------------------
--- 4  task: validate_entitlements
+-- 4  task: settle_contracts
+-- -----------------------------------------------------------------------------
+
+create function billing_private.task_settle_contracts()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  return billing_private.settle_contracts(200);
+end;
+$$;
+
+comment on function billing_private.task_settle_contracts() is
+  'Settles terms of contracts that have ended: bills what is missing of commitments, and begins '
+  'the next terms.';
+
+
+-- -----------------------------------------------------------------------------
+-- 5  task: validate_entitlements
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_validate_entitlements()
@@ -262,7 +283,7 @@ comment on function billing_private.task_validate_entitlements() is
 
 
 -- -----------------------------------------------------------------------------
--- 5  task: retry_events
+-- 6  task: retry_events
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_retry_events()
@@ -302,7 +323,7 @@ comment on function billing_private.task_retry_events() is
 
 
 -- -----------------------------------------------------------------------------
--- 6  tasks: ring_dispatcher, give_up_commands, tell_customers
+-- 7  tasks: ring_dispatcher, give_up_commands, tell_customers
 -- -----------------------------------------------------------------------------
 
 -- pg_net forgets its requests when the server crashes, and cannot speak to Stripe itself: it rings
@@ -534,7 +555,7 @@ comment on function billing_private.task_ring_dispatcher() is
 
 
 -- -----------------------------------------------------------------------------
--- 7  task: run_dunning
+-- 8  task: run_dunning
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_run_dunning()
@@ -581,7 +602,7 @@ comment on function billing_private.task_run_dunning() is
 
 
 -- -----------------------------------------------------------------------------
--- 8  task: check_money
+-- 9  task: check_money
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_check_money()
@@ -621,7 +642,7 @@ comment on function billing_private.task_check_money() is
 
 
 -- -----------------------------------------------------------------------------
--- 9  task: check_health
+-- 10  task: check_health
 -- -----------------------------------------------------------------------------
 
 create type billing_private.health_result as (
@@ -857,7 +878,7 @@ comment on function billing_private.task_check_health() is
 
 
 -- -----------------------------------------------------------------------------
--- 10  task: clean_up
+-- 11  task: clean_up
 -- -----------------------------------------------------------------------------
 
 -- Long because it is a list: what is kept, and for how long.
@@ -951,7 +972,7 @@ comment on function billing_private.task_clean_up() is
 
 
 -- -----------------------------------------------------------------------------
--- 11  tasks: request_rereads, sweep_events, sweep_objects, rebuild
+-- 12  tasks: request_rereads, sweep_events, sweep_objects, rebuild
 -- -----------------------------------------------------------------------------
 
 create function billing_private.uses_stripe()
@@ -1096,7 +1117,7 @@ comment on function billing_private.task_rebuild() is
 
 
 -- -----------------------------------------------------------------------------
--- 12  task: recount_metered_tables
+-- 13  task: recount_metered_tables
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_recount_metered_tables()
@@ -1151,7 +1172,7 @@ comment on function billing_private.task_recount_metered_tables() is
 
 
 -- -----------------------------------------------------------------------------
--- 13  task: migrate_plans
+-- 14  task: migrate_plans
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_migrate_plans()
@@ -1170,7 +1191,7 @@ comment on function billing_private.task_migrate_plans() is
 
 
 -- -----------------------------------------------------------------------------
--- 14  tasks: tend_usage, keep_usage
+-- 15  tasks: tend_usage, keep_usage
 -- -----------------------------------------------------------------------------
 
 create function billing_private.task_tend_usage()
@@ -1221,7 +1242,7 @@ comment on function billing_private.task_keep_usage() is
 
 
 -- -----------------------------------------------------------------------------
--- 15  the registry
+-- 16  the registry
 -- -----------------------------------------------------------------------------
 
 insert into billing_private.tasks (key, description, function_name, run_every) values
@@ -1229,6 +1250,8 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
     'task_expire_subscriptions', '1 minute'),
   ('apply_scheduled_changes', 'bring scheduled changes into force and roll manual periods',
     'task_apply_scheduled_changes', '1 minute'),
+  ('settle_contracts', 'settle terms of contracts that have ended, and begin the next',
+    'task_settle_contracts', '1 minute'),
   ('migrate_plans', 'move subscribers to other plans, as administrators have asked',
     'task_migrate_plans', '1 minute'),
   ('retry_events', 'apply failed events again',
@@ -1270,7 +1293,7 @@ insert into billing_private.tasks (key, description, function_name, run_every) v
 
 
 -- -----------------------------------------------------------------------------
--- 16  the heartbeat in pg_cron
+-- 17  the heartbeat in pg_cron
 -- -----------------------------------------------------------------------------
 
 create function billing_private.schedule_heartbeat()
@@ -1300,7 +1323,7 @@ select billing_private.schedule_heartbeat();
 
 
 -- -----------------------------------------------------------------------------
--- 17  tasks: sync_seats, settle_accounts
+-- 18  tasks: sync_seats, settle_accounts
 -- -----------------------------------------------------------------------------
 
 create function billing_private.try_lock_account(p_account_id uuid)
@@ -1468,7 +1491,7 @@ comment on function billing_private.task_settle_accounts() is
 
 
 -- -----------------------------------------------------------------------------
--- 18  who may call what
+-- 19  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -1478,6 +1501,7 @@ revoke all on function
   billing_private.run_due_tasks,
   billing_private.task_expire_subscriptions,
   billing_private.task_apply_scheduled_changes,
+  billing_private.task_settle_contracts,
   billing_private.task_migrate_plans,
   billing_private.task_validate_entitlements,
   billing_private.task_retry_events,

@@ -35,7 +35,9 @@
 --   20  moving subscribers to other plans
 --   21  people and organizations
 --   22  prepaid units and corrected usage
---   23  who may call what
+--   23  discount codes
+--   24  contracts
+--   25  who may call what
 -- =============================================================================
 
 
@@ -1361,7 +1363,8 @@ create function billing_private.grant_subscription(
   p_quantity bigint,
   p_kind text,
   p_starts_at timestamptz,
-  p_payment_terms_days integer
+  p_payment_terms_days integer,
+  p_discount_code text
 )
 returns setof billing.subscription_summary
 language plpgsql
@@ -1382,7 +1385,8 @@ begin
 
   -- A statement of its own: within one, the summary would not see what was just started.
   v_subscription_id := billing_private.start_manual_subscription(
-    v_account_id, v_price.id, p_quantity, p_ends_at, p_kind, p_starts_at, p_payment_terms_days);
+    v_account_id, v_price.id, p_quantity, p_ends_at, p_kind, p_starts_at, p_payment_terms_days,
+    p_discount_code);
   return query select * from billing_private.summarize_subscription(v_subscription_id);
 end;
 $$;
@@ -1441,7 +1445,8 @@ create function billing_admin.grant_subscription(
   quantity bigint default 1,
   manual_kind text default 'complimentary',
   starts_at timestamptz default null,
-  payment_terms_days integer default null
+  payment_terms_days integer default null,
+  discount_code text default null
 )
 returns setof billing.subscription_summary
 language sql
@@ -1451,11 +1456,11 @@ begin atomic
   select *
   from billing_private.grant_subscription(
     account_id, price_key, reason, ends_at, quantity, manual_kind, starts_at,
-    payment_terms_days);
+    payment_terms_days, discount_code);
 end;
 
 comment on function billing_admin.grant_subscription(
-  uuid, text, text, timestamptz, bigint, text, timestamptz, integer
+  uuid, text, text, timestamptz, bigint, text, timestamptz, integer, text
 ) is
 $$Starts a subscription that lives without Stripe.
 
@@ -1463,7 +1468,7 @@ manual_kind: complimentary (free), gifted (free, for a term) or invoiced (an inv
 period, which is paid with billing_admin.record_payment()).
 ends_at: when it ends; null to renew until canceled. starts_at: null for now, at most a year away;
 one that began in the past owes for what it has had. payment_terms_days: until an invoice is due,
-counted from the start of its period; 14 unless said.
+counted from the start of its period; 14 unless said. discount_code: taken off an invoiced one.
 The account cancels it and takes less of it with the usual RPCs; more of it is given by an admin or
 the service, with billing.change_plan().
 
@@ -1473,7 +1478,8 @@ Errors
   NOT_AN_ADMIN        403  the caller is no administrator
   ACCOUNT_NOT_FOUND   404  neither an account nor a user has this id
   PRICE_NOT_FOUND     404  the price is not on offer
-  ALREADY_SUBSCRIBED  409  the account has a running subscription$$;
+  ALREADY_SUBSCRIBED  409  the account has a running subscription
+  DISCOUNT_NOT_VALID  422  details name the reason$$;
 
 
 create function billing_private.admin_record_payment(
@@ -5139,7 +5145,942 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 23  who may call what
+-- 23  discount codes
+-- -----------------------------------------------------------------------------
+
+create type billing_admin.discount_code as (
+  id uuid,
+  code text,
+  percent_off numeric,
+  amount_off_minor bigint,
+  currency text,
+  periods integer,
+  max_redemptions bigint,
+  max_per_account bigint,
+  first_time_only boolean,
+  minimum_amount_minor bigint,
+  plan_keys text[],
+  price_keys text[],
+  store_keys text[],
+  expires_at timestamptz,
+  deactivated_at timestamptz,
+  created_at timestamptz,
+  reserved bigint,
+  confirmed bigint,
+  stripe_coupon_ids text[]
+);
+
+comment on type billing_admin.discount_code is
+  'A discount code with how often it was used: reserved by checkouts under way, confirmed by '
+  'purchases. stripe_coupon_ids: the coupons that stand for it at Stripe.';
+
+
+create function billing_private.admin_discount_codes(p_code_id uuid default null)
+returns setof billing_admin.discount_code
+language plpgsql
+stable
+security definer -- the codes are readable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    discount_codes.id, code, percent_off, amount_off_minor, currency, periods, max_redemptions,
+    max_per_account, first_time_only, minimum_amount_minor, plan_keys, price_keys, store_keys,
+    expires_at, deactivated_at, created_at, uses.reserved, uses.confirmed,
+    array(
+      select stripe_coupon_id
+      from billing.coupons
+      where starts_with(stripe_coupon_id, 'code_' || replace(discount_codes.id::text, '-', ''))
+      order by stripe_coupon_id
+    )
+  from billing_private.discount_codes
+  cross join lateral (
+    select
+      count(*) filter (where status = 'reserved') as reserved,
+      count(*) filter (where status = 'confirmed') as confirmed
+    from billing.discount_redemptions
+    where discount_code_id = discount_codes.id
+  ) as uses
+  where coalesce(discount_codes.id = p_code_id, true)
+  order by created_at desc, lower(code);
+end;
+$$;
+
+comment on function billing_private.admin_discount_codes(uuid) is
+  'Behind billing_admin.discount_codes, for administrators only; null for all codes.';
+
+
+create view billing_admin.discount_codes with (security_invoker = true) as
+select * from billing_private.admin_discount_codes();
+
+comment on view billing_admin.discount_codes is
+  'Our own discount codes, newest first, with how often each was used. Stripe''s promotion codes '
+  'are Stripe''s.';
+
+
+create function billing_private.require_code_terms(p_code billing_private.discount_codes)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_refused record;
+begin
+  select field, problem into v_refused
+  from (values
+    ('discount_code', 'must be 3 to 64 letters, digits, _ or -',
+      coalesce(p_code.code !~ '^[A-Za-z0-9_-]{3,64}$', true)),
+    ('discount_code', 'there is, or was, such a code',
+      exists (
+        select from billing_private.discount_codes where lower(code) = lower(p_code.code))),
+    ('percent_off', 'a percentage of at most 100 with two decimals, or an amount, is needed',
+      num_nonnulls(p_code.percent_off, p_code.amount_off_minor) <> 1
+      or coalesce(p_code.percent_off not between 0.01 and 100, false)
+      or coalesce(p_code.percent_off <> round(p_code.percent_off, 2), false)),
+    ('amount_off_minor', 'must be above 0', coalesce(p_code.amount_off_minor < 1, false)),
+    ('currency', 'amounts need a currency (ISO 4217, in lower case)',
+      coalesce(p_code.currency !~ '^[a-z]{3}$',
+        num_nonnulls(p_code.amount_off_minor, p_code.minimum_amount_minor) > 0)),
+    ('periods', 'must be at least 1; null for all', p_code.periods < 1),
+    ('max_redemptions', 'must be at least 1; null for any number', p_code.max_redemptions < 1),
+    ('max_per_account', 'must be at least 1', coalesce(p_code.max_per_account < 1, true)),
+    ('minimum_amount_minor', 'must not be negative', p_code.minimum_amount_minor < 0),
+    ('expires_at', 'must be in the future', p_code.expires_at <= billing_private.now())
+  ) as rules (field, problem, is_broken)
+  where is_broken
+  limit 1;
+  if found then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', v_refused.field, 'problem', v_refused.problem));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_code_terms(billing_private.discount_codes) is
+  'Refuses terms a discount code cannot have (VALIDATION_FAILED, 400).';
+
+
+create function billing_private.require_scopes(p_code billing_private.discount_codes)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_unknown record;
+begin
+  select field, key into v_unknown
+  from (
+    select 'plan_keys' as field, key, not exists (
+      select from billing.plans where plans.key = listed.key) as is_unknown
+    from unnest(p_code.plan_keys) as listed (key)
+    union all
+    select 'price_keys', key, not exists (
+      select from billing.prices where prices.key = listed.key)
+    from unnest(p_code.price_keys) as listed (key)
+    union all
+    select 'store_keys', key, not exists (
+      select from billing.stores where stores.key = listed.key)
+    from unnest(p_code.store_keys) as listed (key)
+  ) as scopes
+  where is_unknown
+  limit 1;
+  if found then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', v_unknown.field, 'problem', 'there is none of this key', 'key', v_unknown.key));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_scopes(billing_private.discount_codes) is
+  'Refuses keys of plans, prices or stores there are none of (VALIDATION_FAILED, 400).';
+
+
+create function billing_private.admin_create_discount_code(
+  p_terms billing_private.discount_codes,
+  p_reason text
+)
+returns setof billing_admin.discount_code
+language plpgsql
+volatile
+security definer -- the codes are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.begin_admin_action(p_reason, 'create_discount_code', p_terms.code);
+  perform billing_private.require_code_terms(p_terms);
+  perform billing_private.require_scopes(p_terms);
+  p_terms.id := gen_random_uuid();
+  p_terms.created_at := billing_private.now();
+  insert into billing_private.discount_codes select p_terms.*;
+  return query select * from billing_private.admin_discount_codes(p_terms.id);
+end;
+$$;
+
+
+create function billing_admin.create_discount_code(
+  discount_code text,
+  reason text,
+  percent_off numeric default null,
+  amount_off_minor bigint default null,
+  currency text default null,
+  periods integer default 1,
+  max_redemptions bigint default null,
+  max_per_account bigint default 1,
+  first_time_only boolean default false,
+  minimum_amount_minor bigint default null,
+  plan_keys text[] default null,
+  price_keys text[] default null,
+  store_keys text[] default null,
+  expires_at timestamptz default null
+)
+returns setof billing_admin.discount_code
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select *
+  from billing_private.admin_create_discount_code(
+    row(
+      null, discount_code, percent_off, amount_off_minor, currency, periods, max_redemptions,
+      max_per_account, first_time_only, minimum_amount_minor, plan_keys, price_keys, store_keys,
+      expires_at, null, null
+    )::billing_private.discount_codes,
+    reason);
+end;
+
+comment on function billing_admin.create_discount_code(
+  text, text, numeric, bigint, text, integer, bigint, bigint, boolean, bigint, text[], text[],
+  text[], timestamptz
+) is
+$$Makes a code people can type to pay less. What it gives never changes; its limits are kept here,
+and Stripe gets a coupon for it with the first checkout that uses it.
+
+Either percent_off, or amount_off_minor (smallest unit, off each period) with its currency. periods:
+billing periods it is taken off; null for all. max_redemptions: in all, checkouts under way
+included. minimum_amount_minor: what a period has to cost without it. plan_keys, price_keys,
+store_keys: what it is for; null for everything. expires_at: exclusive; who redeemed it before keeps
+it.
+
+Errors
+  VALIDATION_FAILED  400  no reason, or terms that cannot be
+  NOT_AN_ADMIN       403  the caller is no administrator$$;
+
+
+create function billing_private.admin_deactivate_discount_code(
+  p_code text,
+  p_reason text
+)
+returns setof billing_admin.discount_code
+language plpgsql
+volatile
+security definer -- the codes are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_id uuid;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'deactivate_discount_code', p_code);
+  update billing_private.discount_codes
+  set deactivated_at = coalesce(deactivated_at, billing_private.now())
+  where id = (billing_private.discount_code(p_code)).id
+  returning id into v_id;
+  if not found then
+    perform billing_private.fail('DISCOUNT_CODE_NOT_FOUND', jsonb_build_object(
+      'discount_code', p_code));
+  end if;
+  return query select * from billing_private.admin_discount_codes(v_id);
+end;
+$$;
+
+
+create function billing_admin.deactivate_discount_code(
+  discount_code text,
+  reason text
+)
+returns setof billing_admin.discount_code
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select *
+  from billing_private.admin_deactivate_discount_code(
+    deactivate_discount_code.discount_code, deactivate_discount_code.reason);
+end;
+
+comment on function billing_admin.deactivate_discount_code(text, text) is
+$$Nobody can redeem the code from now on. Who has redeemed it keeps it, and a checkout that has it
+reserved may still be completed. Twice changes nothing more.
+
+Errors
+  VALIDATION_FAILED        400  no reason
+  NOT_AN_ADMIN             403  the caller is no administrator
+  DISCOUNT_CODE_NOT_FOUND  404  there is no such code$$;
+
+
+create function billing_private.admin_apply_discount_code(
+  p_subscription_id uuid,
+  p_code text,
+  p_reason text
+)
+returns setof billing.discount_redemptions
+language plpgsql
+volatile
+security definer -- redemptions are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_subscription billing.subscriptions;
+begin
+  perform billing_private.begin_admin_action(
+    p_reason, 'apply_discount_code', p_subscription_id::text);
+  perform billing_private.lock_account(
+    (select account_id from billing.subscriptions where id = p_subscription_id));
+  select * into v_subscription
+  from billing.subscriptions
+  where id = p_subscription_id
+    and provider = 'manual'
+    and ended_at is null;
+  if not found then
+    perform billing_private.fail('SUBSCRIPTION_NOT_FOUND', jsonb_build_object(
+      'subscription_id', p_subscription_id));
+  end if;
+  perform billing_private.redeem_code(coalesce(p_code, ''), v_subscription);
+  return query
+  select *
+  from billing.discount_redemptions
+  where subscription_id = p_subscription_id
+    and ended_at is null;
+end;
+$$;
+
+
+create function billing_admin.apply_discount_code(
+  subscription_id uuid,
+  discount_code text,
+  reason text
+)
+returns setof billing.discount_redemptions
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select *
+  from billing_private.admin_apply_discount_code(
+    apply_discount_code.subscription_id, apply_discount_code.discount_code,
+    apply_discount_code.reason);
+end;
+
+comment on function billing_admin.apply_discount_code(uuid, text, text) is
+$$Has a code taken off the invoices of a running manual subscription, from its next period on. New
+ones take it in billing_admin.grant_subscription().
+
+Errors
+  VALIDATION_FAILED       400  no reason
+  NOT_AN_ADMIN            403  the caller is no administrator
+  SUBSCRIPTION_NOT_FOUND  404  there is no such subscription, it has ended, or it is Stripe's
+  DISCOUNT_NOT_VALID      422  details name the reason; one code at a time, none under a contract$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 24  contracts
+-- -----------------------------------------------------------------------------
+
+create function billing_private.admin_contracts()
+returns table (
+  contract_id uuid,
+  account_id uuid,
+  account_name text,
+  status text,
+  is_in_force boolean,
+  price_key text,
+  quantity bigint,
+  currency text,
+  starts_at timestamptz,
+  term_starts_at timestamptz,
+  ends_at timestamptz,
+  in_force_until timestamptz,
+  notice_until timestamptz,
+  payment_terms_days integer,
+  minimum_minor bigint,
+  commitment_minor bigint,
+  charged_minor bigint,
+  commitment_left_minor bigint,
+  features jsonb,
+  supersedes uuid,
+  subscription_id uuid,
+  reference text,
+  reason text
+)
+language plpgsql
+stable
+security definer -- admins see all accounts
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+  return query
+  select
+    contracts.id, contracts.account_id, accounts.name, contracts.status,
+    contracts.status = 'active'
+      and contracts.starts_at <= billing_private.now()
+      and contracts.in_force_until > billing_private.now(),
+    prices.key, contracts.quantity, prices.currency, contracts.starts_at,
+    contracts.term_starts_at, contracts.ends_at, contracts.in_force_until,
+    case when contracts.term_months is not null and contracts.notice_at is null
+      then contracts.ends_at - make_interval(days => contracts.notice_days) end,
+    contracts.payment_terms_days, contracts.minimum_minor, contracts.commitment_minor,
+    charged.amount_minor, greatest(contracts.commitment_minor - charged.amount_minor, 0),
+    (
+      select coalesce(jsonb_object_agg(
+        feature_key, coalesce(to_jsonb(limit_value), 'true')), '{}')
+      from billing.contract_features
+      where contract_features.contract_id = contracts.id
+    ),
+    contracts.supersedes, contracts.subscription_id, contracts.reference, contracts.reason
+  from billing.contracts
+  join billing.accounts on accounts.id = contracts.account_id
+  left join billing.prices on prices.id = contracts.price_id
+  cross join lateral billing_private.charged_in_term(contracts) as charged (amount_minor)
+  order by contracts.starts_at desc, contracts.id;
+end;
+$$;
+
+comment on function billing_private.admin_contracts() is
+  'Behind billing_admin.contracts, for administrators only.';
+
+
+create view billing_admin.contracts with (security_invoker = true) as
+select * from billing_private.admin_contracts();
+
+comment on view billing_admin.contracts is
+  'All contracts and their amendments, newest first, with what their running term was charged and '
+  'what is left of the commitment. notice_until: when notice has to be given, or it renews.';
+
+
+create function billing_private.require_contract_terms(p_contract billing.contracts)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_refused record;
+begin
+  select field, problem into v_refused
+  from (values
+    ('reference', 'is needed: where the signed document is',
+      coalesce(btrim(p_contract.reference) = '', true)),
+    ('starts_at', 'must lie within a year of now', coalesce(
+      p_contract.starts_at not between billing_private.now() - interval '1 year'
+        and billing_private.now() + interval '1 year', true)),
+    ('ends_at', 'must be after the start, and in the future', coalesce(
+      p_contract.ends_at <= greatest(p_contract.starts_at, billing_private.now()), true)),
+    ('quantity', 'must be at least 1', coalesce(p_contract.quantity < 1, true)),
+    ('term_months', 'must be at least 1; null where it does not renew',
+      p_contract.term_months < 1),
+    ('notice_days', 'must not be negative', coalesce(p_contract.notice_days < 0, true)),
+    ('payment_terms_days', 'must be from 0 to 365',
+      coalesce(p_contract.payment_terms_days not between 0 and 365, true)),
+    ('minimum_minor', 'must not be negative, and needs a price',
+      p_contract.minimum_minor < 0
+      or p_contract.minimum_minor is not null and p_contract.price_id is null),
+    ('commitment_minor', 'must not be negative, and needs a price',
+      p_contract.commitment_minor < 0
+      or p_contract.commitment_minor is not null and p_contract.price_id is null)
+  ) as rules (field, problem, is_broken)
+  where is_broken
+  limit 1;
+  if found then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', v_refused.field, 'problem', v_refused.problem));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_contract_terms(billing.contracts) is
+  'Refuses terms a contract cannot have (VALIDATION_FAILED, 400).';
+
+
+create function billing_private.contract_price_of(p_price_key text)
+returns billing.prices
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_price billing.prices;
+begin
+  select * into v_price from billing.prices where key = p_price_key and is_active;
+  if not found then
+    perform billing_private.fail('PRICE_NOT_FOUND', jsonb_build_object('price_key', p_price_key));
+  end if;
+  return v_price;
+end;
+$$;
+
+comment on function billing_private.contract_price_of(text) is
+  'The active price of a key, offered to everybody or not (PRICE_NOT_FOUND, 404).';
+
+
+create function billing_private.write_contract_prices(
+  p_contract billing.contracts,
+  p_prices jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_key text;
+  v_terms jsonb;
+  v_price billing.prices;
+  v_currency text := (select currency from billing.prices where id = p_contract.price_id);
+begin
+  if jsonb_typeof(p_prices) <> 'object' then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'prices', 'problem', 'price keys with their terms are needed'));
+  end if;
+  for v_key, v_terms in select * from jsonb_each(p_prices) loop
+    v_price := billing_private.contract_price_of(v_key);
+    if jsonb_typeof(v_terms) = 'number' then
+      v_terms := jsonb_build_object('unit_amount_minor', v_terms);
+    end if;
+    if not exists (select from billing.features where key = v_terms ->> 'feature')
+      and v_terms ? 'feature'
+    then
+      perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object(
+        'feature', v_terms ->> 'feature'));
+    elsif jsonb_typeof(v_terms) is distinct from 'object'
+      or v_price.currency <> v_currency
+      or not (v_terms ? 'feature' or v_price.id = p_contract.price_id)
+      or (v_terms ? 'feature' and v_price.id = p_contract.price_id)
+      or (v_terms ? 'tiers') = (v_terms ? 'unit_amount_minor')
+      or v_terms ? 'unit_amount_minor'
+        and billing_private.stripe_integer(v_terms -> 'unit_amount_minor') >= 0 is not true
+      or v_terms ? 'tiers' and (
+        coalesce(v_terms ->> 'tiers_mode' not in ('graduated', 'volume'), true)
+        or billing_private.tiered_amount(
+          case jsonb_typeof(v_terms -> 'tiers') when 'array' then v_terms -> 'tiers' else '[]' end,
+          v_terms ->> 'tiers_mode', 1e15) is null)
+    then
+      perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+        'field', 'prices', 'price_key', v_key,
+        'problem', 'an amount, or tiers with their mode, in the contract''s currency is needed, '
+          'of the contract''s price, or for the usage of a feature'));
+    end if;
+    insert into billing.contract_prices (
+      contract_id, price_id, feature_key, unit_amount_minor, tiers_mode, tiers
+    )
+    values (
+      p_contract.id, v_price.id, v_terms ->> 'feature',
+      billing_private.stripe_integer(v_terms -> 'unit_amount_minor'), v_terms ->> 'tiers_mode',
+      v_terms -> 'tiers'
+    )
+    on conflict (contract_id, price_id) do update
+    set feature_key = excluded.feature_key,
+        unit_amount_minor = excluded.unit_amount_minor,
+        tiers_mode = excluded.tiers_mode,
+        tiers = excluded.tiers;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.write_contract_prices(billing.contracts, jsonb) is
+  'Writes what prices cost under a contract that is not in force yet.';
+
+
+create function billing_private.write_contract_features(
+  p_contract_id uuid,
+  p_features jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_contents(p_features);
+  delete from billing.contract_features where contract_id = p_contract_id;
+  insert into billing.contract_features (contract_id, feature_key, limit_value)
+  select p_contract_id, key, case when value <> 'true' then value::bigint end
+  from jsonb_each(p_features);
+end;
+$$;
+
+comment on function billing_private.write_contract_features(uuid, jsonb) is
+  'Writes what a contract gives that is not in force yet.';
+
+
+create function billing_private.admin_create_contract(
+  p_contract billing.contracts,
+  p_price_key text,
+  p_features jsonb,
+  p_prices jsonb
+)
+returns billing.contracts
+language plpgsql
+volatile
+security definer -- contracts are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts := p_contract;
+begin
+  perform billing_private.begin_admin_action(
+    p_contract.reason, 'create_contract', p_contract.account_id::text);
+  v_contract.account_id := billing_private.require_account(p_contract.account_id);
+  v_contract.starts_at := coalesce(p_contract.starts_at, billing_private.now());
+  if p_price_key is not null then
+    v_contract.price_id := (billing_private.contract_price_of(p_price_key)).id;
+  end if;
+  perform billing_private.require_contract_terms(v_contract);
+
+  insert into billing.contracts (
+    account_id, price_id, quantity, starts_at, ends_at, first_ends_at, term_starts_at,
+    term_months, notice_days, payment_terms_days, minimum_minor, commitment_minor, reference,
+    reason
+  )
+  values (
+    v_contract.account_id, v_contract.price_id, v_contract.quantity, v_contract.starts_at,
+    v_contract.ends_at, v_contract.ends_at, v_contract.starts_at, v_contract.term_months,
+    v_contract.notice_days, v_contract.payment_terms_days, v_contract.minimum_minor,
+    v_contract.commitment_minor, btrim(v_contract.reference), v_contract.reason
+  )
+  returning * into v_contract;
+  perform billing_private.write_contract_features(v_contract.id, coalesce(p_features, '{}'));
+  perform billing_private.write_contract_prices(v_contract, coalesce(p_prices, '{}'));
+  return v_contract;
+end;
+$$;
+
+
+create function billing_admin.create_contract(
+  account_id uuid,
+  ends_at timestamptz,
+  reference text,
+  reason text,
+  price_key text default null,
+  quantity bigint default 1,
+  starts_at timestamptz default null,
+  features jsonb default '{}',
+  prices jsonb default '{}',
+  minimum_minor bigint default null,
+  commitment_minor bigint default null,
+  payment_terms_days integer default 30,
+  term_months integer default null,
+  notice_days integer default 0
+)
+returns billing.contracts
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_create_contract(
+    row(
+      null, create_contract.account_id, null, null, null, create_contract.quantity,
+      create_contract.starts_at, create_contract.ends_at, null, null,
+      create_contract.term_months, create_contract.notice_days, null,
+      create_contract.payment_terms_days, create_contract.minimum_minor,
+      create_contract.commitment_minor, null, create_contract.reference,
+      create_contract.reason, null, null, null, null, null
+    )::billing.contracts,
+    create_contract.price_key, create_contract.features, create_contract.prices);
+end;
+
+comment on function billing_admin.create_contract(
+  uuid, timestamptz, text, text, text, bigint, timestamptz, jsonb, jsonb, bigint, bigint, integer,
+  integer, integer
+) is
+$$Drafts a contract: nothing is in force before billing_admin.activate_contract().
+
+ends_at: end of the first term, exclusive. reference: where the signed document is. price_key: what
+is billed each period; null where nothing is billed here. starts_at: null for now, at most a year
+away. features: {"clubs": 50, "premium": true}, in place of the plan's limits. prices: what prices
+cost, in the smallest unit: {"plus_monthly": 800} for the contract's own,
+{"calls": {"feature": "api_calls", "tiers_mode": "volume", "tiers": […]}} for the usage of a
+feature, billed after each period. minimum_minor: what each period's invoice comes to at least;
+commitment_minor: what a term comes to at least. term_months: it renews by so many unless notice is
+given notice_days before its end.
+
+Errors
+  VALIDATION_FAILED  400  no reason, or terms that cannot be
+  NOT_AN_ADMIN       403  the caller is no administrator
+  ACCOUNT_NOT_FOUND  404  neither an account nor a user has this id
+  FEATURE_NOT_FOUND  404  there is no such feature
+  PRICE_NOT_FOUND    404  there is no active price of this key$$;
+
+
+create function billing_private.admin_activate_contract(
+  p_contract_id uuid,
+  p_reason text
+)
+returns billing.contracts
+language plpgsql
+volatile
+security definer -- contracts are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts;
+begin
+  perform billing_private.begin_admin_action(
+    p_reason, 'activate_contract', p_contract_id::text);
+  v_contract := billing_private.lock_contract(p_contract_id);
+  if v_contract.status = 'active' then
+    return v_contract; -- twice changes nothing more
+  end if;
+  perform billing_private.require_status(v_contract, 'draft');
+  perform billing_private.require_contract_terms(v_contract);
+  return billing_private.activate_contract(v_contract);
+end;
+$$;
+
+
+create function billing_admin.activate_contract(
+  contract_id uuid,
+  reason text
+)
+returns billing.contracts
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_activate_contract(contract_id, reason);
+end;
+
+comment on function billing_admin.activate_contract(uuid, text) is
+$$Brings a contract into force, from its start on, and starts the subscription that bills it. Twice
+changes nothing more.
+
+Errors
+  VALIDATION_FAILED   400  no reason, no draft, or it would have ended by now
+  PAYMENT_REQUIRED    402  the account owes an invoice
+  NOT_AN_ADMIN        403  the caller is no administrator
+  CONTRACT_NOT_FOUND  404  there is no such contract
+  ALREADY_SUBSCRIBED  409  the account has a running subscription: end it first
+  CONTRACT_IN_FORCE   409  another contract is in force in some of its time$$;
+
+
+create function billing_private.admin_amend_contract(
+  p_contract_id uuid,
+  p_agreed billing.contracts,
+  p_price_key text,
+  p_features jsonb,
+  p_prices jsonb
+)
+returns billing.contracts
+language plpgsql
+volatile
+security definer -- contracts are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_contract billing.contracts;
+  v_wanted billing.contracts;
+  v_new billing.contracts;
+begin
+  perform billing_private.begin_admin_action(
+    p_agreed.reason, 'amend_contract', p_contract_id::text);
+  v_contract := billing_private.lock_contract(p_contract_id);
+  perform billing_private.require_status(v_contract, 'active');
+  if v_contract.starts_at >= billing_private.now()
+    or v_contract.ends_at <= billing_private.now()
+    or exists (
+      select
+      from billing.subscriptions
+      where id = v_contract.subscription_id
+        and current_period_end <= billing_private.now()
+    )
+  then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'contract_id', 'problem', 'has not begun, or its period or term is just ending'));
+  end if;
+
+  v_wanted := v_contract;
+  v_wanted.reference := coalesce(btrim(p_agreed.reference), '');
+  v_wanted.reason := p_agreed.reason;
+  v_wanted.quantity := coalesce(p_agreed.quantity, v_contract.quantity);
+  v_wanted.ends_at := coalesce(p_agreed.ends_at, v_contract.ends_at);
+  v_wanted.minimum_minor := coalesce(p_agreed.minimum_minor, v_contract.minimum_minor);
+  v_wanted.commitment_minor := coalesce(p_agreed.commitment_minor, v_contract.commitment_minor);
+  v_wanted.payment_terms_days := coalesce(
+    p_agreed.payment_terms_days, v_contract.payment_terms_days);
+  if p_price_key is not null then
+    v_wanted.price_id := (billing_private.contract_price_of(p_price_key)).id;
+  end if;
+  v_wanted.starts_at := billing_private.now();
+  perform billing_private.require_contract_terms(v_wanted);
+  perform billing_private.require_same_billing(v_contract, v_wanted);
+
+  v_new := billing_private.replace_contract(v_contract, v_wanted);
+  if p_features is not null then
+    perform billing_private.write_contract_features(v_new.id, p_features);
+  end if;
+  if p_prices is not null then
+    delete from billing.contract_prices where contract_id = v_new.id;
+    perform billing_private.write_contract_prices(v_new, p_prices);
+  end if;
+  return billing_private.put_in_force(v_contract, v_new);
+end;
+$$;
+
+
+create function billing_private.require_same_billing(
+  p_old billing.contracts,
+  p_new billing.contracts
+)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_old.price_id is distinct from p_new.price_id and not exists (
+    select
+    from billing.prices as old
+    join billing.prices as new
+      on (new.currency, new.billing_interval, new.interval_count)
+        = (old.currency, old.billing_interval, old.interval_count)
+    where old.id = p_old.price_id
+      and new.id = p_new.price_id
+  ) then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'price_key',
+      'problem', 'must be of the same currency and interval: make another contract'));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_same_billing(billing.contracts, billing.contracts) is
+  'Refuses an amendment that would begin billing anew (VALIDATION_FAILED, 400).';
+
+
+create function billing_admin.amend_contract(
+  contract_id uuid,
+  reference text,
+  reason text,
+  price_key text default null,
+  quantity bigint default null,
+  ends_at timestamptz default null,
+  features jsonb default null,
+  prices jsonb default null,
+  minimum_minor bigint default null,
+  commitment_minor bigint default null,
+  payment_terms_days integer default null
+)
+returns billing.contracts
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_amend_contract(
+    amend_contract.contract_id,
+    row(
+      null, null, null, null, null, amend_contract.quantity, null, amend_contract.ends_at, null,
+      null, null, null, null, amend_contract.payment_terms_days, amend_contract.minimum_minor,
+      amend_contract.commitment_minor, null, amend_contract.reference, amend_contract.reason,
+      null, null, null, null, null
+    )::billing.contracts,
+    amend_contract.price_key, amend_contract.features, amend_contract.prices);
+end;
+
+comment on function billing_admin.amend_contract(
+  uuid, text, text, text, bigint, timestamptz, jsonb, jsonb, bigint, bigint, integer
+) is
+$$Puts another version of a contract in force from now on, which supersedes this one; what that
+changes of the running period is invoiced, to the second. Returns the new version.
+
+reference: where the signed amendment is. All else as in billing_admin.create_contract(); null for
+what stays as it is. features and prices are replaced as a whole.
+
+Errors
+  VALIDATION_FAILED   400  no reason, terms that cannot be, or it has not begun
+  NOT_AN_ADMIN        403  the caller is no administrator
+  CONTRACT_NOT_FOUND  404  there is no such contract
+  FEATURE_NOT_FOUND   404  there is no such feature
+  PRICE_NOT_FOUND     404  there is no active price of this key$$;
+
+
+create function billing_private.admin_end_contract(
+  p_contract_id uuid,
+  p_reason text,
+  p_ends_at timestamptz,
+  p_waives_commitment boolean
+)
+returns billing.contracts
+language plpgsql
+volatile
+security definer -- contracts are writable by nobody
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_contract billing.contracts;
+begin
+  perform billing_private.begin_admin_action(p_reason, 'end_contract', p_contract_id::text);
+  v_contract := billing_private.lock_contract(p_contract_id);
+  if v_contract.status = 'ended' then
+    return v_contract; -- twice changes nothing more
+  elsif v_contract.status = 'draft'
+    or v_contract.status = 'active' and v_contract.starts_at >= v_now
+  then
+    return billing_private.withdraw_contract(v_contract, p_reason);
+  end if;
+  perform billing_private.require_status(v_contract, 'active');
+
+  if p_ends_at is null and v_contract.term_months is not null and v_contract.notice_at is null
+    and v_contract.ends_at - make_interval(days => v_contract.notice_days) < v_now
+  then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'ends_at', 'problem', 'notice is too late for this term: name an end',
+      'ends_at', v_contract.ends_at));
+  elsif p_ends_at > v_contract.in_force_until then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'ends_at', 'problem', 'it ends before that; amend it to make it longer'));
+  end if;
+  return billing_private.terminate_contract(
+    v_contract, greatest(coalesce(p_ends_at, v_contract.ends_at), v_now),
+    coalesce(p_waives_commitment, false), p_reason);
+end;
+$$;
+
+
+create function billing_admin.end_contract(
+  contract_id uuid,
+  reason text,
+  ends_at timestamptz default null,
+  waives_commitment boolean default false
+)
+returns billing.contracts
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select billing_private.admin_end_contract(
+    end_contract.contract_id, end_contract.reason, end_contract.ends_at,
+    end_contract.waives_commitment);
+end;
+
+comment on function billing_admin.end_contract(uuid, text, timestamptz, boolean) is
+$$Gives notice: a contract ends with its running term, or at the instant named, and with it the
+subscription that bills it. One that has not begun is withdrawn, its invoices voided. Twice changes
+nothing more.
+
+ends_at: a past one is now. waives_commitment: what is missing of the commitment is not billed.
+
+Errors
+  VALIDATION_FAILED   400  no reason, it was superseded, or notice is too late for the term
+  NOT_AN_ADMIN        403  the caller is no administrator
+  CONTRACT_NOT_FOUND  404  there is no such contract$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 25  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -5190,6 +6131,29 @@ revoke all on function
   billing_private.refundable_amount,
   billing_private.admin_refund_payment,
   billing_admin.refund_payment,
+  billing_private.admin_discount_codes,
+  billing_private.require_code_terms,
+  billing_private.require_scopes,
+  billing_private.admin_create_discount_code,
+  billing_admin.create_discount_code,
+  billing_private.admin_deactivate_discount_code,
+  billing_admin.deactivate_discount_code,
+  billing_private.admin_apply_discount_code,
+  billing_admin.apply_discount_code,
+  billing_private.admin_contracts,
+  billing_private.require_contract_terms,
+  billing_private.contract_price_of,
+  billing_private.write_contract_prices,
+  billing_private.write_contract_features,
+  billing_private.admin_create_contract,
+  billing_admin.create_contract,
+  billing_private.admin_activate_contract,
+  billing_admin.activate_contract,
+  billing_private.admin_amend_contract,
+  billing_private.require_same_billing,
+  billing_admin.amend_contract,
+  billing_private.admin_end_contract,
+  billing_admin.end_contract,
   billing_private.admin_publish_catalog,
   billing_admin.publish_catalog,
   billing_private.admin_publish_plan,
@@ -5298,6 +6262,8 @@ revoke all on function
 from public, anon, authenticated, service_role;
 
 revoke all on
+  billing_admin.discount_codes,
+  billing_admin.contracts,
   billing_admin.plan_migrations,
   billing_admin.stores,
   billing_admin.system_health,
@@ -5321,6 +6287,8 @@ from public, anon, authenticated, service_role;
 
 -- Anyone signed in may ask; the functions behind decide who is an administrator.
 grant select on
+  billing_admin.discount_codes,
+  billing_admin.contracts,
   billing_admin.plan_migrations,
   billing_admin.stores,
   billing_admin.system_health,
@@ -5382,6 +6350,22 @@ grant execute on function
   billing_admin.change_price,
   billing_private.admin_refund_payment,
   billing_admin.refund_payment,
+  billing_private.admin_discount_codes,
+  billing_private.admin_create_discount_code,
+  billing_admin.create_discount_code,
+  billing_private.admin_deactivate_discount_code,
+  billing_admin.deactivate_discount_code,
+  billing_private.admin_apply_discount_code,
+  billing_admin.apply_discount_code,
+  billing_private.admin_contracts,
+  billing_private.admin_create_contract,
+  billing_admin.create_contract,
+  billing_private.admin_activate_contract,
+  billing_admin.activate_contract,
+  billing_private.admin_amend_contract,
+  billing_admin.amend_contract,
+  billing_private.admin_end_contract,
+  billing_admin.end_contract,
   billing_private.admin_create_coupon,
   billing_admin.create_coupon,
   billing_private.publish_plan_version,

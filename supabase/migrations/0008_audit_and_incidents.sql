@@ -119,6 +119,12 @@ begin
       from billing.invoices
       where id = (p_row ->> 'invoice_id')::uuid
     )
+    when 'contract_features' then (
+      select account_id from billing.contracts where id = (p_row ->> 'contract_id')::uuid
+    )
+    when 'contract_prices' then (
+      select account_id from billing.contracts where id = (p_row ->> 'contract_id')::uuid
+    )
     else (p_row ->> 'account_id')::uuid
   end;
 end;
@@ -282,6 +288,8 @@ begin
       ('billing.subscription_items', '{id}'),
       ('billing.coupons', '{id}'),
       ('billing.discounts', '{id}'),
+      ('billing_private.discount_codes', '{id}'),
+      ('billing.discount_redemptions', '{id}'),
       ('billing.invoices', '{id}'),
       ('billing.invoice_lines', '{id}'),
       ('billing.payments', '{id}'),
@@ -302,6 +310,10 @@ begin
       ('billing.external_identities', '{issuer,subject}'),
       ('billing.role_permissions', '{role,permission}'),
       ('billing.memberships', '{account_id,user_id}'),
+      ('billing.contracts', '{id}'),
+      ('billing.contract_features', '{contract_id,feature_key}'),
+      ('billing.contract_prices', '{contract_id,price_id}'),
+      ('billing.contract_settlements', '{contract_id,term_starts_at}'),
       ('billing.invitations', '{id}'),
       ('billing.entitlements', '{account_id,feature_key,source_kind,source_id,access_level}'),
       ('billing_private.admin_actions', '{id}'),

@@ -109,6 +109,8 @@ insert into tests.served values
     $$ select billing_private.task_run_dunning() $$),
   ('billing.invoices_stripe_subscription_id_idx', 'whoever looks for the bills of a subscription',
     $$ select * from billing.invoices where stripe_subscription_id = 'sub_5' $$),
+  ('billing.contracts_ends_at_idx', 'settle_contracts',
+    $$ select billing_private.task_settle_contracts() $$),
   ('billing.refunds_stripe_payment_key_idx', 'project_charge',
     $$ select billing_private.bind_payment_rows('pi_5') $$),
   ('billing.disputes_stripe_payment_key_idx', 'project_charge',

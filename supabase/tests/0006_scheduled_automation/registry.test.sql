@@ -23,6 +23,7 @@ select results_eq(
       ('run_dunning', '1 minute', true),
       ('scan_security', '1 minute', true),
       ('settle_accounts', '1 minute', true),
+      ('settle_contracts', '1 minute', true),
       ('sweep_events', '1 hour', true),
       ('sweep_objects', '7 days', true),
       ('sync_seats', '5 minutes', true),

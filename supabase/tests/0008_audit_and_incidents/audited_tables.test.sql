@@ -140,6 +140,28 @@ insert into rows values
     'https://clerk.example:user_1', null, 'user_id', md5('ann')::uuid::text, md5('bob')::uuid::text),
   ('billing.memberships', 'account_id, user_id, role', $$md5('ann')::uuid, md5('bob')::uuid, 'member'$$,
     md5('ann')::uuid || ':' || md5('bob')::uuid, 'ann', 'role', 'member', 'admin'),
+  ('billing_private.discount_codes', 'id, code, percent_off',
+    $$md5('code')::uuid, 'FRIEND', 10$$,
+    md5('code')::uuid, null, 'code', 'FRIEND', 'FRIENDS'),
+  ('billing.discount_redemptions', 'id, discount_code_id, account_id, subscription_id, status',
+    $$md5('use')::uuid, md5('code')::uuid, md5('ann')::uuid, md5('sub')::uuid, 'confirmed'$$,
+    md5('use')::uuid, 'ann', 'periods_used', '0', '1'),
+  ('billing.contracts', 'id, account_id, starts_at, ends_at, first_ends_at, term_starts_at, '
+    'reference, reason',
+    $$md5('contract')::uuid, md5('ann')::uuid, '2026-01-10', '2027-01-10', '2027-01-10',
+      '2026-01-10', 'C-1', 'signed'$$,
+    md5('contract')::uuid, 'ann', 'reference', 'C-1', 'C-2'),
+  ('billing.contract_features', 'contract_id, feature_key, limit_value',
+    $$md5('contract')::uuid, 'sleep', 8$$,
+    md5('contract')::uuid || ':sleep', 'ann', 'limit_value', '8', '9'),
+  ('billing.contract_prices', 'contract_id, price_id, unit_amount_minor',
+    $$md5('contract')::uuid, md5('bed_monthly')::uuid, 8$$,
+    md5('contract')::uuid || ':' || md5('bed_monthly')::uuid, 'ann', 'unit_amount_minor', '8', '9'),
+  ('billing.contract_settlements', 'contract_id, account_id, term_starts_at, term_ends_at, '
+    'committed_minor, charged_minor, shortfall_minor',
+    $$md5('contract')::uuid, md5('ann')::uuid, '2026-01-10', '2027-01-10', 8, 8, 0$$,
+    md5('contract')::uuid || ':2026-01-10T00:00:00+00:00', 'ann', 'is_waived',
+    'false', 'true'),
   ('billing.invitations', 'id, account_id, email, role, expires_at',
     $$md5('invitation')::uuid, md5('ann')::uuid, 'bob@example.com', 'member', '2027-01-01'$$,
     md5('invitation')::uuid, 'ann', 'role', 'member', 'admin'),
@@ -179,7 +201,8 @@ create function pg_temp.touch(p_row rows, p_statement text) returns void
 language plpgsql as $$
 declare
   v_key text := (
-    select string_agg(format('%I::text', attname), ' || '':'' || ' order by place)
+    select string_agg(
+      format('(to_jsonb(%I) #>> ''{}'')', attname), ' || '':'' || ' order by place)
     from pg_constraint
     cross join unnest(conkey) with ordinality as keys (number, place)
     join pg_attribute on attrelid = conrelid and attnum = number

@@ -133,6 +133,7 @@ select set_eq(
     'billing.check_eligibility(text,uuid)',
     'billing.change_plan(text,boolean,uuid,bigint,timestamp with time zone)',
     'billing.explain_entitlement(text,uuid,timestamp with time zone)',
+    'billing.check_code(text,text,bigint,uuid)',
     'billing.find_discount(text,uuid)',
     'billing.entitlement_limit(text,uuid,text)',
     'billing.has_entitlement(text,uuid,text)',
@@ -174,8 +175,18 @@ select set_eq(
       'timestamp with time zone,timestamp with time zone,text,integer,boolean)',
     'billing_admin.grant_entitlement(uuid,text,text,timestamp with time zone,bigint,text,'
       'timestamp with time zone)',
+    'billing_admin.activate_contract(uuid,text)',
+    'billing_admin.amend_contract(uuid,text,text,text,bigint,timestamp with time zone,jsonb,jsonb,'
+      'bigint,bigint,integer)',
+    'billing_admin.apply_discount_code(uuid,text,text)',
+    'billing_admin.create_contract(uuid,timestamp with time zone,text,text,text,bigint,'
+      'timestamp with time zone,jsonb,jsonb,bigint,bigint,integer,integer,integer)',
+    'billing_admin.create_discount_code(text,text,numeric,bigint,text,integer,bigint,bigint,boolean,'
+      'bigint,text[],text[],text[],timestamp with time zone)',
+    'billing_admin.deactivate_discount_code(text,text)',
+    'billing_admin.end_contract(uuid,text,timestamp with time zone,boolean)',
     'billing_admin.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
-      'timestamp with time zone,integer)',
+      'timestamp with time zone,integer,text)',
     'billing_admin.note_incident(uuid,text)',
     'billing_admin.record_payment(uuid,bigint,text,text,text,timestamp with time zone)',
     'billing_admin.recount_metered_table(regclass,text)',
@@ -295,8 +306,18 @@ select set_eq(
     'billing_private.find_discount(text,uuid)',
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint,text,'
       'timestamp with time zone)',
+    'billing_private.admin_activate_contract(uuid,text)',
+    'billing_private.admin_amend_contract(uuid,billing.contracts,text,jsonb,jsonb)',
+    'billing_private.admin_apply_discount_code(uuid,text,text)',
+    'billing_private.admin_contracts()',
+    'billing_private.admin_create_contract(billing.contracts,text,jsonb,jsonb)',
+    'billing_private.admin_create_discount_code(billing_private.discount_codes,text)',
+    'billing_private.admin_deactivate_discount_code(text,text)',
+    'billing_private.admin_discount_codes(uuid)',
+    'billing_private.admin_end_contract(uuid,text,timestamp with time zone,boolean)',
+    'billing_private.check_code(text,text,bigint,uuid)',
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
-      'timestamp with time zone,integer)',
+      'timestamp with time zone,integer,text)',
     'billing_private.has_own_entitlement(text)',
     'billing_private.membership_tier(uuid,text)',
     'billing_private.my_access(uuid)',
@@ -489,8 +510,19 @@ select set_eq(
     'billing_private.find_discount(text,uuid)',
     'billing_private.grant_entitlement(uuid,text,text,timestamp with time zone,bigint,text,'
       'timestamp with time zone)',
+    'billing_private.admin_activate_contract(uuid,text)',
+    'billing_private.admin_amend_contract(uuid,billing.contracts,text,jsonb,jsonb)',
+    'billing_private.admin_apply_discount_code(uuid,text,text)',
+    'billing_private.admin_contracts()',
+    'billing_private.admin_create_contract(billing.contracts,text,jsonb,jsonb)',
+    'billing_private.admin_create_discount_code(billing_private.discount_codes,text)',
+    'billing_private.admin_deactivate_discount_code(text,text)',
+    'billing_private.admin_discount_codes(uuid)',
+    'billing_private.admin_end_contract(uuid,text,timestamp with time zone,boolean)',
+    'billing_private.check_code(text,text,bigint,uuid)',
+    'billing_private.refresh_after_contracts()',
     'billing_private.grant_subscription(uuid,text,text,timestamp with time zone,bigint,text,'
-      'timestamp with time zone,integer)',
+      'timestamp with time zone,integer,text)',
     'billing_private.ingest_stripe_event(text)',
     'billing_private.ingest_stripe_events(text[])',
     'billing_private.is_admin()',

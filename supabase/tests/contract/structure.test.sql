@@ -389,6 +389,7 @@ select set_eq(
           'usage_alerts', 'usage_burns', 'usage_records', 'usage_reservations', 'usage_totals')
       or tables.name in (
         'billing_private.admin_actions', 'billing_private.administrators',
+        'billing_private.discount_codes',
         'billing_private.settings', 'billing_private.store_admins',
         'billing_private.store_revenue_shares')
   $$,
