@@ -7070,10 +7070,12 @@ Errors
   UNAUTHENTICATED       401  nobody is signed in
   PAYMENT_REQUIRED      402  a subscription exists and its invoice is unpaid
   NOT_A_MEMBER          403  the account is not one of the caller's
+  NOT_ALLOWED           403  the caller's role in it lacks manage_billing
   PRICE_NOT_FOUND       404  the price is not on offer
   ALREADY_SUBSCRIBED    409  the account has a running subscription
   CHECKOUT_IN_PROGRESS  409  a different checkout is being opened right now
-  DISCOUNT_NOT_VALID    422  there is no such code, or it is used up, over, or another's$$;
+  DISCOUNT_NOT_VALID    422  there is no such code, or it is used up, over, or another's
+  ACCOUNT_CLOSED        422  the account was closed$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -7237,9 +7239,11 @@ Errors
   VALIDATION_FAILED       400  return_url is not an absolute http(s) address, or an unknown flow
   UNAUTHENTICATED         401  nobody is signed in
   NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   CUSTOMER_NOT_FOUND      404  the account has never been a customer
   SUBSCRIPTION_NOT_FOUND  404  the flow is about a subscription, and Stripe has none
-  INVALID_TRANSITION      422  it has ended already$$;
+  INVALID_TRANSITION      422  it has ended already
+  ACCOUNT_CLOSED          422  the account was closed$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -7317,7 +7321,8 @@ valid. account_id: null for the caller's own account.
 Errors
   UNAUTHENTICATED  401  nobody is signed in
   NOT_A_MEMBER     403  the account is not one of the caller's
-  NOT_ALLOWED      403  the caller's role lacks manage_billing$$;
+  NOT_ALLOWED      403  the caller's role in it lacks manage_billing
+  ACCOUNT_CLOSED   422  the account was closed$$;
 
 
 create function billing_private.take_promotion_codes(
@@ -8604,8 +8609,10 @@ account_id: null for the caller's own account.
 Errors
   UNAUTHENTICATED         401  nobody is signed in
   NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
-  INVALID_TRANSITION      422  it has ended already$$;
+  INVALID_TRANSITION      422  it has ended already
+  ACCOUNT_CLOSED          422  the account was closed$$;
 
 
 create function billing_private.undo_cancel(p_account_id uuid)
@@ -8697,8 +8704,10 @@ account_id: null for the caller's own account.
 Errors
   UNAUTHENTICATED         401  nobody is signed in
   NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
-  INVALID_TRANSITION      422  no cancellation is scheduled, or it has ended already$$;
+  INVALID_TRANSITION      422  no cancellation is scheduled, or it has ended already
+  ACCOUNT_CLOSED          422  the account was closed$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -9461,11 +9470,13 @@ Errors
   UNAUTHENTICATED         401  nobody is signed in
   PAYMENT_REQUIRED        402  an invoice is unpaid
   NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   NOT_AN_ADMIN            403  an upgrade of a subscription that lives without Stripe
   PRICE_NOT_FOUND         404  the price is not on offer
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
   ALREADY_ON_THIS_PRICE   422  nothing would change
-  INVALID_TRANSITION      422  it is paused, ending or over$$;
+  INVALID_TRANSITION      422  it is paused, ending or over
+  ACCOUNT_CLOSED          422  the account was closed$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -9659,11 +9670,13 @@ Errors
   UNAUTHENTICATED         401  nobody is signed in
   PAYMENT_REQUIRED        402  an invoice is unpaid
   NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   NOT_AN_ADMIN            403  an upgrade of a subscription that lives without Stripe
   PRICE_NOT_FOUND         404  the price is not on offer
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
   ALREADY_ON_THIS_PRICE   422  nothing would change
-  INVALID_TRANSITION      422  it is paused, ending or over$$;
+  INVALID_TRANSITION      422  it is paused, ending or over
+  ACCOUNT_CLOSED          422  the account was closed$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -10007,9 +10020,11 @@ Errors
   UNAUTHENTICATED         401  nobody is signed in
   PAYMENT_REQUIRED        402  an invoice is unpaid
   NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   NOT_AN_ADMIN            403  a behavior that gives service without payment
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
-  INVALID_TRANSITION      422  it is ending, over, or paused by Stripe$$;
+  INVALID_TRANSITION      422  it is ending, over, or paused by Stripe
+  ACCOUNT_CLOSED          422  the account was closed$$;
 
 
 create function billing_private.resume_subscription(p_account_id uuid)
@@ -10070,8 +10085,10 @@ account_id: null for the caller's own account.
 Errors
   UNAUTHENTICATED         401  nobody is signed in
   NOT_A_MEMBER            403  the account is not one of the caller's
+  NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
-  INVALID_TRANSITION      422  it is not paused$$;
+  INVALID_TRANSITION      422  it is not paused
+  ACCOUNT_CLOSED          422  the account was closed$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -10227,7 +10244,9 @@ Errors
   VALIDATION_FAILED   400  an address is not absolute http(s)
   UNAUTHENTICATED     401  nobody is signed in
   NOT_A_MEMBER        403  the account is not one of the caller's
-  CUSTOMER_NOT_FOUND  404  the account has never been a customer$$;
+  NOT_ALLOWED         403  the caller's role in it lacks manage_billing
+  CUSTOMER_NOT_FOUND  404  the account has never been a customer
+  ACCOUNT_CLOSED      422  the account was closed$$;
 
 
 -- -----------------------------------------------------------------------------
