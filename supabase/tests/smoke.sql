@@ -53,4 +53,17 @@ select 'a stranger sees nothing of it' as description,
     and not exists (select from billing.accounts) as ok;
 
 reset role;
+
+insert into billing.entitlement_grants (account_id, feature_key, limit_value, valid_from, reason)
+values (md5('owner')::uuid, 'club_hosting', 5, now() - interval '1 day', 'smoke test');
+insert into public.book_clubs (name, account_id)
+select 'Smoke ' || n, md5('owner')::uuid from generate_series(1, 3) as n;
+update public.book_clubs set account_id = null where name = 'Smoke 1';
+delete from public.book_clubs where name = 'Smoke 2';
+
+select 'rows of a metered table are counted, and released' as description, used = 1 as ok
+from billing.usage_totals
+where account_id = md5('owner')::uuid
+  and feature_key = 'club_hosting';
+
 rollback;

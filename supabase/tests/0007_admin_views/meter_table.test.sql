@@ -3,7 +3,7 @@
 begin;
 \ir ../helpers.psql
 set local client_min_messages = warning;
-select plan(64);
+select plan(70);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -345,6 +345,57 @@ select results_eq(
 select is(
   billing_admin.recount_metered_table('public.clubs', 'once more'), 0::bigint,
   'recounting what is right changes nothing'
+);
+
+alter table public.clubs disable trigger user;
+delete from public.clubs where owner_id = md5('bob')::uuid;
+select is(
+  billing_admin.meter_table('public.clubs', 'clubs', 'owner_id'), 0::bigint,
+  'metering again counts what was written meanwhile'
+);
+select is(
+  (select is_broken from billing_admin.metered_tables), false, 'and switches the triggers on'
+);
+select billing_admin.unmeter_table('public.clubs', 'clubs');
+
+-- ---- names, types and kinds -------------------------------------------------
+
+create domain public.user_id as uuid;
+create table public."a ""table""" (n integer, owner_id public.user_id);
+insert into billing.features (key, name, kind)
+values (repeat('long-', 20), 'Long', 'limit'), (repeat('long-', 20) || '2', 'Long', 'limit');
+insert into billing.entitlement_grants (account_id, feature_key, limit_value, valid_from, reason)
+select md5('ann')::uuid, key, 2, '2026-01-10', 'a gift' from billing.features where name = 'Long';
+select billing_admin.meter_table('public."a ""table"""', repeat('long-', 20), 'owner_id');
+select billing_admin.meter_table('public."a ""table"""', repeat('long-', 20) || '2', 'owner_id');
+insert into public."a ""table""" values (1, md5('ann')::uuid), (2, md5('ann')::uuid);
+select is(
+  tests.counted(repeat('long-', 20)) || tests.counted(repeat('long-', 20) || '2'), '{2,0,2,0}',
+  'two features whose keys are longer than a name both count, and the column may be of a domain'
+);
+select throws_ok(
+  $$ insert into public."a ""table""" values (3, md5('ann')::uuid) $$,
+  'PT402', 'the limit of this feature is reached', 'and both refuse'
+);
+
+insert into billing.features (key, name, kind) values ('changing', 'Changing', 'metered');
+select billing_admin.meter_table('public.clubs', 'changing', 'owner_id');
+update billing.features set kind = 'limit' where key = 'changing';
+select is(
+  (select is_broken from billing_admin.metered_tables where feature_key = 'changing'), true,
+  'where the feature becomes another kind, triggers are seen to lack'
+);
+select billing_admin.meter_table('public.clubs', 'changing', 'owner_id');
+update billing.features set kind = 'metered' where key = 'changing';
+select billing_admin.meter_table('public.clubs', 'changing', 'owner_id');
+select is(
+  (
+    select array_agg(tgname::text order by tgname)
+    from pg_trigger
+    where tgrelid = 'public.clubs'::regclass
+  ),
+  array['billing_meter_changing_insert', 'billing_meter_changing_update'],
+  'metering again leaves those its kind needs'
 );
 
 select * from finish();
