@@ -1212,6 +1212,7 @@ export type Database = {
           aggregation: string;
           alert_percents: number[];
           clients_may_consume: boolean;
+          counts_rows: boolean;
           created_at: string;
           description: string | null;
           key: string;
@@ -1224,6 +1225,7 @@ export type Database = {
           aggregation?: string;
           alert_percents?: number[];
           clients_may_consume?: boolean;
+          counts_rows?: boolean;
           created_at?: string;
           description?: string | null;
           key: string;
@@ -1235,6 +1237,7 @@ export type Database = {
           aggregation?: string;
           alert_percents?: number[];
           clients_may_consume?: boolean;
+          counts_rows?: boolean;
           created_at?: string;
           description?: string | null;
           key?: string;

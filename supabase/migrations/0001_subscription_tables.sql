@@ -1163,6 +1163,7 @@ create table billing.features (
   alert_percents integer[] not null default '{80,100}',
   clients_may_consume boolean not null default false,
   stripe_event_name text,
+  counts_rows boolean not null default false,
   created_at timestamptz not null default billing_private.now(),
 
   primary key (key),
@@ -1191,6 +1192,9 @@ comment on column billing.features.clients_may_consume is
   'triggers and functions of the application.';
 comment on column billing.features.stripe_event_name is
   'The meter of Stripe''s that each record is reported to; null for none.';
+comment on column billing.features.counts_rows is
+  'Whether rows of the application''s tables are what is counted; kept by '
+  'billing_admin.meter_table().';
 
 alter table billing.features enable row level security;
 

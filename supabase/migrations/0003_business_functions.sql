@@ -17679,6 +17679,7 @@ begin
   -- One at a time for each feature: what several tables hold is one total.
   perform from billing.features where key = p_feature_key for no key update;
   perform billing_private.require_meterable(p_relation, p_feature_key, p_owner_column);
+  update billing.features set counts_rows = true where key = p_feature_key and not counts_rows;
 
   -- Making a trigger waits for everybody who is writing the table and lets nobody begin to, until
   -- this transaction ends: no row is missed and none counted twice.
@@ -17762,6 +17763,14 @@ begin
     return 0;
   end if;
   perform billing_private.drop_metering_triggers(p_relation, p_feature_key);
+  update billing.features
+  set counts_rows = false
+  where key = p_feature_key
+    and not exists (
+      select
+      from billing_private.metered_tables() as metered_tables
+      where metered_tables.feature_key = p_feature_key
+    );
   return billing_private.count_held_rows(p_relation, p_feature_key, v_owner_column);
 end;
 $$;
@@ -17771,7 +17780,11 @@ comment on function billing_private.unmeter_table(regclass, text) is
   'billing_admin.unmeter_table().';
 
 
-create function billing_private.repair_metering(p_feature_key text, p_account_ids uuid[])
+create function billing_private.repair_metering(
+  p_feature_key text,
+  p_account_ids uuid[] default null,
+  p_waits boolean default false
+)
 returns bigint
 language plpgsql
 volatile
@@ -17782,14 +17795,50 @@ declare
 begin
   insert into billing_private.metering_corrections (account_id, feature_key, counted, held, cause)
   select account_id, feature_key, counted, held, billing_private.cause()
-  from billing_private.correct_metering(p_feature_key, p_account_ids);
+  from billing_private.correct_metering(p_feature_key, p_account_ids, p_waits);
   get diagnostics v_count = row_count;
   return v_count;
 end;
 $$;
 
-comment on function billing_private.repair_metering(text, uuid[]) is
+comment on function billing_private.repair_metering(text, uuid[], boolean) is
   'Corrects the totals of a limit feature and keeps each correction; returns how many there were.';
+
+
+create function billing_private.release_dropped_tables()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_feature_key text;
+  v_count bigint := 0;
+begin
+  for v_feature_key in
+    select key
+    from billing.features
+    where counts_rows
+      and not exists (
+        select
+        from billing_private.metered_tables() as metered_tables
+        where metered_tables.feature_key = features.key
+      )
+    order by key
+    for no key update
+  loop
+    update billing.features set counts_rows = false where key = v_feature_key;
+    if (select kind from billing.features where key = v_feature_key) = 'limit' then
+      v_count := v_count + billing_private.repair_metering(v_feature_key, null, true);
+    end if;
+  end loop;
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.release_dropped_tables() is
+  'Gives back what tables held that were dropped without an end to their metering; returns how many'
+  ' accounts held something.';
 
 
 -- -----------------------------------------------------------------------------
@@ -20194,6 +20243,7 @@ revoke all on function
   billing_private.count_held_rows,
   billing_private.unmeter_table,
   billing_private.repair_metering,
+  billing_private.release_dropped_tables,
   billing_private.usage_terms_of,
   billing_private.require_consumable,
   billing_private.not_included,

@@ -1,7 +1,7 @@
 -- The task recount_metered_tables: works through all accounts in batches and sets totals to what tables hold.
 begin;
 \ir ../helpers.psql
-select plan(11);
+select plan(19);
 
 select tests.take_tasks();
 select tests.catalog();
@@ -69,8 +69,45 @@ select results_eq(
   'each correction is kept, with what was counted, what is there, and what corrected it'
 );
 
+-- ---- tables that change beneath it -------------------------------------------
+
+insert into billing.features (key, name, kind) values ('rooms', 'Rooms', 'limit');
+create table public.rooms (owner_id uuid);
+insert into public.rooms select lpad('1', 32, '0')::uuid from generate_series(1, 3);
+select billing_admin.meter_table('public.rooms', 'rooms', 'owner_id');
+alter table public.clubs rename column owner_id to founder_id;
+alter table public.rooms disable trigger user;
+delete from public.rooms where owner_id is not null;
+select is(
+  billing_private.task_recount_metered_tables(), 1::bigint,
+  'a table that cannot be counted keeps none of the others from it'
+);
+select is(pg_temp.counted(), '{2,2}', 'its own totals stay as they are');
+alter table public.clubs rename column founder_id to owner_id;
+
+insert into public.rooms select lpad('7d1', 32, '0')::uuid from generate_series(1, 4);
+select billing_admin.meter_table('public.rooms', 'rooms', 'owner_id');
+select is(pg_temp.counted(), '{2,6}', 'before it is dropped a table counts');
+drop table public.rooms;
+select is(
+  billing_private.task_recount_metered_tables(), 1::bigint, 'what a dropped table held is given back'
+);
+select is(pg_temp.counted(), '{2,2}', 'to everybody at once');
+select is(
+  (select counts_rows from billing.features where key = 'rooms'), false,
+  'and from then on the feature may be counted otherwise'
+);
+select is(
+  (select counts_rows from billing.features where key = 'clubs'), true,
+  'which is not said of one whose table is there'
+);
+
 -- A table of which only metered features count has no totals to compare.
 select billing_admin.unmeter_table('public.clubs', 'clubs');
+select is(
+  (select counts_rows from billing.features where key = 'clubs'), false,
+  'unless its metering has ended'
+);
 insert into billing.features (key, name, kind) values ('posts', 'Posts', 'metered');
 select billing_admin.meter_table('public.clubs', 'posts', 'owner_id');
 select is(
