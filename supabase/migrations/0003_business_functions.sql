@@ -1108,6 +1108,16 @@ begin
   order by stripe_customer_id is null, created_at, stripe_customer_id
   limit 1;
 
+  -- Nearly always it is already, and a statement has its triggers run all the same.
+  if not exists (
+    select
+    from billing.customers
+    where account_id = p_account_id
+      and is_primary <> (id is not distinct from v_primary_id)
+  ) then
+    return;
+  end if;
+
   update billing.customers
   set is_primary = false
   where account_id = p_account_id
@@ -1266,12 +1276,22 @@ declare
   v_id text := p_object ->> 'id';
   v_is_deleted boolean := p_event.type = 'customer.deleted'
     or coalesce(p_object -> 'deleted' = 'true', false);
+  v_created_at timestamptz := billing_private.stripe_time(p_object -> 'created');
   v_account_id uuid;
+  v_is_to_elect boolean;
 begin
   perform billing_private.note_customer(v_id, p_object -> 'metadata');
   v_account_id := billing_private.account_of_customer(v_id);
+  v_is_to_elect := exists (
+    select
+    from billing.customers
+    where stripe_customer_id = v_id
+      and (created_at, deleted_at is not null) is distinct from (v_created_at, v_is_deleted)
+  );
   -- Before its row, as whoever elects among an account's customers does.
-  perform billing_private.lock_account(v_account_id);
+  if v_is_to_elect then
+    perform billing_private.lock_account(v_account_id);
+  end if;
   if p_object ? 'discount' then
     perform billing_private.list_discounts(p_object, v_account_id);
   end if;
@@ -1289,10 +1309,12 @@ begin
         billing_private.default_method_of(p_object)),
       is_primary = is_primary and not v_is_deleted,
       deleted_at = case when v_is_deleted then p_event.occurred_at end,
-      created_at = coalesce(billing_private.stripe_time(p_object -> 'created'), created_at)
+      created_at = coalesce(v_created_at, created_at)
   where stripe_customer_id = v_id;
 
-  perform billing_private.elect_primary_customer(v_account_id);
+  if v_is_to_elect then
+    perform billing_private.elect_primary_customer(v_account_id);
+  end if;
   if v_is_deleted then
     perform billing_private.end_with_customer(v_id);
   end if;
