@@ -501,6 +501,7 @@ begin
     select
       stored.event_id,
       stored.source,
+      stored.api_version,
       stored.builds_on,
       stored.type like '%.created' as is_creation,
       billing_private.is_final_snapshot(stored.type, stored.object)::integer as is_final,
@@ -516,8 +517,8 @@ begin
       ) over (), false) as is_outdated
     from (
       select
-        stripe_events.event_id, stripe_events.source, stripe_events.builds_on,
-        stripe_events.type, stripe_events.sequence,
+        stripe_events.event_id, stripe_events.source, stripe_events.api_version,
+        stripe_events.builds_on, stripe_events.type, stripe_events.sequence,
         parsed.data -> 'object' as object,
         nullif(nullif(parsed.data -> 'previous_attributes', '{}'), 'null') as previous
       from billing_private.stripe_events
@@ -643,6 +644,9 @@ begin
   select
     max(ranked.event_id),
     count(distinct ranked.object) > 1
+      -- What one API version says was there before is not what another one shows.
+      or (select count(*) from (select distinct arrived.object from arrived) as ends) > 1
+        and (select count(distinct snapshots.api_version) from snapshots) > 1
       -- What came after the re-read was asked for may have happened before.
       or (
         select count(distinct candidates.object) > 1 and bool_or(candidates.source = 'reread')
