@@ -3808,14 +3808,20 @@ volatile
 set search_path = ''
 as $$
 begin
-  -- One that has not begun will read for the newer snapshot, too.
+  -- One that has not begun will read for the newer snapshot, too. Not one that begins just now:
+  -- whoever hands its answer in will wait for the customer's lock, which our caller holds.
   if p_after is null then
     update billing_private.commands
     set wish = jsonb_build_object('event_id', p_event_id)
-    where target_object_id = p_object_id
-      and kind = p_kind
-      and status = 'pending'
-      and not params ? 'starting_after';
+    where id in (
+      select id
+      from billing_private.commands
+      where target_object_id = p_object_id
+        and kind = p_kind
+        and status = 'pending'
+        and not params ? 'starting_after'
+      for update skip locked
+    );
     if found then
       return;
     end if;
@@ -6222,10 +6228,16 @@ begin
   update billing_private.commands
   set status = 'canceled',
       finished_at = billing_private.now()
-  where account_id = p_account_id
-    and kind = 'create_checkout'
-    and subject_id is distinct from p_except
-    and status = 'pending';
+  where id in (
+    select id
+    from billing_private.commands
+    where account_id = p_account_id
+      and kind = 'create_checkout'
+      and subject_id is distinct from p_except
+      and status = 'pending'
+    -- One that is being made just now waits for the lock of the customer, which may be held here.
+    for update skip locked
+  );
 end;
 $$;
 
@@ -12632,13 +12644,18 @@ begin
   update billing_private.commands
   set status = 'canceled',
       finished_at = billing_private.now()
-  from billing.dunning_cases
-  join billing.dunning_events on dunning_events.case_id = dunning_cases.id
-  where dunning_cases.invoice_id = any (p_invoice_ids)
-    and dunning_cases.status in ('recovered', 'closed')
-    and commands.id = dunning_events.command_id
-    and commands.status = 'pending'
-    and commands.attempts = 0;
+  where id in (
+    select commands.id
+    from billing.dunning_cases
+    join billing.dunning_events on dunning_events.case_id = dunning_cases.id
+    join billing_private.commands on commands.id = dunning_events.command_id
+    where dunning_cases.invoice_id = any (p_invoice_ids)
+      and dunning_cases.status in ('recovered', 'closed')
+      and commands.status = 'pending'
+      and commands.attempts = 0
+    -- One that is being made just now waits for the lock of the customer, which is held here.
+    for update of commands skip locked
+  );
 
   -- Of several overdue invoices of a subscription only the latest is collected.
   perform billing_private.plan_dunning(p_invoice_ids || array(

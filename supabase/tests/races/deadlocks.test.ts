@@ -12,12 +12,13 @@ import {
 } from "../../../scripts/simulate/world.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { tellHistory } from "../support/history/index.ts";
-import { pidOf, waitsOrEnds } from "../support/overlapping.ts";
+import { overlap, pidOf, waitsOrEnds } from "../support/overlapping.ts";
 import { createRandom } from "../support/random.ts";
 import { driftOf, idOf, ingest } from "../support/readers.ts";
 import {
   customer,
   invoice,
+  listOf,
   paymentIntent,
   paymentMethod,
   refund,
@@ -147,6 +148,41 @@ describe("what an invoice was paid with, told by an event that names no customer
       expect(rows).toEqual([{ account_id: claim.account_id, stripe_invoice_id: due.id }]);
     },
   );
+});
+
+describe("an event whose list goes on beyond what it shows", () => {
+  it("does not wait for whoever carries the question for that list", async () => {
+    const [carrier, teller] = await Promise.all([
+      database.connect("service_role"),
+      database.connect("service_role"),
+    ]);
+    const long = (place: number): EventFields => {
+      const line = { id: `il_cas_${place}`, object: "line_item", amount: 1000, currency: "usd" };
+      const lines = listOf([line], { has_more: true });
+      return {
+        id: `evt_cas_${place}`,
+        type: "invoice.updated",
+        created: start + place,
+        object: invoice("in_cas", "cus_cas", null, { lines, status: "open" }),
+      };
+    };
+    await ingest(teller, long(1));
+    const met = await overlap(
+      world.owner,
+      { client: carrier, work: () => carrier.query("select billing.claim_commands(100)") },
+      { client: teller, work: () => ingest(teller, long(2)) },
+    );
+    expect(met).toBe("ends");
+
+    const { rows } = await world.owner.query(
+      `select status, wish ->> 'event_id' as event
+      from billing_private.commands where target_object_id = 'in_cas' order by position`,
+    );
+    expect(rows).toEqual([
+      { status: "leased", event: "evt_cas_1" },
+      { status: "pending", event: "evt_cas_2" },
+    ]);
+  });
 });
 
 describe("eight connections, our commands, the heartbeat and administrators", () => {
