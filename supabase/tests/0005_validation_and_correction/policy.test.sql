@@ -3,7 +3,7 @@
 -- clock alone.
 begin;
 \ir ../helpers.psql
-select plan(11);
+select plan(14);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -112,6 +112,48 @@ select matches(
 select unalike(
   pg_temp.plan_of('select * from public.chapters'), '%SubPlan%',
   'nothing is asked row by row'
+);
+
+select tests.be_owner();
+
+-- ---- tables of teams --------------------------------------------------------
+
+create table public.notes (account_id uuid not null, note text not null);
+create index notes_account_id_idx on public.notes (account_id);
+insert into public.notes select md5('other ' || n)::uuid, 'hers' from generate_series(1, 20000) as n;
+insert into public.notes values (md5('ann')::uuid, 'mine'), (md5('team')::uuid, 'ours');
+alter table public.notes enable row level security;
+grant select on public.notes to authenticated;
+create policy select_entitled on public.notes
+  for select
+  to authenticated
+  using (
+    account_id = any (array(
+      select account_id from billing.current_access where feature_key = 'premium'))
+  );
+analyze public.notes;
+
+insert into billing.accounts (id, kind) values (md5('team')::uuid, 'organization');
+insert into billing.memberships (account_id, user_id, role)
+values (md5('team')::uuid, md5('ann')::uuid, 'member');
+insert into billing.accounts (id) values (md5('other 7')::uuid);
+insert into billing.entitlement_grants (account_id, feature_key, valid_from, reason)
+values (md5('team')::uuid, 'premium', '2026-01-10', 'a gift'),
+  (md5('other 7')::uuid, 'premium', '2026-01-10', 'a gift');
+
+select tests.sign_in('ann');
+select results_eq(
+  $$ select note from public.notes order by note $$,
+  array['mine', 'ours'],
+  'a member sees the rows of all own accounts that have the feature'
+);
+select matches(
+  pg_temp.plan_of('select * from public.notes'),
+  'notes_account_id_idx', 'without any condition of its own a query finds them by their index'
+);
+select unalike(
+  pg_temp.plan_of('select * from public.notes'), '%Seq Scan on notes%',
+  'and does not read the whole table'
 );
 
 select * from finish();
