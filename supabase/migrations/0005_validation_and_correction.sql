@@ -400,10 +400,15 @@ language plpgsql
 volatile
 security definer -- called by triggers of whoever changed a source
 set search_path = ''
+-- A plan may have a hundred thousand subscribers, who are compared at once.
+set work_mem = '64MB'
+set jit = off
 as $$
 declare
   v_differences billing_private.entitlement_difference[];
   v_changed uuid[];
+  v_only_limits uuid[];
+  v_profiles uuid[];
 begin
   perform billing_private.begin_refresh(p_account_ids);
 
@@ -427,17 +432,37 @@ begin
 
   if v_differences is not null then
     perform billing_private.write_entitlements(v_differences);
-    v_changed := array(
-      select distinct coalesce((stored).account_id, (computed).account_id)
-      from unnest(v_differences));
+
+    select array_agg(account_id), array_agg(account_id) filter (where is_limit)
+    into v_changed, v_only_limits
+    from (
+      select
+        coalesce((stored).account_id, (computed).account_id) as account_id,
+        bool_and(
+          ((stored).account_id, (stored).plan_id, (stored).valid_from, (stored).valid_until)
+            is not distinct from
+            ((computed).account_id, (computed).plan_id, (computed).valid_from,
+              (computed).valid_until)
+        ) as is_limit
+      from unnest(v_differences)
+      group by 1
+    ) as accounts;
   end if;
 
-  v_changed := billing_private.refresh_profiles(p_account_ids, v_changed);
+  -- Profiles know of no limits.
+  if v_only_limits is null then
+    v_profiles := billing_private.refresh_profiles(p_account_ids);
+  else
+    v_profiles := billing_private.refresh_profiles(
+      array(select unnest(p_account_ids) except select unnest(v_only_limits)));
+  end if;
+
   -- Realtime is optional, and can be enabled at any time.
-  if v_changed is not null
+  if coalesce(v_changed, v_profiles) is not null
     and to_regprocedure('realtime.send(jsonb, text, text, boolean)') is not null
   then
-    perform billing_private.broadcast_access(v_changed);
+    perform billing_private.broadcast_access(
+      array(select unnest(v_changed) union select unnest(v_profiles)));
   end if;
 end;
 $$;
@@ -598,10 +623,7 @@ comment on function billing_private.computed_profiles(uuid[], boolean) is
   'the sources of these.';
 
 
-create function billing_private.refresh_profiles(
-  p_account_ids uuid[],
-  p_changed uuid[]
-)
+create function billing_private.refresh_profiles(p_account_ids uuid[])
 returns uuid[]
 language plpgsql
 volatile
@@ -615,9 +637,7 @@ begin
   left join (
     select * from billing.profiles where account_id = any (p_account_ids)
   ) as stored using (account_id)
-  left join unnest(p_changed) as changed (account_id) using (account_id)
   where stored.account_id is null
-    or changed.account_id is not null
     or (stored.membership_tier, stored.tier_rank, stored.features, stored.access_until)
       is distinct from
       (computed.membership_tier, computed.tier_rank, computed.features, computed.access_until);
@@ -640,11 +660,9 @@ begin
 end;
 $$;
 
-comment on function billing_private.refresh_profiles(uuid[], uuid[]) is
-$$Brings the profiles of these accounts in step with their entitlements; part of
-refresh_entitlements(). Returns whose access is not what it was; null for nobody's.
-
-p_changed: whose entitlements were written, so that updated_at is when access changed last.$$;
+comment on function billing_private.refresh_profiles(uuid[]) is
+  'Brings the profiles of these accounts in step with their entitlements; part of '
+  'refresh_entitlements(). Returns whose profiles were written; null for nobody''s.';
 
 
 -- Its messages are rows, sent when the transaction has committed. What Realtime fails at is not for
@@ -697,10 +715,16 @@ as $$
 begin
   return coalesce(
     (
-      select (extract(epoch from updated_at) * 1000)::bigint
-      from billing.profiles
-      where account_id = p_account_id
-    ),
+      extract(epoch from greatest(
+        (select updated_at from billing.profiles where account_id = p_account_id),
+        (select max(recorded_at) from billing.entitlements where account_id = p_account_id),
+        (
+          select max(replaced_at)
+          from billing_private.entitlement_history
+          where account_id = p_account_id
+        )
+      )) * 1000
+    )::bigint,
     0);
 end;
 $$;
