@@ -1,7 +1,7 @@
 import { createBenchDatabase } from "./bench/database.ts";
 import { lifeTemplates } from "./bench/events.ts";
 import { figures, tables, type Figure } from "./bench/report.ts";
-import { scenarios, type Sample } from "./bench/scenarios.ts";
+import { scenarios, type Sample, type Scenario } from "./bench/scenarios.ts";
 import { readArguments } from "./lib/arguments.ts";
 import { heading, note, runScript, UserError } from "./lib/terminal.ts";
 
@@ -15,9 +15,9 @@ the speeds, and the ratios least.
 
 Usage: npm run bench -- [<scenario> …] [--rounds 3] [--seconds 2] [--json]
 
-Scenarios, all unless some are named:
+Scenarios, all unless some are named; a topic names all of its own:
 ${scenarios({ seconds: 1 })
-  .map(({ key, title }) => `  ${key.padEnd(13)}${title}`)
+  .map(({ key, topic = "", title }) => `  ${key.padEnd(13)}${topic.padEnd(9)}${title}`)
   .join("\n")}
 
 Options:
@@ -73,7 +73,8 @@ function positive(option: string, given: string): number {
 
 function choose(keys: string[], seconds: number) {
   const all = scenarios({ seconds });
-  const unknown = keys.find((key) => !all.some((scenario) => scenario.key === key));
+  const named = ({ key, topic }: Scenario) => keys.filter((name) => name === key || name === topic);
+  const unknown = keys.find((name) => !all.some((scenario) => named(scenario).includes(name)));
   if (unknown !== undefined) throw new UserError(`There is no scenario ${unknown}. See --help.`);
-  return keys.length === 0 ? all : all.filter(({ key }) => keys.includes(key));
+  return keys.length === 0 ? all : all.filter((scenario) => named(scenario).length > 0);
 }

@@ -22,6 +22,8 @@ import { startWorkers, type Workers } from "./workers.ts";
 export interface BenchDatabase {
   version: string;
   pgbench: Pgbench;
+  /** In another database, of ten thousand accounts. */
+  smallPgbench: Pgbench;
   workers: Workers;
   templates: LifeTemplates;
   /** As postgres, and as authenticator in the role service_role. */
@@ -34,6 +36,7 @@ export interface BenchDatabase {
 
 /** Not `postgres`, in which pg_cron would run the scheduled jobs in between. */
 const name = "bench";
+const smallName = "bench_small";
 
 export async function createBenchDatabase(templates: LifeTemplates): Promise<BenchDatabase> {
   const folder = await throwAwayFolder("bench");
@@ -55,24 +58,26 @@ export async function createBenchDatabase(templates: LifeTemplates): Promise<Ben
     if (adminUrl === null || binDir === null) {
       throw new UserError("The benchmark needs a Postgres of its own.");
     }
-    const pgbench = await createPgbench({
-      binDir,
-      port,
-      database: name,
-      folder: join(folder, "pgbench"),
-    });
+    const pgbenchIn = (database: string) =>
+      createPgbench({ binDir, port, database, folder: join(folder, "pgbench") });
+    const pgbench = await pgbenchIn(name);
     await createDatabase({ ...postgres, adminUrl, binDir }, name);
     await migrate(inDatabase(postgres.url, name));
     await seed(inDatabase(postgres.url, name));
     const asAdmin = <T>(work: (client: Client) => Promise<T>) =>
       withAdmin(inDatabase(adminUrl, name), work);
     const ownerUrl = inDatabase(postgres.url, name);
+    await withAdmin(adminUrl, (client) =>
+      client.query(`create database ${smallName} template ${name} owner postgres`),
+    );
+    await withAdmin(inDatabase(adminUrl, smallName), (client) => run(client, "small_data.sql"));
     await installPeer(ownerUrl);
     await asAdmin((client) => fill(client, templates));
     const workers = startWorkers({ serverPid: runningCluster(folder)?.pid ?? NaN });
     return {
       version: postgres.version,
       pgbench,
+      smallPgbench: await pgbenchIn(smallName),
       workers,
       templates,
       ownerUrl,
@@ -120,7 +125,11 @@ async function fill(client: Client, { customerId }: LifeTemplates): Promise<void
     create table bench.names (customer_id text);
     insert into bench.names values ('${customerId}');
   `);
-  await client.query(readFileSync(new URL("data.sql", import.meta.url), "utf8"));
+  await run(client, "data.sql");
+}
+
+async function run(client: Client, file: string): Promise<void> {
+  await client.query(readFileSync(new URL(file, import.meta.url), "utf8"));
   await client.query("vacuum analyze");
   await client.query("checkpoint");
 }

@@ -84,6 +84,7 @@ async function measure(program: string, deps: PgbenchDeps, load: Load): Promise<
 }
 
 function options({ role, user }: Load): string {
-  const claims = JSON.stringify({ role, ...(user !== undefined && { sub: user }) });
+  const issuer = "http://127.0.0.1:54321/auth/v1";
+  const claims = JSON.stringify({ role, ...(user !== undefined && { sub: user, iss: issuer }) });
   return `-c role=${role} -c request.jwt.claims=${claims} -c statement_timeout=0`;
 }

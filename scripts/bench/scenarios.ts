@@ -1,6 +1,7 @@
 /** What is measured against what. Only ratios are of use: a machine's speed drifts, and differs from others. */
 
 import { performance } from "node:perf_hooks";
+import type { Client } from "pg";
 import type { BenchDatabase } from "./database.ts";
 import { dispatch } from "./dispatch.ts";
 import { ingest } from "./ingest.ts";
@@ -20,6 +21,8 @@ export interface Sample {
 /** Measurements whose figures are compared with one of them, the baseline, within each round. */
 export interface Scenario {
   key: string;
+  /** Scenarios of a topic can be asked for together. */
+  topic?: string;
   title: string;
   /** What a ratio is the ratio to. */
   baseline: string;
@@ -27,7 +30,7 @@ export interface Scenario {
   round(database: BenchDatabase): Promise<Sample[]>;
 }
 
-/** An account with a subscription, one without, and the size of one call to refresh. */
+/** Two accounts with a subscription, and the size of one call to refresh. */
 const subscriber = "00000000-0000-0000-0000-0000000003e8";
 const stranger = "00000000-0000-0000-0000-00000000ea60";
 const refreshed = 10_000;
@@ -36,19 +39,26 @@ export function scenarios({ seconds }: { seconds: number }): Scenario[] {
   return [
     reads({
       key: "entitlement",
+      topic: "access",
       title: "Asking for an entitlement",
       seconds,
       baseline: "look-up by primary key",
       statements: {
         "select 1": "select 1",
         "look-up by primary key": `select id from bench.plain_accounts where id = '${subscriber}'`,
+        // The function behind it, by the operator that leads there.
+        "the private check": "select operator(billing.?!) 'premium_clubs'",
         "has_entitlement()": "select billing.has_entitlement('premium_clubs')",
+        "has_entitlement() by account": `select billing.has_entitlement('premium_clubs', '${subscriber}')`,
         "has_entitlement() about a stranger": `select billing.has_entitlement('premium_clubs', '${stranger}')`,
+        "entitlement_limit()": "select billing.entitlement_limit('book_clubs')",
         "my_entitlements()": "select * from billing.my_entitlements()",
+        "my_access()": "select * from billing.my_access()",
       },
     }),
     reads({
       key: "policy",
+      topic: "access",
       title: "Ten rows of a table whose policy asks for an entitlement",
       seconds,
       baseline: "without row level security",
@@ -58,7 +68,20 @@ export function scenarios({ seconds }: { seconds: number }): Scenario[] {
       },
     }),
     reads({
+      key: "many-rows",
+      topic: "access",
+      title: "Ten thousand rows of a table whose policy asks for an entitlement",
+      seconds,
+      baseline: "without row level security",
+      statements: {
+        "without row level security": "select count(name) from bench.open_clubs where id <= 10000",
+        "with the policy": "select count(name) from bench.member_clubs where id <= 10000",
+      },
+    }),
+    size(seconds),
+    reads({
       key: "tenant",
+      topic: "access",
       title: "An account's ten invoices",
       seconds,
       baseline: "without row level security",
@@ -85,11 +108,13 @@ export function scenarios({ seconds }: { seconds: number }): Scenario[] {
     ingest(seconds),
     dispatch(seconds),
     refresh(),
+    planEdit(),
   ];
 }
 
 interface Reads {
   key: string;
+  topic?: string;
   title: string;
   seconds: number;
   baseline: string;
@@ -97,9 +122,10 @@ interface Reads {
   statements: Record<string, string | [role: Load["role"], statement: string]>;
 }
 
-function reads({ key, title, seconds, baseline, statements }: Reads): Scenario {
+function reads({ key, topic, title, seconds, baseline, statements }: Reads): Scenario {
   return {
     key,
+    ...(topic !== undefined && { topic }),
     title,
     baseline,
     async round({ pgbench }) {
@@ -124,6 +150,72 @@ function reads({ key, title, seconds, baseline, statements }: Reads): Scenario {
   };
 }
 
+/** The same question where there are few accounts. */
+function size(seconds: number): Scenario {
+  const statement = "select billing.has_entitlement('premium_clubs')";
+  return {
+    key: "size",
+    topic: "access",
+    title: "has_entitlement() among more accounts",
+    baseline: "among 10,000 accounts",
+    async round({ pgbench, smallPgbench }) {
+      const samples: Sample[] = [];
+      for (const connections of [1, 4]) {
+        for (const [name, database] of [
+          ["among 10,000 accounts", smallPgbench],
+          ["among 1,000,000 accounts", pgbench],
+        ] as const) {
+          const load = { statement, role: "authenticated", user: subscriber, connections } as const;
+          const perSecond = await database.run({ ...load, length: { seconds } });
+          samples.push({ name, connections, perSecond });
+        }
+      }
+      return samples;
+    },
+  };
+}
+
+/** What an administrator's word costs: a limit of a plan with 100,000 subscribers. */
+function planEdit(): Scenario {
+  const raw = "raw update of the 100,000 rows";
+  const steps: [name: string, statement: string][] = [
+    [
+      raw,
+      `update bench.plain_entitlements
+       set limit_value = limit_value + 1, recorded_at = now()
+       where feature_key = 'book_clubs' and plan_id is not null`,
+    ],
+    [
+      "edit of the plan, with history and audit",
+      `update billing.plan_features
+       set limit_value = limit_value + 1
+       where feature_key = 'book_clubs'
+         and plan_id = (select id from billing.plans where key = 'privileged')`,
+    ],
+  ];
+  return {
+    key: "plan-edit",
+    topic: "access",
+    title: "Another limit for 100,000 subscribers",
+    baseline: raw,
+    round: ({ withAdmin }) => withAdmin((client) => inTurn(client, steps)),
+  };
+}
+
+async function inTurn(
+  client: Client,
+  steps: [name: string, statement: string][],
+): Promise<Sample[]> {
+  const samples: Sample[] = [];
+  for (const [name, statement] of steps) {
+    const begun = performance.now();
+    await client.query(statement);
+    const perSecond = 1_000 / (performance.now() - begun);
+    if (name !== "") samples.push({ name, connections: 1, perSecond });
+  }
+  return samples;
+}
+
 /** A plan whose features change touches many accounts in one statement. */
 function refresh(): Scenario {
   const accounts = `array(select id from billing.accounts order by id limit ${refreshed})`;
@@ -146,18 +238,9 @@ function refresh(): Scenario {
   ];
   return {
     key: "refresh",
+    topic: "access",
     title: "Refreshing 10,000 accounts in one call",
     baseline: "raw update of their 40,000 rows",
-    round: ({ withAdmin }) =>
-      withAdmin(async (client) => {
-        const samples: Sample[] = [];
-        for (const [name, statement] of steps) {
-          const begun = performance.now();
-          await client.query(statement);
-          const perSecond = 1_000 / (performance.now() - begun);
-          if (name !== "") samples.push({ name, connections: 1, perSecond });
-        }
-        return samples;
-      }),
+    round: ({ withAdmin }) => withAdmin((client) => inTurn(client, steps)),
   };
 }

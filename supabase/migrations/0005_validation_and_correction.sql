@@ -406,9 +406,6 @@ set jit = off
 as $$
 declare
   v_differences billing_private.entitlement_difference[];
-  v_changed uuid[];
-  v_only_limits uuid[];
-  v_profiles uuid[];
 begin
   perform billing_private.begin_refresh(p_account_ids);
 
@@ -432,7 +429,31 @@ begin
 
   if v_differences is not null then
     perform billing_private.write_entitlements(v_differences);
+  end if;
+  perform billing_private.finish_refresh(p_account_ids, v_differences);
+end;
+$$;
 
+comment on function billing_private.refresh_entitlements(uuid[]) is
+  'Brings entitlements and profiles of these accounts in step with their sources; writes only '
+  'differences, keeps what it replaces, and tells whoever listens.';
+
+
+create function billing_private.finish_refresh(
+  p_account_ids uuid[],
+  p_differences billing_private.entitlement_difference[]
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_changed uuid[];
+  v_only_limits uuid[];
+  v_profiles uuid[];
+begin
+  if p_differences is not null then
     select array_agg(account_id), array_agg(account_id) filter (where is_limit)
     into v_changed, v_only_limits
     from (
@@ -444,7 +465,7 @@ begin
             ((computed).account_id, (computed).plan_id, (computed).valid_from,
               (computed).valid_until)
         ) as is_limit
-      from unnest(v_differences)
+      from unnest(p_differences)
       group by 1
     ) as accounts;
   end if;
@@ -467,9 +488,10 @@ begin
 end;
 $$;
 
-comment on function billing_private.refresh_entitlements(uuid[]) is
-  'Brings entitlements and profiles of these accounts in step with their sources; writes only '
-  'differences, keeps what it replaces, and tells whoever listens.';
+comment on function billing_private.finish_refresh(
+  uuid[], billing_private.entitlement_difference[]
+) is
+  'What follows from what was written: profiles, and the broadcast; part of refresh_entitlements().';
 
 
 -- Long because it is one row, column by column, written in three ways.
@@ -2631,6 +2653,7 @@ revoke all on function
   billing_private.begin_refresh,
   billing_private.write_entitlements,
   billing_private.computed_profiles,
+  billing_private.finish_refresh,
   billing_private.refresh_profiles,
   billing_private.broadcast_access,
   billing_private.access_version,
