@@ -3115,7 +3115,8 @@ create table billing.entitlements (
   valid_until timestamptz not null,
   recorded_at timestamptz not null default billing_private.now(),
 
-  primary key (account_id, feature_key, source_kind, source_id, access_level),
+  -- With valid_from: a contract can cut what an item gives into pieces with a limit each.
+  primary key (account_id, feature_key, source_kind, source_id, access_level, valid_from),
   constraint entitlements_source_is_known check (
     source_kind in ('subscription_item', 'grant', 'contract')
   ),

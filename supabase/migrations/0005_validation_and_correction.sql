@@ -371,13 +371,11 @@ begin
     return;
   end if;
 
-  -- Of an item in pieces the first that has not passed; the next is stored when that has.
   return query
-  select distinct on (account_id, feature_key, source_kind, source_id, access_level) *
+  select *
   from billing_private.entitlement_sources(p_account_ids) as sources
   where sources.valid_from < sources.valid_until
-    and sources.valid_until > billing_private.now()
-  order by account_id, feature_key, source_kind, source_id, access_level, sources.valid_from;
+    and sources.valid_until > billing_private.now();
 end;
 $$;
 
@@ -418,14 +416,10 @@ begin
     where account_id = any (p_account_ids)
   ) as stored
   full join billing_private.computed_entitlements(p_account_ids) as computed
-    using (account_id, feature_key, source_kind, source_id, access_level)
-  where (
-      stored.plan_id, stored.store_key, stored.limit_value, stored.valid_from, stored.valid_until
-    )
-    is distinct from (
-      computed.plan_id, computed.store_key, computed.limit_value, computed.valid_from,
-      computed.valid_until
-    );
+    using (account_id, feature_key, source_kind, source_id, access_level, valid_from)
+  where (stored.plan_id, stored.store_key, stored.limit_value, stored.valid_until)
+    is distinct from
+    (computed.plan_id, computed.store_key, computed.limit_value, computed.valid_until);
 
   if v_differences is not null then
     perform billing_private.write_entitlements(v_differences);
@@ -491,7 +485,8 @@ $$;
 comment on function billing_private.finish_refresh(
   uuid[], billing_private.entitlement_difference[]
 ) is
-  'What follows from what was written: profiles, and the broadcast; part of refresh_entitlements().';
+  'What follows from what was written: profiles, and the broadcast; part of '
+  'refresh_entitlements().';
 
 
 -- Long because it is one row, column by column, written in three ways.
@@ -536,14 +531,14 @@ begin
       and entitlements.feature_key = (difference.stored).feature_key
       and entitlements.source_kind = (difference.stored).source_kind
       and entitlements.source_id = (difference.stored).source_id
-      and entitlements.access_level = (difference.stored).access_level;
+      and entitlements.access_level = (difference.stored).access_level
+      and entitlements.valid_from = (difference.stored).valid_from;
   end if;
   if v_has_different then
     update billing.entitlements
     set plan_id = (difference.computed).plan_id,
         store_key = (difference.computed).store_key,
         limit_value = (difference.computed).limit_value,
-        valid_from = (difference.computed).valid_from,
         valid_until = (difference.computed).valid_until,
         recorded_at = v_now
     from unnest(p_differences) as difference
@@ -552,7 +547,8 @@ begin
       and entitlements.feature_key = (difference.computed).feature_key
       and entitlements.source_kind = (difference.computed).source_kind
       and entitlements.source_id = (difference.computed).source_id
-      and entitlements.access_level = (difference.computed).access_level;
+      and entitlements.access_level = (difference.computed).access_level
+      and entitlements.valid_from = (difference.computed).valid_from;
   end if;
   if v_has_missing then
     insert into billing.entitlements (
@@ -2081,7 +2077,7 @@ begin
   return query
   with stored as (
     select
-      account_id, feature_key, source_kind, source_id, access_level,
+      account_id, feature_key, source_kind, source_id, access_level, valid_from,
       jsonb_build_object(
         'plan_id', plan_id, 'store_key', store_key, 'limit_value', limit_value,
         'valid_from', valid_from, 'valid_until', valid_until) as facts
@@ -2091,7 +2087,7 @@ begin
   ),
   computed as (
     select
-      account_id, feature_key, source_kind, source_id, access_level,
+      account_id, feature_key, source_kind, source_id, access_level, valid_from,
       jsonb_build_object(
         'plan_id', plan_id, 'store_key', store_key, 'limit_value', limit_value,
         'valid_from', valid_from, 'valid_until', valid_until) as facts
@@ -2107,7 +2103,8 @@ begin
     stored.facts,
     computed.facts
   from stored
-  full join computed using (account_id, feature_key, source_kind, source_id, access_level)
+  full join computed
+    using (account_id, feature_key, source_kind, source_id, access_level, valid_from)
   where stored.facts is distinct from computed.facts
   union all
   select * from billing_private.validate_profiles(p_account_ids);

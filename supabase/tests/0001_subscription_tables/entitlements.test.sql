@@ -113,7 +113,7 @@ select lives_ok(
 );
 
 select throws_ok(
-  $$ execute add_entitlement('grant', 'one', '2026-03-10', '2026-04-10') $$,
+  $$ execute add_entitlement('grant', 'one', '2026-01-10', '2026-04-10') $$,
   '23505', 'duplicate key value violates unique constraint "entitlements_pkey"',
   'each source once'
 );

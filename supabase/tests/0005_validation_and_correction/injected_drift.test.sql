@@ -35,7 +35,7 @@ insert into kinds values
     where account_id = $1 and plan_id is not null'),
   ('store', '{different}',
     'update billing.entitlements set store_key = null where account_id = $1 and plan_id is not null'),
-  ('beginning', '{different}',
+  ('beginning', '{missing,surplus}',
     'update billing.entitlements set valid_from = ''2020-01-01''
     where account_id = $1 and source_kind = ''grant'''),
   ('end', '{different}',

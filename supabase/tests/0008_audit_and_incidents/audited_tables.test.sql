@@ -174,7 +174,8 @@ insert into rows values
   ('billing.entitlements',
     'account_id, feature_key, source_kind, source_id, limit_value, valid_from, valid_until',
     $$md5('bob')::uuid, 'sleep', 'grant', md5('none')::uuid, 1, '2026-01-10', '2026-01-11'$$,
-    md5('bob')::uuid || ':sleep:grant:' || md5('none')::uuid || ':full', 'bob', 'limit_value', '1', '2'),
+    md5('bob')::uuid || ':sleep:grant:' || md5('none')::uuid || ':full:2026-01-10T00:00:00+00:00', 'bob',
+    'limit_value', '1', '2'),
   ('billing_private.administrators', 'user_id, reason', $$md5('ada')::uuid, 'founder'$$,
     md5('ada')::uuid, null, 'reason', 'founder', 'owner');
 insert into rows values
@@ -341,11 +342,11 @@ select results_eq(
         '{"stripe_livemode": true}'::jsonb),
       ('delete', 'true', null,
         '{"only_row": true, "stripe_livemode": true, "repeated_trial": "flag",
-          "usage_records_kept": "3 mons",
+          "usage_closes_after": "3 days", "usage_records_kept": "3 mons",
           "require_mfa_for_admins": false}', null),
       ('insert', 'true', null, null,
         '{"only_row": true, "stripe_livemode": false, "repeated_trial": "flag",
-          "usage_records_kept": "3 mons",
+          "usage_closes_after": "3 days", "usage_records_kept": "3 mons",
           "require_mfa_for_admins": false}')
   $$,
   'the settings are recorded too'
