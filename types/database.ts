@@ -4162,6 +4162,20 @@ export type Database = {
         ComputedFields: never;
         Relationships: [];
       };
+      store_revenue: {
+        Row: {
+          currency: string | null;
+          month: string | null;
+          net_minor: number | null;
+          payments_minor: number | null;
+          platform_share_minor: number | null;
+          refunds_minor: number | null;
+          store_key: string | null;
+          store_share_minor: number | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       stores: {
         Row: {
           admins: string[] | null;
@@ -4884,6 +4898,25 @@ export type Database = {
         SetofOptions: {
           from: "*";
           to: "plan_migrations";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
+      store_statement: {
+        Args: { month: string; store: string };
+        Returns: {
+          currency: string | null;
+          month: string | null;
+          net_minor: number | null;
+          payments_minor: number | null;
+          platform_share_minor: number | null;
+          refunds_minor: number | null;
+          store_key: string | null;
+          store_share_minor: number | null;
+        }[];
+        SetofOptions: {
+          from: "*";
+          to: "store_revenue";
           isOneToOne: false;
           isSetofReturn: true;
         };

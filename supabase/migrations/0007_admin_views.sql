@@ -33,11 +33,12 @@
 --   18  giving money back
 --   19  metering the application's tables
 --   20  moving subscribers to other plans
---   21  people and organizations
---   22  prepaid units and corrected usage
---   23  discount codes
---   24  contracts
---   25  who may call what
+--   21  revenue of stores
+--   22  people and organizations
+--   23  prepaid units and corrected usage
+--   24  discount codes
+--   25  contracts
+--   26  who may call what
 -- =============================================================================
 
 
@@ -3283,9 +3284,7 @@ begin
     coalesce(p_is_listed, true)
   )
   returning * into v_plan;
-  insert into billing.plan_features (plan_id, feature_key, limit_value)
-  select v_plan.id, key, billing_private.stripe_integer(value)
-  from jsonb_each(p_features);
+  perform billing_private.write_contents(v_plan.id, p_features, 1);
   perform billing_private.follow_at_stripe(v_plan.id);
   return v_plan;
 end;
@@ -3811,6 +3810,52 @@ comment on function billing_private.plan_contents(uuid, integer) is
   'The features of a version of a plan with their limits, as in billing.plan_offers.';
 
 
+create function billing_private.contents_told(
+  p_plan_id uuid,
+  p_features jsonb,
+  p_version integer
+)
+returns setof billing.plan_features
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    p_plan_id,
+    p_version,
+    told.key,
+    billing_private.stripe_integer(told.terms -> 'limit'),
+    (told.terms ->> 'resets_every')::interval,
+    coalesce(told.terms ->> 'overage', 'refuse'),
+    (told.terms ->> 'overage_limit')::bigint,
+    coalesce((told.terms ->> 'rollover_floor')::bigint, 0),
+    coalesce((told.terms ->> 'rollover_cap')::bigint, 0),
+    coalesce(told.terms ->> 'on_plan_change', 'keep')
+  from (
+    select
+      given.key,
+      -- What is not said of a feature that the plan has stays as it is.
+      coalesce(to_jsonb(before) - array['plan_id', 'version', 'feature_key', 'limit_value'], '{}')
+        || case jsonb_typeof(given.value)
+          when 'object' then given.value
+          else jsonb_build_object('limit', given.value)
+        end as terms
+    from jsonb_each(p_features) as given
+    left join billing.plans on plans.id = p_plan_id
+    left join billing.plan_features as before
+      on before.plan_id = plans.id
+      and before.version = plans.version
+      and before.feature_key = given.key
+  ) as told;
+end;
+$$;
+
+comment on function billing_private.contents_told(uuid, jsonb, integer) is
+  'The rows of billing.plan_features that contents come to, as somebody writes them.';
+
+
 create function billing_private.require_contents(p_features jsonb)
 returns void
 language plpgsql
@@ -3828,7 +3873,24 @@ begin
   for v_key, v_value in select * from jsonb_each(p_features) loop
     if not exists (select from billing.features where key = v_key) then
       perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', v_key));
-    elsif v_value <> 'true' and billing_private.stripe_integer(v_value) >= 0 is not true then
+    end if;
+    if jsonb_typeof(v_value) = 'object' then
+      if exists (
+        select
+        from jsonb_object_keys(v_value) as term
+        where term not in (
+          'limit', 'resets_every', 'overage', 'overage_limit', 'rollover_floor', 'rollover_cap',
+          'on_plan_change'
+        )
+      ) then
+        perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+          'field', 'features', 'feature', v_key, 'problem', 'has terms nobody knows'));
+      end if;
+      v_value := v_value -> 'limit';
+    end if;
+    if coalesce(v_value, 'null') <> 'true'
+      and billing_private.stripe_integer(v_value) >= 0 is not true
+    then
       perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
         'field', 'features', 'feature', v_key,
         'problem', 'a whole number of at least 0, or true for no limit, is needed'));
@@ -3839,6 +3901,29 @@ $$;
 
 comment on function billing_private.require_contents(jsonb) is
   'Refuses what cannot be the contents of a plan.';
+
+
+create function billing_private.write_contents(
+  p_plan_id uuid,
+  p_features jsonb,
+  p_version integer
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing.plan_features
+  select * from billing_private.contents_told(p_plan_id, p_features, p_version);
+exception when check_violation or data_exception then
+  perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+    'field', 'features', 'problem', sqlerrm));
+end;
+$$;
+
+comment on function billing_private.write_contents(uuid, jsonb, integer) is
+  'Writes the contents of a version (VALIDATION_FAILED, 400, for terms that cannot be).';
 
 
 create function billing_private.require_plan(p_plan_key text)
@@ -3862,6 +3947,35 @@ comment on function billing_private.require_plan(text) is
   'The plan of a key. Refuses a key no plan has (PLAN_NOT_FOUND, 404).';
 
 
+create function billing_private.contents_agree(
+  p_plan_id uuid,
+  p_version integer,
+  p_other_version integer
+)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return not exists (
+    select
+    from billing.plan_features as one
+    full join billing.plan_features as other
+      on other.plan_id = p_plan_id
+      and other.version = p_other_version
+      and other.feature_key = one.feature_key
+    where (one.plan_id = p_plan_id and one.version = p_version or one.plan_id is null)
+      and (other.plan_id = p_plan_id and other.version = p_other_version or other.plan_id is null)
+      and (to_jsonb(one) - 'version') is distinct from (to_jsonb(other) - 'version')
+  );
+end;
+$$;
+
+comment on function billing_private.contents_agree(uuid, integer, integer) is
+  'True when two versions of a plan give the same.';
+
+
 create function billing_private.publish_plan_version(
   p_plan_key text,
   p_features jsonb,
@@ -3882,31 +3996,22 @@ begin
   perform billing_private.lock_catalog('product');
   v_plan := billing_private.require_plan(p_plan_key);
 
-  if billing_private.plan_contents(v_plan.id, v_plan.version) = p_features then
-    select * into strict v_version
-    from billing.plan_versions
-    where plan_id = v_plan.id and version = v_plan.version;
-    return v_version; -- twice changes nothing more
-  end if;
-
   insert into billing.plan_versions (plan_id, version, published_at, reason)
   values (v_plan.id, v_plan.version + 1, billing_private.now(), p_reason)
   returning * into v_version;
-  insert into billing.plan_features (
-    plan_id, version, feature_key, limit_value, resets_every, overage, overage_limit,
-    rollover_floor, rollover_cap, on_plan_change
-  )
-  select
-    v_plan.id, v_version.version, key, billing_private.stripe_integer(value),
-    before.resets_every, coalesce(before.overage, 'refuse'), before.overage_limit,
-    coalesce(before.rollover_floor, 0), coalesce(before.rollover_cap, 0),
-    coalesce(before.on_plan_change, 'keep')
-  from jsonb_each(p_features)
-  -- What a feature's limit means stays as it was.
-  left join billing.plan_features as before
-    on before.plan_id = v_plan.id
-    and before.version = v_plan.version
-    and before.feature_key = key;
+  perform billing_private.write_contents(v_plan.id, p_features, v_version.version);
+
+  if billing_private.contents_agree(v_plan.id, v_plan.version, v_version.version) then
+    -- Twice changes nothing more.
+    delete from billing.plan_versions
+    where plan_id = v_plan.id
+      and version = v_version.version;
+    select * into strict v_version
+    from billing.plan_versions
+    where plan_id = v_plan.id
+      and version = v_plan.version;
+    return v_version;
+  end if;
   update billing.plans set version = v_version.version where id = v_plan.id;
   return v_version;
 end;
@@ -3931,7 +4036,8 @@ $$Sells a plan with other contents from now on. Existing subscribers keep what t
 billing_admin.migrate_plan() moves them. The same contents again change nothing.
 
 features: all that the plan gives then, as billing.plan_offers shows it: feature keys with their
-limit, true where there is none.
+limit, true where there is none; or with {"limit": …} and what else is said of usage in
+billing.plan_features (resets_every, overage, …), which otherwise stays as it is.
 
 Errors
   VALIDATION_FAILED  400  no reason, or no contents
@@ -4625,7 +4731,323 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 21  people and organizations
+-- 21  revenue of stores
+-- -----------------------------------------------------------------------------
+
+-- Money that came in, less what went back, without taxes, is split among the stores whose plans the
+-- invoice's lines are of. Each refund takes what its invoice's refunds up to it take, less what
+-- those before it took: all of them together take exactly what came in.
+
+create function billing_private.split_amount(
+  p_amount bigint,
+  p_weights bigint[]
+)
+returns bigint[]
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return (
+    with weighed as (
+      select place, weight, sum(weight) over () as total, count(*) over () as parts
+      from unnest(p_weights) with ordinality as listed (weight, place)
+    ),
+    shared as (
+      select
+        place,
+        case when total > 0 then p_amount * weight::numeric / total
+          -- Nothing to weigh by.
+          else p_amount::numeric / parts end as exact
+      from weighed
+    ),
+    rounded as (
+      select
+        place,
+        floor(exact) as part,
+        p_amount - sum(floor(exact)) over () as missing,
+        row_number() over (order by exact - floor(exact) desc, place) as turn
+      from shared
+    )
+    select array_agg((part + (turn <= missing)::integer)::bigint order by place)
+    from rounded
+  );
+end;
+$$;
+
+comment on function billing_private.split_amount(bigint, bigint[]) is
+  'Splits an amount by weights so that the parts add up to it: largest remainder, the first of '
+  'equals.';
+
+
+create type billing_private.revenue_entry as (
+  store_id uuid,
+  kind text,
+  occurred_at timestamptz,
+  invoice_id uuid,
+  account_id uuid,
+  currency text,
+  net_minor bigint,
+  share_basis_points integer,
+  store_share_minor bigint
+);
+
+comment on type billing_private.revenue_entry is
+  'What a payment brought a store, or a refund took from it (below 0), without taxes, and the '
+  'store''s share of it. Without a store it is the platform''s.';
+
+
+create function billing_private.store_weights(
+  p_invoice_id uuid,
+  out store_ids uuid[],
+  out weights bigint[]
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  select
+    array_agg(store_id order by store_id nulls first),
+    array_agg(amount order by store_id nulls first)
+  into store_ids, weights
+  from (
+    select plans.store_id, sum(invoice_lines.amount_minor)::bigint as amount
+    from billing.invoice_lines
+    join billing.invoices on invoices.id = invoice_lines.invoice_id
+    left join billing.subscriptions on subscriptions.id = invoices.subscription_id
+    -- A manual subscription's lines name no price: it was on the one its history tells.
+    left join lateral (
+      select subscription_changes.to_price_id
+      from billing.subscription_changes
+      where subscription_changes.subscription_id = invoices.subscription_id
+        and subscription_changes.effective_at <= invoices.issued_at
+      order by subscription_changes.effective_at desc, subscription_changes.created_at desc
+      limit 1
+    ) as history on true
+    left join billing.prices
+      on prices.stripe_price_id = invoice_lines.stripe_price_id
+      or invoice_lines.stripe_price_id is null
+        and prices.id = coalesce(history.to_price_id, subscriptions.price_id)
+    left join billing.plans on plans.id = prices.plan_id
+    where invoice_lines.invoice_id = p_invoice_id
+    group by plans.store_id
+  ) as by_store;
+  store_ids := coalesce(store_ids, array[null]::uuid[]);
+  weights := coalesce(weights, '{1}');
+end;
+$$;
+
+comment on function billing_private.store_weights(uuid) is
+  'The stores an invoice''s lines are of, and what the lines of each come to.';
+
+
+-- Long because it is one query: payments and refunds, untaxed, split and shared.
+create function billing_private.revenue_entries(
+  p_from timestamptz,
+  p_until timestamptz
+)
+returns setof billing_private.revenue_entry
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  with movements as (
+    select
+      'payment' as kind, paid_at as occurred_at, id as invoice_id, amount_paid_minor as up_to,
+      0::bigint as before
+    from billing.invoices
+    where status = 'paid'
+      and amount_paid_minor > 0
+      and paid_at >= p_from
+      and paid_at < p_until
+    union all
+    select 'refund', given_back.refunded_at, given_back.invoice_id, given_back.up_to,
+      given_back.up_to - given_back.amount_minor
+    from (
+      select
+        refunds.refunded_at,
+        refunds.amount_minor,
+        invoices.id as invoice_id,
+        sum(refunds.amount_minor) over (
+          partition by invoices.id order by refunds.refunded_at, refunds.id
+        )::bigint as up_to
+      from billing.refunds
+      join billing.payments on payments.stripe_payment_key = refunds.stripe_payment_key
+      join billing.invoices on invoices.stripe_invoice_id = payments.stripe_invoice_id
+      where refunds.status = 'succeeded'
+        and invoices.status = 'paid'
+        and invoices.amount_paid_minor > 0
+        and refunds.refunded_at < p_until
+    ) as given_back
+    where given_back.refunded_at >= p_from
+  ),
+  untaxed as (
+    select
+      movements.*, invoices.account_id, invoices.currency, invoices.paid_at,
+      movements.up_to
+        - round(movements.up_to * tax_minor::numeric / greatest(total_minor, 1))::bigint
+        as net_up_to,
+      movements.before
+        - round(movements.before * tax_minor::numeric / greatest(total_minor, 1))::bigint
+        as net_before
+    from movements
+    join billing.invoices on invoices.id = movements.invoice_id
+  )
+  select
+    parts.store_id,
+    untaxed.kind,
+    untaxed.occurred_at,
+    untaxed.invoice_id,
+    untaxed.account_id,
+    untaxed.currency,
+    signed.sign * (parts.up_to - parts.before),
+    shares.basis_points,
+    -- What is left of a part is the platform's.
+    signed.sign * (
+      round(parts.up_to * shares.basis_points / 10000.0)
+        - round(parts.before * shares.basis_points / 10000.0))::bigint
+  from untaxed
+  cross join lateral (
+    select case untaxed.kind when 'refund' then -1 else 1 end as sign
+  ) as signed
+  cross join lateral billing_private.store_weights(untaxed.invoice_id) as split
+  cross join lateral unnest(
+    split.store_ids,
+    billing_private.split_amount(untaxed.net_up_to, split.weights),
+    billing_private.split_amount(untaxed.net_before, split.weights)
+  ) as parts (store_id, up_to, before)
+  cross join lateral (
+    select coalesce(
+      (
+        select share_basis_points
+        from billing_private.store_revenue_shares
+        where store_revenue_shares.store_id = parts.store_id
+          -- Also of what is given back later.
+          and store_revenue_shares.effective_from <= untaxed.paid_at
+        order by effective_from desc
+        limit 1
+      ), 0) as basis_points
+  ) as shares;
+end;
+$$;
+
+comment on function billing_private.revenue_entries(timestamptz, timestamptz) is
+  'What payments and refunds of a half-open interval come to, store by store, exactly.';
+
+
+create function billing_private.admin_store_revenue(
+  p_from timestamptz,
+  p_until timestamptz,
+  p_store text default null
+)
+returns table (
+  store_key text,
+  month timestamptz,
+  currency text,
+  payments_minor bigint,
+  refunds_minor bigint,
+  net_minor bigint,
+  store_share_minor bigint,
+  platform_share_minor bigint
+)
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+declare
+  v_scope uuid[] := billing_private.store_scope();
+begin
+  return query
+  select
+    stores.key,
+    date_trunc('month', entries.occurred_at, 'UTC'),
+    entries.currency,
+    coalesce(sum(entries.net_minor) filter (where entries.kind = 'payment'), 0)::bigint,
+    coalesce(sum(entries.net_minor) filter (where entries.kind = 'refund'), 0)::bigint,
+    sum(entries.net_minor)::bigint,
+    sum(entries.store_share_minor)::bigint,
+    sum(entries.net_minor - entries.store_share_minor)::bigint
+  from billing_private.revenue_entries(p_from, p_until) as entries
+  left join billing.stores on stores.id = entries.store_id
+  where (v_scope is null or entries.store_id = any (v_scope))
+    and (p_store is null or stores.key = p_store)
+  group by 1, 2, 3
+  order by 2 desc, 1 nulls first, 3;
+end;
+$$;
+
+create view billing_admin.store_revenue with (security_invoker = true) as
+select * from billing_private.admin_store_revenue('-infinity', 'infinity');
+
+comment on view billing_admin.store_revenue is
+  'Revenue by store, month (UTC) and currency, without taxes, in the smallest unit: payments, '
+  'refunds (below 0), what is left, and how store and platform share it. Without a store it is the '
+  'platform''s own; store admins see their stores'' alone.';
+
+
+create function billing_private.store_statement(
+  p_store text,
+  p_month timestamptz
+)
+returns setof billing_admin.store_revenue
+language plpgsql
+stable
+security definer -- reads everybody's rows after checking the caller
+set search_path = ''
+as $$
+declare
+  v_from timestamptz := date_trunc('month', p_month, 'UTC');
+  v_until timestamptz := (v_from at time zone 'UTC' + interval '1 month') at time zone 'UTC';
+  v_store_id uuid;
+begin
+  perform billing_private.store_scope();
+  select id into v_store_id from billing.stores where key = p_store;
+  if not found then
+    perform billing_private.fail('STORE_NOT_FOUND', jsonb_build_object('store', p_store));
+  end if;
+  perform billing_private.require_store(v_store_id);
+  if p_month is null then
+    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+      'field', 'month', 'problem', 'is required'));
+  end if;
+  return query select * from billing_private.admin_store_revenue(v_from, v_until, p_store);
+end;
+$$;
+
+
+create function billing_admin.store_statement(
+  store text,
+  month timestamptz
+)
+returns setof billing_admin.store_revenue
+language sql
+stable
+set search_path = ''
+begin atomic
+  select * from billing_private.store_statement(store, month);
+end;
+
+comment on function billing_admin.store_statement(text, timestamptz) is
+$$A store's revenue of one month (UTC), a row for each currency, in the smallest unit, without
+taxes.
+A refund counts in the month it was made, shared as its payment was. Nothing of it changes once the
+month is over, unless Stripe tells of something late.
+
+month: any instant of it.
+
+Errors
+  VALIDATION_FAILED  400  no month
+  NOT_AN_ADMIN       403  the caller is no administrator
+  NOT_A_STORE_ADMIN  403  the caller administers another store
+  STORE_NOT_FOUND    404  there is no such store$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 22  people and organizations
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_seat_drift()
@@ -4963,7 +5385,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 22  prepaid units and corrected usage
+-- 23  prepaid units and corrected usage
 -- -----------------------------------------------------------------------------
 
 create function billing_private.grant_usage(
@@ -5145,7 +5567,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 23  discount codes
+-- 24  discount codes
 -- -----------------------------------------------------------------------------
 
 create type billing_admin.discount_code as (
@@ -5486,7 +5908,7 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 24  contracts
+-- 25  contracts
 -- -----------------------------------------------------------------------------
 
 create function billing_private.admin_contracts()
@@ -6080,10 +6502,19 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 25  who may call what
+-- 26  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
+  billing_private.split_amount,
+  billing_private.store_weights,
+  billing_private.revenue_entries,
+  billing_private.admin_store_revenue,
+  billing_private.store_statement,
+  billing_admin.store_statement,
+  billing_private.contents_told,
+  billing_private.write_contents,
+  billing_private.contents_agree,
   billing_private.plan_for_migration,
   billing_private.version_for_migration,
   billing_private.gains_over,
@@ -6265,6 +6696,7 @@ revoke all on
   billing_admin.discount_codes,
   billing_admin.contracts,
   billing_admin.plan_migrations,
+  billing_admin.store_revenue,
   billing_admin.stores,
   billing_admin.system_health,
   billing_admin.critical_issues,
@@ -6290,6 +6722,7 @@ grant select on
   billing_admin.discount_codes,
   billing_admin.contracts,
   billing_admin.plan_migrations,
+  billing_admin.store_revenue,
   billing_admin.stores,
   billing_admin.system_health,
   billing_admin.critical_issues,
@@ -6311,6 +6744,9 @@ grant select on
 to authenticated, service_role;
 
 grant execute on function
+  billing_private.admin_store_revenue,
+  billing_private.store_statement,
+  billing_admin.store_statement,
   billing_private.admin_plan_migrations,
   billing_private.migrate_plan,
   billing_private.preview_plan_migration,

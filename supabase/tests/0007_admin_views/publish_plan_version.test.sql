@@ -2,7 +2,7 @@
 -- earlier ones keeps them.
 begin;
 \ir ../helpers.psql
-select plan(29);
+select plan(37);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -154,6 +154,38 @@ select is(
   'clubs 6, hosting -; clubs 10, premium -',
   'what is written to a version reaches those who have it, and nobody else'
 );
+
+-- ---- terms of usage ---------------------------------------------------------
+
+create function tests.terms_of_clubs() returns text
+language sql security definer as $$
+  select format('%s %s %s %s', limit_value, overage, rollover_cap, resets_every)
+  from billing.plan_features
+  join billing.plans on plans.id = plan_id and plans.version = plan_features.version
+  where plans.key = 'plus' and feature_key = 'clubs';
+$$;
+select tests.sign_in('ada');
+select is(
+  (select version from billing_admin.publish_plan_version('plus', '{"clubs": {"limit": 6,
+    "overage": "allow", "rollover_cap": 3, "resets_every": "1 week"}, "hosting": true}', 'terms')),
+  3, 'terms of usage belong to a version'
+);
+select is(tests.terms_of_clubs(), '6 allow 3 7 days', 'and are written with it');
+select is(
+  (select version from billing_admin.publish_plan_version('plus', '{"clubs": {"limit": 6,
+    "overage": "allow"}, "hosting": true}', 'terms')),
+  3, 'the same again makes none'
+);
+select billing_admin.publish_plan_version('plus', '{"clubs": 7, "hosting": true}', 'one more');
+select is(tests.terms_of_clubs(), '7 allow 3 7 days', 'what is not said stays as it is');
+select throws_ok(
+  format($$ select billing_admin.publish_plan_version('plus', %L, 'a reason') $$, features),
+  'PT400', 'the request is not valid', 'refused: ' || features
+)
+from (values
+  ('{"clubs": {"limit": 1, "overage": "beg"}}'), ('{"clubs": {"overage": "allow"}}'),
+  ('{"clubs": {"limit": 1, "colour": "red"}}'), ('{"clubs": {"limit": 1, "resets_every": "soon"}}')
+) as refused (features);
 
 select * from finish();
 rollback;

@@ -93,6 +93,7 @@ select set_eq(
       and has_function_privilege('authenticated', oid, 'execute')
   $$,
   array[
+    'billing_admin.store_statement(text,timestamp with time zone)',
     'billing_admin.migrate_plan(text,text,text,integer,uuid[],text,text)',
     'billing_admin.preview_plan_migration(text,text,integer,uuid[],text)',
     'billing_admin.stop_plan_migration(uuid,text)',
@@ -220,6 +221,9 @@ select set_eq(
       and has_function_privilege('authenticated', oid, 'execute')
   $$,
   array[
+    'billing_private.admin_store_revenue(timestamp with time zone,'
+      'timestamp with time zone,text)',
+    'billing_private.store_statement(text,timestamp with time zone)',
     'billing_private.admin_plan_migrations()',
     'billing_private.migrate_plan(text,text,integer,uuid[],text,text,text)',
     'billing_private.preview_plan_migration(text,text,integer,uuid[],text)',
@@ -416,6 +420,9 @@ select is_empty(
 select set_eq(
   $$ select name from functions where prosecdef $$,
   array[
+    'billing_private.admin_store_revenue(timestamp with time zone,'
+      'timestamp with time zone,text)',
+    'billing_private.store_statement(text,timestamp with time zone)',
     'billing_private.admin_plan_migrations()',
     'billing_private.migrate_plan(text,text,integer,uuid[],text,text,text)',
     'billing_private.preview_plan_migration(text,text,integer,uuid[],text)',
@@ -601,7 +608,8 @@ select set_eq(
     'explain_entitlement', 'has_entitlement', 'has_entitlement_at', 'list_plans',
     'membership_tier', 'my_access', 'my_entitlements', 'my_subscription',
     'price_amount',
-    'preview_plan_migration'
+    'preview_plan_migration',
+    'store_statement'
   ]::name[],
   'exactly these RPCs only read, and answer to GET'
 );

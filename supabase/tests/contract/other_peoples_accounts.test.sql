@@ -10,6 +10,8 @@ create table tests.arguments as
 select *
 from (values
   ('account_id', md5('ann')),
+  ('month', '2026-01-01'),
+  ('from', '2026-01-01'),
   ('accounts', array[md5('ann')::uuid]::text),
   ('from_plan', 'basic'),
   ('migration_id', md5('a migration')),

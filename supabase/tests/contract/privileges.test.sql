@@ -170,6 +170,7 @@ select set_eq(
     'billing_admin.incidents',
     'billing_admin.problem_accounts',
     'billing_admin.plan_migrations',
+    'billing_admin.store_revenue',
     'billing_admin.stores',
     'billing_admin.seat_drift',
     'billing_admin.subscription_overview',
