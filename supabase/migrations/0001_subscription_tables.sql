@@ -3387,7 +3387,7 @@ alter table billing.external_identities enable row level security;
 create policy select_member on billing.external_identities
   for select
   to authenticated
-  using (user_id = any (array(select billing_private.my_account_ids())));
+  using (user_id = any (array(select billing_private.my_account_ids('own_account'))));
 
 revoke all on billing.external_identities from public, anon, authenticated, service_role;
 grant select on billing.external_identities to authenticated, service_role;

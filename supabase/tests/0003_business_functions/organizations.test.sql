@@ -1,7 +1,7 @@
 -- Organizations: who may make them, come in, go, and decide about others.
 begin;
 \ir ../helpers.psql
-select plan(84);
+select plan(86);
 
 select tests.catalog();
 select tests.set_time('2026-01-10 12:00');
@@ -464,6 +464,15 @@ select is_empty(
   $$,
   'but not its invoices, nor what it pays'
 );
+select tests.be_owner();
+update billing.invoices
+set status = 'open', hosted_invoice_url = 'https://invoice.stripe.com/i/1'
+where stripe_invoice_id = 'in_acme';
+select tests.sign_in('carl');
+select is(
+  (select open_invoice_url from billing.my_subscription(tests.acme())), null,
+  'nor is led to an unpaid one'
+);
 select throws_ok(
   $$ select billing.cancel_subscription(account_id => tests.acme()) $$,
   'PT403', 'your role in this account does not allow this', 'and cannot cancel'
@@ -472,6 +481,10 @@ select tests.sign_in('bob');
 select results_eq(
   'select stripe_invoice_id from billing.invoices', $$ values ('in_acme') $$,
   'an admin sees its invoices'
+);
+select is(
+  (select open_invoice_url from billing.my_subscription(tests.acme())),
+  'https://invoice.stripe.com/i/1', 'and is led to the unpaid one'
 );
 select ok(
   (select pending_command is not null

@@ -3,7 +3,7 @@
 -- argument nobody thought of fails here by name.
 begin;
 \ir two_accounts.psql
-select plan(15);
+select plan(16);
 
 -- Acceptable values, so that nothing but the caller is wrong.
 create table tests.arguments as
@@ -279,6 +279,20 @@ select is_empty(
     where answer not like 'PT403 this needs a billing administrator %'
   $$,
   'every RPC of billing_admin refuses whoever is no administrator'
+);
+
+-- ---- whoever is nobody here -------------------------------------------------
+
+select is_empty(
+  $$
+    select name, answer
+    from tests.answers('foreigner', 'billing')
+    where not tests.says_nothing(answer)
+      and answer not like 'PT401 sign in first %'
+      -- What things cost, anybody may know.
+      and name !~ '^billing\.(list_plans|price_amount)\('
+  $$,
+  'a token whose subject is no user of ours is told to sign in, or nothing, and breaks nothing'
 );
 
 -- ---- a visitor --------------------------------------------------------------

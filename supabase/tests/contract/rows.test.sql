@@ -2,7 +2,7 @@
 -- The relations come from the catalogs: a new one fails here by name until the example fills it.
 begin;
 \ir two_accounts.psql
-select plan(23);
+select plan(26);
 
 -- ---- the example ------------------------------------------------------------
 
@@ -47,6 +47,47 @@ select is_empty(
 select is_empty(
   $$ select * from tests.wrongly_seen('carl', md5('carl')::uuid) $$,
   'whoever is signed in and has no account sees nothing of any'
+);
+
+select is_empty(
+  $$ select * from tests.wrongly_seen('foreigner', null) $$,
+  'whoever is nobody here sees nothing of any account, and no error'
+);
+
+-- ---- a plain member of ann's ------------------------------------------------
+
+select set_eq(
+  $$
+    select distinct relation
+    from tests.seen_by('ann''s friend')
+    where not tests.is_catalog(relation)
+      and tests.owner_of(relation, contents) = md5('ann')::uuid
+  $$,
+  $$
+    select name
+    from tests.relations('{billing}')
+    where not tests.is_catalog(name)
+      and name not in (
+        'billing.checkout_sessions', 'billing.contract_features', 'billing.contract_prices',
+        'billing.contract_settlements', 'billing.contracts', 'billing.coupons',
+        'billing.credit_notes', 'billing.customers', 'billing.discount_redemptions',
+        'billing.discounts', 'billing.disputes', 'billing.dunning_cases',
+        'billing.dunning_events', 'billing.external_identities', 'billing.invitations',
+        'billing.invoice_lines', 'billing.invoices', 'billing.payment_history',
+        'billing.payment_methods', 'billing.payments', 'billing.refunds', 'billing.setup_intents',
+        'billing.subscription_changes', 'billing.subscription_schedules', 'billing.tax_ids')
+  $$,
+  'a member sees what the account has and uses, but not what it pays, nor who is invited'
+);
+
+select is_empty(
+  $$
+    select relation, contents
+    from tests.seen_by('ann''s friend')
+    where not tests.is_catalog(relation)
+      and tests.owner_of(relation, contents) is distinct from md5('ann')::uuid
+  $$,
+  'and nothing of anybody else'
 );
 
 -- ---- a visitor --------------------------------------------------------------
