@@ -151,6 +151,35 @@ const grant: Change = (owner, random, now) =>
     ],
   );
 
+const agree: Change = async (owner, random, now) => {
+  const reference = newId(random, "contract");
+  const begins = near(random, now, -24, 48);
+  await owner.query(
+    `insert into billing.contracts
+      (id, account_id, status, starts_at, ends_at, first_ends_at, term_starts_at, reference, reason)
+    values (md5($1)::uuid, $2, 'active', $3, $4, $4, $3, $1, 'a test')`,
+    [reference, idOf(random.pick(accounts)), begins, near(random, now, 49, 600)],
+  );
+  await owner.query(
+    `insert into billing.contract_features (contract_id, feature_key, limit_value)
+    select md5($1)::uuid, key, $3 from unnest($2::text[]) as key`,
+    [
+      reference,
+      random.shuffled(features).slice(0, random.whole(1, 2)),
+      random.chance(0.7) ? random.whole(0, 12) : null,
+    ],
+  );
+};
+
+const endContract: Change = (owner, random) =>
+  owner.query(
+    `update billing.contracts
+    set status = 'ended', ended_at = greatest(starts_at, billing_private.now()), end_reason = 'a test'
+    where ended_at is null
+      and account_id = $1`,
+    [idOf(random.pick(accounts))],
+  );
+
 const revoke: Change = (owner, random) =>
   owner.query(
     `update billing.entitlement_grants
@@ -282,6 +311,7 @@ export const changes: readonly [Change, ...Change[]] = [
   ...([subscribe, subscribe, subscribe, addItem, removeItem] as const),
   ...([renew, renew, changeStatus, changeStatus, changeStatus] as const),
   ...([scheduleEnd, pause, invoice, invoice, invoice] as const),
+  ...([agree, agree, endContract] as const),
   ...([grant, grant, revoke, restrict, restrict, lift] as const),
   ...([giveFeature, takeFeature, changeGraces, changePolicies, changePause] as const),
   ...([changeStage, movePrice, moveToStore, moveToAccount, runTasks] as const),

@@ -43,8 +43,16 @@ export interface Grant {
   until: Instant | "infinity";
 }
 
+/** While it is in force, what it says of a feature is also what a plan gives of it. */
+export interface Contract {
+  features: Map<string, bigint | null>;
+  from: Instant;
+  until: Instant | "infinity";
+}
+
 export interface Account {
   subscriptions: Subscription[];
+  contracts: Contract[];
   /** Those that were not revoked. */
   grants: Grant[];
 }
@@ -56,7 +64,7 @@ export interface Answer {
 }
 
 export function answerAt(
-  { subscriptions, grants }: Account,
+  { subscriptions, contracts, grants }: Account,
   feature: string,
   at: Instant,
   store?: string,
@@ -64,13 +72,21 @@ export function answerAt(
   const limits: (bigint | null)[] = [];
   let mayRead = false;
 
+  const agreed: (bigint | null)[] = [];
+  for (const contract of contracts) {
+    const limit = contract.features.get(feature);
+    if (limit === undefined || at < contract.from || !isBefore(at, contract.until)) continue;
+    agreed.push(limit);
+  }
+  if (store === undefined) limits.push(...agreed);
+
   for (const subscription of subscriptions) {
     for (const item of subscription.items) {
       const given = item.plan?.features.get(feature);
       if (item.plan === null || given === undefined) continue;
       if (store !== undefined && item.plan.store !== store) continue;
       const level = levelAt(subscription, item, item.plan, at);
-      if (level === "full") limits.push(given);
+      if (level === "full") limits.push(...(agreed.length > 0 ? agreed : [given]));
       if (level === "read_only") mayRead = true;
     }
   }

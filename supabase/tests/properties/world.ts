@@ -70,6 +70,11 @@ export async function addWorld(owner: Client): Promise<void> {
 /** Numbers of microseconds are too large for JSON's own, so all of them come as text. */
 interface Row {
   id: string;
+  contracts: {
+    features: { key: string; limit: string | null }[];
+    from: string;
+    until: string | null;
+  }[];
   subscriptions: RowOfSubscription[];
   grants: { feature: string; limit: string | null; from: string; until: string | null }[];
 }
@@ -139,6 +144,17 @@ export async function readWorld(owner: Client): Promise<{ id: string; account: A
         where account_id = accounts.id), '[]') as subscriptions,
       coalesce((
         select jsonb_agg(jsonb_build_object(
+          'from', ${micro("starts_at")},
+          'until', ${micro("coalesce(ended_at, ends_at)")},
+          'features', (
+            select coalesce(
+              jsonb_agg(jsonb_build_object('key', feature_key, 'limit', limit_value::text)), '[]')
+            from billing.contract_features
+            where contract_id = contracts.id)))
+        from billing.contracts
+        where account_id = accounts.id), '[]') as contracts,
+      coalesce((
+        select jsonb_agg(jsonb_build_object(
           'feature', feature_key, 'limit', limit_value::text, 'from', ${micro("valid_from")},
           'until', ${micro("nullif(valid_until, 'infinity')")}))
         from billing.entitlement_grants
@@ -205,6 +221,11 @@ function accountOf(row: Row, catalog: Map<string, Plan>): Account {
         periodEnd: whole(period_end),
       })),
     })),
+    contracts: row.contracts.map(({ features, from, until }) => ({
+      features: new Map(features.map(({ key, limit }) => [key, whole(limit)])),
+      from: BigInt(from),
+      until: whole(until) ?? "infinity",
+    })),
     grants: row.grants.map(({ feature, limit, from, until }) => ({
       feature,
       limit: whole(limit),
@@ -221,7 +242,9 @@ export function instantsOf(world: { account: Account }[]): Instant[] {
     if (typeof instant === "bigint") instants.add(instant);
   };
   for (const { account } of world) {
-    for (const { from, until } of account.grants) [from, until].forEach(note);
+    for (const { from, until } of [...account.grants, ...account.contracts]) {
+      [from, until].forEach(note);
+    }
     for (const subscription of account.subscriptions) {
       [subscription.startedAt, subscription.cancelAt].forEach(note);
       for (const { begins } of subscription.restrictions) note(begins);
