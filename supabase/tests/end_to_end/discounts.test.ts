@@ -72,6 +72,30 @@ it("a code whose event was lost is found, taken off, and known from then on", as
   expect(await questions()).toBe(1);
 });
 
+it("a code of our own is a coupon at Stripe, and used up by who pays first", async () => {
+  await withClient(stack.database.url, (db) =>
+    db.query(
+      `select billing_admin.create_discount_code('OurOwn', 'a test', percent_off => 50,
+        periods => 3, max_redemptions => 1)`,
+    ),
+  );
+  const { client } = await stack.user("thrifty");
+  const session = await checkOut(client, "ourown");
+  const { discounts, amount_total } = await stripe.checkout.sessions.retrieve(session);
+  expect(amount_total).toBe(450);
+  expect(await stripe.coupons.retrieve(String(discounts?.[0]?.coupon))).toMatchObject({
+    percent_off: 50,
+    duration: "repeating",
+    duration_in_months: 3,
+  });
+
+  const { client: late } = await stack.user("late");
+  await expect(checkOut(late, "OUROWN")).rejects.toThrow("DISCOUNT_NOT_VALID");
+  await stack.simulator.pay(session);
+  const { data } = await client.from("discount_redemptions").select("status").single();
+  expect(data).toEqual({ status: "confirmed" });
+});
+
 it("B8: six tabs with the same unheard code open one page", async () => {
   await makeUnheard("SIXFOLD");
   const { client } = await stack.user("hasty-saver");
