@@ -8659,6 +8659,7 @@ Errors
   NOT_A_MEMBER            403  the account is not one of the caller's
   NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  CONTRACT_IN_FORCE       409  a contract says how it goes on
   INVALID_TRANSITION      422  it has ended already
   ACCOUNT_CLOSED          422  the account was closed$$;
 
@@ -8754,6 +8755,7 @@ Errors
   NOT_A_MEMBER            403  the account is not one of the caller's
   NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  CONTRACT_IN_FORCE       409  a contract says how it goes on
   INVALID_TRANSITION      422  no cancellation is scheduled, or it has ended already
   ACCOUNT_CLOSED          422  the account was closed$$;
 
@@ -9522,6 +9524,7 @@ Errors
   NOT_AN_ADMIN            403  an upgrade of a subscription that lives without Stripe
   PRICE_NOT_FOUND         404  the price is not on offer
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  CONTRACT_IN_FORCE       409  a contract says how it goes on
   ALREADY_ON_THIS_PRICE   422  nothing would change
   INVALID_TRANSITION      422  it is paused, ending or over
   ACCOUNT_CLOSED          422  the account was closed$$;
@@ -10071,6 +10074,7 @@ Errors
   NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   NOT_AN_ADMIN            403  a behavior that gives service without payment
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  CONTRACT_IN_FORCE       409  a contract says how it goes on
   INVALID_TRANSITION      422  it is ending, over, or paused by Stripe
   ACCOUNT_CLOSED          422  the account was closed$$;
 
@@ -10135,6 +10139,7 @@ Errors
   NOT_A_MEMBER            403  the account is not one of the caller's
   NOT_ALLOWED             403  the caller's role in it lacks manage_billing
   SUBSCRIPTION_NOT_FOUND  404  the account never had a subscription
+  CONTRACT_IN_FORCE       409  a contract says how it goes on
   INVALID_TRANSITION      422  it is not paused
   ACCOUNT_CLOSED          422  the account was closed$$;
 
@@ -14613,6 +14618,41 @@ comment on function billing_private.withdraw_contract(billing.contracts, text) i
   'Ends a contract that has not begun: nothing is owed by it.';
 
 
+create function billing_private.end_contracts(
+  p_account_id uuid,
+  p_reason text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+  v_contract billing.contracts;
+begin
+  for v_contract in
+    select *
+    from billing.contracts
+    where account_id = p_account_id
+      and status in ('draft', 'active')
+    for update
+  loop
+    if v_contract.status = 'draft' or v_contract.starts_at >= v_now then
+      perform billing_private.withdraw_contract(v_contract, p_reason);
+    else
+      perform billing_private.terminate_contract(
+        v_contract, least(v_contract.ends_at, v_now), false, p_reason);
+    end if;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.end_contracts(uuid, text) is
+  'Ends the contracts of an account at once; what is missing of their commitments is owed. The '
+  'account is locked.';
+
+
 create function billing_private.charged_in_term(p_contract billing.contracts)
 returns bigint
 language plpgsql
@@ -17976,6 +18016,7 @@ begin
     billing_private.monthly_amount(after.price, subscription_items.quantity),
     case
       when p_from_plan_id = p_to_plan_id then null
+      when billing_private.contract_binds(subscriptions) then 'contract'
       when subscriptions.status not in ('active', 'trialing') then 'not_running'
       when subscriptions.pending_price_id is not null
         or subscriptions.stripe_schedule_id is not null
@@ -18241,6 +18282,7 @@ begin
   end if;
 
   perform billing_private.retire_checkouts(p_account_id, null);
+  perform billing_private.end_contracts(p_account_id, 'the account was closed');
   perform billing_private.end_subscriptions(p_account_id);
   update billing.entitlement_grants
   set revoked_at = v_now,
@@ -20055,6 +20097,7 @@ revoke all on function
   billing_private.put_in_force,
   billing_private.terminate_contract,
   billing_private.withdraw_contract,
+  billing_private.end_contracts,
   billing_private.charged_in_term,
   billing_private.settle_contract,
   billing_private.settle_contracts,

@@ -1,7 +1,7 @@
 -- Contracts: drafted, put in force, amended, ended; what they give, what they bill.
 begin;
 \ir ../helpers.psql
-select plan(71);
+select plan(77);
 
 select tests.catalog();
 insert into billing.features (key, name, kind) values ('api_calls', 'API calls', 'metered');
@@ -370,6 +370,45 @@ select tests.be_owner();
 select is((select count(*) from billing.invoices where status = 'open'), 0::bigint,
   'then nothing is owed');
 select is(tests.clubs('2026-02-11'), null, 'nor given');
+
+rollback to s;
+
+-- ---- who goes, and plans that change ----------------------------------------
+
+select tests.agree(p_commitment => 3000);
+select tests.agree(p_name => 'bob', p_starts_at => '2026-03-01');
+select tests.set_time('2026-02-10');
+select billing_private.close_account(md5(name)::uuid) from unnest('{ann,bob}'::text[]) as name;
+select results_eq(
+  $$ select account_id = md5('ann')::uuid, status, in_force_until from billing.contracts
+    order by in_force_until $$,
+  $$ values (true, 'ended', '2026-02-10 00:00+00'::timestamptz),
+    (false, 'ended', '2026-03-01 00:00+00') $$,
+  'a contract ends with its account'
+);
+select results_eq(
+  $$ select shortfall_minor, invoices.amount_due_minor, invoices.status
+    from billing.contract_settlements
+    join billing.invoices on invoices.id = invoice_id $$,
+  $$ values (2200::bigint, 2200::bigint, 'open') $$,
+  'what is missing of its commitment stays owed'
+);
+select is((select count(*) from billing.invoices where account_id = md5('bob')::uuid
+    and status = 'open'), 0::bigint, 'by one that never began nothing is owed');
+rollback to s;
+
+select tests.agree();
+select is(
+  (select problem from billing_private.migration_candidates(
+    md5('plus')::uuid, md5('basic')::uuid, 1)),
+  'contract', 'nobody is moved to another plan who has a contract'
+);
+select is_empty(
+  $$ select * from billing_private.money_violations_of(array[md5('ann')::uuid]) $$,
+  'the amounts of a contract''s invoices add up'
+);
+select tests.sign_in('bob');
+select is_empty($$ select * from billing.contracts $$, 'others know nothing of it');
 
 select * from finish();
 rollback;
