@@ -9609,6 +9609,8 @@ language plpgsql
 stable
 set search_path = ''
 as $$
+declare
+  v_discount bigint;
 begin
   -- What is given away costs nothing, and what waits is invoiced when its period begins.
   p_preview.lines := case
@@ -9626,6 +9628,11 @@ begin
       false)::billing.preview_line]
     else '{}'
   end;
+  v_discount := billing_private.foreseen_discount(p_subscription.id, p_preview.lines);
+  if v_discount <> 0 then
+    p_preview.lines := p_preview.lines
+      || row('Discount', -v_discount, null, null, null, false)::billing.preview_line;
+  end if;
   p_preview.total_minor := coalesce(
     (select sum(amount_minor) from unnest(p_preview.lines)), 0);
   p_preview.due_now_minor := case
@@ -14076,6 +14083,79 @@ comment on function billing_private.prorated_discounts(
   'What comes off the lines of a change within a period; below zero off what is given back.';
 
 
+create function billing_private.discounts_of_lines(
+  p_redemption billing.discount_redemptions,
+  p_code billing_private.discount_codes,
+  p_lines billing_private.manual_line[]
+)
+returns bigint[]
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_prorations bigint[] := array(
+    select case when is_proration then amount_minor else 0 end from unnest(p_lines));
+  v_periods bigint[] := array(
+    select case when is_proration then 0 else greatest(amount_minor, 0) end
+    from unnest(p_lines));
+  v_off bigint := case
+    when coalesce(p_redemption.periods_used < p_code.periods, true)
+      then billing_private.discount_of(
+        p_code, (select sum(amount)::bigint from unnest(v_periods) as amount))
+    else 0
+  end;
+begin
+  return array(
+    select prorated + periodic
+    from unnest(
+      billing_private.prorated_discounts(p_redemption, p_code, v_prorations),
+      billing_private.spread(v_off, v_periods)
+    ) with ordinality as sides (prorated, periodic, place)
+    order by place
+  );
+end;
+$$;
+
+comment on function billing_private.discounts_of_lines(
+  billing.discount_redemptions, billing_private.discount_codes, billing_private.manual_line[]
+) is
+  'What a code takes off each line of an invoice: off a period that begins, if any is left for it, '
+  'and off what a change gives back and charges.';
+
+
+create function billing_private.foreseen_discount(
+  p_subscription_id uuid,
+  p_lines billing.preview_line[]
+)
+returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_lines billing_private.manual_line[] := array(
+    select row(line.*)::billing_private.manual_line from unnest(p_lines) as line);
+begin
+  return coalesce(
+    (
+      select sum(discount)
+      from billing.discount_redemptions
+      join billing_private.discount_codes
+        on discount_codes.id = discount_redemptions.discount_code_id
+      cross join lateral unnest(billing_private.discounts_of_lines(
+        discount_redemptions, discount_codes, v_lines)) as discount
+      where discount_redemptions.subscription_id = p_subscription_id
+        and discount_redemptions.ended_at is null
+    ),
+    0);
+end;
+$$;
+
+comment on function billing_private.foreseen_discount(uuid, billing.preview_line[]) is
+  'What the code of a manual subscription would take off an invoice, as things stand.';
+
+
 create function billing_private.discount_lines(
   p_subscription_id uuid,
   p_lines billing_private.manual_line[]
@@ -14088,14 +14168,9 @@ as $$
 declare
   v_redemption billing.discount_redemptions;
   v_code billing_private.discount_codes;
-  v_prorations bigint[] := array(
-    select case when is_proration then amount_minor else 0 end from unnest(p_lines));
-  v_periods bigint[] := array(
-    select case when is_proration then 0 else greatest(amount_minor, 0) end
-    from unnest(p_lines));
-  v_base bigint := (select sum(amount) from unnest(v_periods) as amount);
-  v_off bigint := 0;
-  v_offs bigint[];
+  v_base bigint := (
+    select sum(greatest(amount_minor, 0)) from unnest(p_lines) where not is_proration);
+  v_is_left boolean;
 begin
   select * into v_redemption
   from billing.discount_redemptions
@@ -14109,32 +14184,17 @@ begin
   from billing_private.discount_codes
   where id = v_redemption.discount_code_id;
 
-  v_offs := billing_private.prorated_discounts(v_redemption, v_code, v_prorations);
-  if not exists (select from unnest(p_lines) where not is_proration) then
-    return v_offs;
-  end if;
-
-  -- A period begins.
-  if v_code.periods is null or v_redemption.periods_used < v_code.periods then
-    v_off := billing_private.discount_of(v_code, v_base);
-    update billing.discount_redemptions
-    set periods_used = periods_used + 1,
-        period_base_minor = v_base,
-        period_off_minor = v_off
-    where id = v_redemption.id;
-  else
-    update billing.discount_redemptions
-    set ended_at = billing_private.now(),
-        period_base_minor = 0,
-        period_off_minor = 0
-    where id = v_redemption.id;
-  end if;
-  return array(
-    select prorated + periodic
-    from unnest(v_offs, billing_private.spread(v_off, v_periods)) with ordinality
-      as sides (prorated, periodic, place)
-    order by place
-  );
+  -- Where a period begins, with or without it.
+  v_is_left := coalesce(v_redemption.periods_used < v_code.periods, true);
+  update billing.discount_redemptions
+  set periods_used = periods_used + v_is_left::integer,
+      period_base_minor = case when v_is_left then v_base else 0 end,
+      period_off_minor = case
+        when v_is_left then billing_private.discount_of(v_code, v_base) else 0 end,
+      ended_at = case when not v_is_left then billing_private.now() end
+  where id = v_redemption.id
+    and v_base is not null;
+  return billing_private.discounts_of_lines(v_redemption, v_code, p_lines);
 end;
 $$;
 
@@ -20083,6 +20143,8 @@ revoke all on function
   billing_private.redeem_code,
   billing_private.spread,
   billing_private.prorated_discounts,
+  billing_private.discounts_of_lines,
+  billing_private.foreseen_discount,
   billing_private.discount_lines,
   billing_private.contract_at,
   billing_private.contract_until,

@@ -1,7 +1,7 @@
 -- Discount codes: who can use which, at checkout and on our own invoices, to the smallest unit.
 begin;
 \ir ../helpers.psql
-select plan(54);
+select plan(56);
 
 select tests.catalog();
 select tests.set_time('2026-01-31 10:00');
@@ -300,6 +300,26 @@ select throws_ok(
       'welcome') $$,
   'PT422', 'the discount code is not valid', 'what is free needs no code'
 );
+
+select tests.invoice_to('last-one');
+select tests.set_time('2026-02-14 10:00');
+create function tests.preview(p_price text) returns text
+language sql as $$
+  select format('%s: %s', total_minor, (
+    select string_agg(description || ' ' || amount_minor, ', ') from unnest(lines)))
+  from billing.preview_change(p_price, account_id => md5('ann')::uuid, quantity => 2);
+$$;
+select is(
+  tests.preview('plus_monthly'),
+  '250: Unused time on Plus -500, Remaining time on Plus 1000, Discount -250',
+  'a preview says what a code takes off'
+);
+select billing_private.set_manual_terms(
+  subscriptions.id, md5('plus_monthly')::uuid, 2, '2026-02-14 10:00')
+from billing.subscriptions;
+select is((select total from tests.bills where reason = 'subscription_update'), 250::bigint,
+  'and so it comes');
+rollback to manual;
 
 -- ---- largest remainder ------------------------------------------------------
 
