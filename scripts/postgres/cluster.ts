@@ -171,6 +171,8 @@ function settings({ port, binaries: { has }, quick }: ClusterOptions): string {
       // A host's jobs connect with passwords it keeps; here they start without one.
       "cron.use_background_workers": "on",
     }),
+    // Races have a hundred clients at once, beside those of other tests.
+    ...(quick && { max_connections: 250 }),
     ...(quick && { fsync: "off", synchronous_commit: "off", full_page_writes: "off" }),
   };
   return Object.entries(values)
