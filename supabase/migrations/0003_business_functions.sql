@@ -18731,7 +18731,7 @@ begin
     insert into billing_private.usage_unique_values (account_id, feature_key, period_start, value)
     select distinct account_id, feature_key, (terms).period_start, unique_value
     from unnest(p_lines)
-    where (terms).aggregation = 'unique'
+    where (terms).aggregation = 'unique' and quantity > 0
     order by 1, 2, 3, 4
     on conflict do nothing
     returning *
@@ -18745,7 +18745,7 @@ begin
       and seen.feature_key = lines.feature_key
       and seen.period_start = (lines.terms).period_start
       and seen.value = lines.unique_value
-    where (lines.terms).aggregation = 'unique'
+    where (lines.terms).aggregation = 'unique' and lines.quantity > 0
     order by
       lines.account_id, lines.feature_key, (lines.terms).period_start, lines.unique_value,
       lines.place
@@ -18825,11 +18825,17 @@ begin
     from sums
     join billing.usage_totals as closed using (account_id, feature_key, period_start)
     cross join lateral (
-      select case sums.aggregation
-        when 'max' then greatest(sums.units - closed.used, 0)
-        when 'latest' then
-          case when sums.latest_at >= coalesce(closed.latest_at, '-infinity')
-            then sums.units - closed.used else 0 end
+      select case
+        when sums.aggregation in ('max', 'latest') then
+          billing_private.recounted_usage(closed, sums.aggregation) - closed.used
+            - coalesce(
+              (
+                select sum(earlier.quantity)
+                from billing.usage_adjustments as earlier
+                where earlier.account_id = sums.account_id
+                  and earlier.feature_key = sums.feature_key
+                  and earlier.period_start = sums.period_start
+              ), 0)
         else sums.units
       end as units
     ) as difference
@@ -19001,7 +19007,8 @@ begin
   select array_agg(row(
     lines.place, lines.account_id, lines.feature_key, lines.quantity, lines.idempotency_key,
     lines.id, lines.occurred_at, lines.unique_value, lines.properties, lines.corrects_key,
-    case (lines.agreed).aggregation when 'count' then 1 else lines.quantity end,
+    case (lines.agreed).aggregation
+      when 'count' then (lines.quantity > 0)::integer else lines.quantity end,
     lines.agreed)::billing_private.usage_line)
   into v_lines
   from (
@@ -19597,6 +19604,37 @@ comment on function billing_private.recounted_usage(billing.usage_totals, text) 
   'What the records of a period come to, corrections applied, for as long as they are kept.';
 
 
+create function billing_private.note_unique_value(p_record billing.usage_records)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  delete from billing_private.usage_unique_values
+  where account_id = p_record.account_id
+    and feature_key = p_record.feature_key
+    and period_start = p_record.period_start
+    and value = p_record.unique_value;
+  insert into billing_private.usage_unique_values (account_id, feature_key, period_start, value)
+  select p_record.account_id, p_record.feature_key, p_record.period_start, p_record.unique_value
+  where exists (
+    select
+    from billing.usage_records
+    where account_id = p_record.account_id
+      and feature_key = p_record.feature_key
+      and period_start = p_record.period_start
+      and unique_value = p_record.unique_value
+    group by coalesce(corrects_key, idempotency_key)
+    having sum(quantity) > 0
+  );
+end;
+$$;
+
+comment on function billing_private.note_unique_value(billing.usage_records) is
+  'Whether the value of a corrected record has been seen in its period is asked anew.';
+
+
 create function billing_private.give_back(
   p_totals billing.usage_totals,
   p_terms billing_private.usage_terms
@@ -19734,6 +19772,10 @@ begin
               and period_start = v_record.period_start
           ), 0)
     end;
+
+    if v_terms.aggregation = 'unique' then
+      perform billing_private.note_unique_value(v_record);
+    end if;
 
     if v_totals.closed_at is not null and v_units <> 0 then
       insert into billing.usage_adjustments (
@@ -20432,6 +20474,7 @@ revoke all on function
   billing.settle,
   billing.release,
   billing_private.recounted_usage,
+  billing_private.note_unique_value,
   billing_private.give_back,
   billing_private.apply_correction,
   billing_private.close_usage_periods,
