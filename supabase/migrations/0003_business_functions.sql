@@ -8817,6 +8817,7 @@ create function billing_private.interval_of(
 returns interval
 language plpgsql
 immutable
+strict
 set search_path = ''
 as $$
 begin
@@ -14973,10 +14974,12 @@ as $$
 declare
   v_anchor timestamp := p_anchor at time zone 'UTC';
   v_number integer;
+  v_period record;
 begin
   if p_at >= p_anchor then
-    select * into period_start, period_end
-    from billing_private.period_at(p_anchor, p_length, p_at);
+    v_period := billing_private.period_at(p_anchor, p_length, p_at);
+    period_start := v_period.period_start;
+    period_end := v_period.period_end;
   elsif p_at < p_anchor then
     -- A trial comes before its subscription's anchor: periods are counted back from there. Never
     -- too many: no month or year is 4 % longer than Postgres counts it.
@@ -18610,6 +18613,24 @@ comment on type billing.recorded_usage is
   'What was recorded, or, where is_repeated, what the key was recorded with the first time.';
 
 
+-- That there are many of them the planner can only learn from a function: it takes an array for ten
+-- rows, and would compare each with each.
+create function billing_private.lines_of(p_lines billing_private.usage_line[])
+returns setof billing_private.usage_line
+language plpgsql
+immutable
+rows 1000
+set search_path = ''
+as $$
+begin
+  return query select * from unnest(p_lines);
+end;
+$$;
+
+comment on function billing_private.lines_of(billing_private.usage_line[]) is
+  'The records of a batch as rows.';
+
+
 create function billing_private.require_lines(p_lines billing_private.usage_line[])
 returns void
 language plpgsql
@@ -18684,7 +18705,7 @@ begin
   -- In one order, so that two batches with the same keys do not wait for each other.
   with unheard as (
     select distinct on (lines.account_id, lines.idempotency_key) lines.*
-    from unnest(p_lines) as lines
+    from billing_private.lines_of(p_lines) as lines
     where lines.idempotency_key = lines.id::text
       or not exists (
         select
@@ -18730,7 +18751,7 @@ begin
   with seen as (
     insert into billing_private.usage_unique_values (account_id, feature_key, period_start, value)
     select distinct account_id, feature_key, (terms).period_start, unique_value
-    from unnest(p_lines)
+    from billing_private.lines_of(p_lines)
     where (terms).aggregation = 'unique' and quantity > 0
     order by 1, 2, 3, 4
     on conflict do nothing
@@ -18739,7 +18760,7 @@ begin
   firsts as (
     select distinct on (lines.account_id, lines.feature_key, (lines.terms).period_start,
       lines.unique_value) lines.place
-    from unnest(p_lines) as lines
+    from billing_private.lines_of(p_lines) as lines
     join seen
       on seen.account_id = lines.account_id
       and seen.feature_key = lines.feature_key
@@ -18791,7 +18812,7 @@ begin
       end as units,
       max(occurred_at) as latest_at,
       (array_agg(idempotency_key order by place))[1] as idempotency_key
-    from unnest(p_lines)
+    from billing_private.lines_of(p_lines)
     group by account_id, feature_key, (terms).period_start, (terms).aggregation
   ),
   counted as (
@@ -18914,7 +18935,7 @@ begin
       select
         account_id, feature_key, (terms).period_start, (array_agg(terms))[1] as terms,
         sum(units) as units
-      from unnest(p_lines)
+      from billing_private.lines_of(p_lines)
       where (terms).is_included and (terms).limit_value is not null
       group by account_id, feature_key, (terms).period_start
     ) as sums
@@ -18936,7 +18957,7 @@ begin
 
   perform billing_private.report_usage(
     id, account_id, (terms).stripe_event_name, units, occurred_at)
-  from unnest(p_lines)
+  from billing_private.lines_of(p_lines)
   where (terms).stripe_event_name is not null
     and units <> 0;
 end;
@@ -18967,7 +18988,7 @@ begin
   perform billing_private.open_usage_period(account_id, feature_key, terms)
   from (
     select distinct account_id, feature_key, terms
-    from unnest(p_lines)
+    from billing_private.lines_of(p_lines)
     where (terms).rollover_cap > 0
     order by account_id, feature_key
   ) as periods;
@@ -19001,7 +19022,7 @@ begin
     -- What is no time is refused later, by name.
     array(
       select least(greatest(occurred_at, '2000-01-01'), billing_private.now() + interval '1 day')
-      from unnest(p_lines)
+      from billing_private.lines_of(p_lines)
     )) as terms;
 
   select array_agg(row(
@@ -19048,7 +19069,7 @@ declare
 begin
   perform billing_private.require_lines(v_lines);
   perform billing_private.lock_usage_keys(account_id)
-  from (select distinct account_id from unnest(v_lines) order by account_id) as accounts;
+  from (select distinct account_id from billing_private.lines_of(v_lines) order by account_id) as accounts;
 
   v_new := billing_private.add_records(v_lines);
   if v_new is not null then
@@ -19057,17 +19078,23 @@ begin
 
   return query
   select
-    lines.account_id,
-    coalesce((earlier).feature_key, lines.feature_key),
-    lines.idempotency_key,
-    coalesce((earlier).quantity, lines.quantity),
-    coalesce((earlier).period_start, (lines.terms).period_start),
-    (earlier).is_repeated is not null
-  from unnest(v_lines) as lines
-  left join unnest(v_new) as new on new.id = lines.id
-  left join lateral billing_private.recorded_decision(lines.account_id, lines.idempotency_key)
-    as earlier on new.id is null
-  order by lines.place;
+    answers.account_id,
+    coalesce((answers.earlier).feature_key, answers.feature_key),
+    answers.idempotency_key,
+    coalesce((answers.earlier).quantity, answers.quantity),
+    coalesce((answers.earlier).period_start, (answers.terms).period_start),
+    (answers.earlier).is_repeated is not null
+  from (
+    select
+      lines.*,
+      case when new.id is null then
+        billing_private.recorded_decision(lines.account_id, lines.idempotency_key)
+      end as earlier
+    from billing_private.lines_of(v_lines) as lines
+    left join billing_private.lines_of(v_new) as new on new.id = lines.id
+    offset 0
+  ) as answers
+  order by answers.place;
 end;
 $$;
 
@@ -20452,6 +20479,7 @@ revoke all on function
   billing_private.require_consumable,
   billing_private.not_included,
   billing_private.write_count,
+  billing_private.lines_of,
   billing_private.require_lines,
   billing_private.add_records,
   billing_private.mark_unique_values,
