@@ -111,6 +111,87 @@ create policy select_entitled on bench.member_clubs
   using ((select billing.has_entitlement('premium_clubs')));
 
 
+-- ---- usage ----------------------------------------------------------------------
+
+-- Of subscribers by their plan, of the others by what stands for a gift; all with a running period.
+insert into billing.features (key, name, kind, alert_percents) values
+  ('bench_exports', 'Exports', 'metered', '{80,100}'),
+  ('bench_seats', 'Seats', 'limit', '{80,100}');
+insert into billing.plan_features (plan_id, version, feature_key, limit_value)
+select plans.id, plans.version, features.key, 1000000000
+from billing.plans
+cross join billing.features
+where plans.key = 'privileged'
+  and features.key in ('bench_exports', 'bench_seats');
+
+insert into billing.accounts (id)
+select bench.account(n) from generate_series(1, 1000000) as n
+on conflict do nothing;
+insert into billing.entitlements (
+  account_id, feature_key, source_kind, source_id, plan_id, limit_value, valid_from, valid_until
+)
+select
+  bench.account(n), feature_key,
+  case when item.id is not null then 'subscription_item' else 'grant' end,
+  coalesce(item.id, bench.account(n)), plans.id, 1000000000, now() - interval '1 year', 'infinity'
+from generate_series(1, 1000000) as n
+cross join unnest(array['bench_exports', 'bench_seats']) as feature_key
+left join lateral (
+  select id from billing.subscription_items where subscription_id = bench.account(n)
+) as item on n <= 100000
+left join billing.plans on plans.key = 'privileged' and item.id is not null;
+
+insert into billing.usage_totals (account_id, feature_key, period_start, period_end)
+select
+  accounts.id, 'bench_exports', period.start, period.start + interval '1 month'
+from billing.accounts
+left join billing.subscriptions on subscriptions.id = accounts.id
+cross join lateral (
+  select coalesce(subscriptions.billing_anchor, accounts.created_at) as start
+) as period
+where accounts.id <= bench.account(1000000);
+insert into billing.usage_totals (account_id, feature_key, period_start, period_end)
+select bench.account(n), 'bench_seats', '-infinity', 'infinity' from generate_series(1, 1000000) as n;
+
+create table bench.plain_totals (
+  account_id uuid not null,
+  feature_key text not null,
+  period_start timestamptz not null,
+  period_end timestamptz not null,
+  used numeric not null default 0,
+  primary key (account_id, feature_key, period_start)
+) with (fillfactor = 50);
+insert into bench.plain_totals (account_id, feature_key, period_start, period_end)
+select bench.account(n), 'bench_exports', '2020-01-01Z', '2030-01-01Z'
+from generate_series(1, 1000000) as n;
+
+create table bench.plain_records (
+  account_id uuid not null,
+  idempotency_key text not null,
+  recorded_month timestamptz not null,
+  id uuid not null default gen_random_uuid(),
+  feature_key text not null,
+  quantity numeric not null,
+  occurred_at timestamptz not null,
+  recorded_at timestamptz not null,
+  period_start timestamptz not null,
+  primary key (account_id, idempotency_key, recorded_month)
+);
+create index on bench.plain_records (account_id, feature_key, occurred_at);
+
+create table bench.batches as
+select
+  n,
+  (
+    select jsonb_agg(jsonb_build_object(
+      'account_id', bench.account((i * 7919 + n * 104729) % 1000000 + 1),
+      'feature', 'bench_exports', 'idempotency_key', 'KEY-' || i))::text
+    from generate_series(1, 1000) as i
+  ) as records
+from generate_series(0, 99) as n;
+alter table bench.batches add primary key (n);
+
+
 -- ---- events ---------------------------------------------------------------------
 
 -- One row as an inbox would keep it: a key, an index, the text.

@@ -6,6 +6,7 @@ import type { BenchDatabase } from "./database.ts";
 import { dispatch } from "./dispatch.ts";
 import { ingest } from "./ingest.ts";
 import type { Load } from "./pgbench.ts";
+import { usage } from "./usage.ts";
 
 /** One figure of one round. */
 export interface Sample {
@@ -108,6 +109,7 @@ export function scenarios({ seconds }: { seconds: number }): Scenario[] {
     ingest(seconds),
     dispatch(seconds),
     refresh(),
+    usage(seconds),
     planEdit(),
   ];
 }
