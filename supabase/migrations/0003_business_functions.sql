@@ -19069,7 +19069,9 @@ declare
 begin
   perform billing_private.require_lines(v_lines);
   perform billing_private.lock_usage_keys(account_id)
-  from (select distinct account_id from billing_private.lines_of(v_lines) order by account_id) as accounts;
+  from (
+    select distinct account_id from billing_private.lines_of(v_lines) order by account_id
+  ) as accounts;
 
   v_new := billing_private.add_records(v_lines);
   if v_new is not null then
