@@ -24,7 +24,14 @@ const read: Record<string, readonly string[]> = {
 const lost: Record<string, readonly string[]> = {
   ...read,
   access_restrictions: ["begins_at", "periods_before"],
-  dunning_cases: ["closed_at", "next_retry_at", "next_stage_at", "opened_at", "runs_from"],
+  dunning_cases: [
+    "closed_at",
+    "due_at",
+    "next_retry_at",
+    "next_stage_at",
+    "opened_at",
+    "runs_from",
+  ],
   subscriptions: ["past_due_since"],
 };
 

@@ -8179,6 +8179,31 @@ comment on function billing_private.answer_id(billing_private.commands, jsonb) i
   'The id in the inbox of an object that Stripe returned; one call may return many.';
 
 
+create function billing_private.last_thin_event(
+  p_object_id text,
+  p_sequence bigint
+)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select date_trunc('second', max(occurred_at))
+    from billing_private.stripe_events
+    where object_id = p_object_id
+      and status_reason = 'thin'
+      and sequence < p_sequence
+  );
+end;
+$$;
+
+comment on function billing_private.last_thin_event(text, bigint) is
+  'The second of the last thin event about an object that came before Stripe was asked: what it '
+  'told of has happened by then, whatever the clocks say.';
+
+
 -- Stamped by Stripe's clock, and with no less than the snapshot it builds on: whatever Stripe did
 -- after it was asked still counts as newer, whatever it had told before does not.
 create function billing_private.apply_response(
@@ -8218,7 +8243,9 @@ declare
     billing_private.stripe_time(p_object -> 'created'),
     (select occurred_at
     from billing_private.stripe_events
-    where event_id = v_builds_on));
+    where event_id = v_builds_on),
+    case when v_is_read
+      then billing_private.last_thin_event(p_object ->> 'id', p_command.sequence) end);
 begin
   perform billing_private.lock_catalog(p_object ->> 'object');
   perform billing_private.lock_customer(coalesce(v_customer_id, p_object ->> 'id'));
@@ -20276,6 +20303,7 @@ revoke all on function
   billing_private.command_succeeded,
   billing_private.command_refused,
   billing_private.answer_id,
+  billing_private.last_thin_event,
   billing_private.apply_response,
   billing_private.apply_reread,
   billing.complete_command,

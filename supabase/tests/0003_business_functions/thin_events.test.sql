@@ -1,7 +1,7 @@
 -- Thin events (v2.core.event): they name an object, and Stripe is asked how it is.
 begin;
 \ir ../helpers.psql
-select plan(35);
+select plan(36);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -149,6 +149,22 @@ select tests.thin('evt_t', 'v1.customer.tax_id.updated', '/v1/customers/cus_ann/
 select is(
   (select path from tests.questions), '/v1/tax_ids/txi_1',
   'or by its kind, where it lives at another address'
+);
+rollback to s;
+
+-- ---- the service: Stripe's clock --------------------------------------------
+
+select tests.subscribe('ann', 'active', '2026-01-12 09:00:00');
+select tests.thin('evt_t', 'v1.customer.subscription.past_due', '/v1/subscriptions/sub_ann');
+select billing.complete_command(
+  claimed.id, claimed.lease, 200, tests.subscription('ann', 'past_due', '2026-01-12 09:00:00'),
+  null, 'Mon, 12 Jan 2026 10:00:00 GMT', 2)
+from billing.claim_commands(1) as claimed;
+select tests.deliver('evt_s', 'customer.subscription.updated', '2026-01-12 09:59:59',
+  tests.subscription('ann', 'active', '2026-01-12 09:00:00'), '{"metadata": {"a": "1"}}');
+select is(
+  (select status from billing.subscriptions), 'past_due',
+  'A7, D18: an answer is no older than the thin event it was asked because of'
 );
 rollback to s;
 
