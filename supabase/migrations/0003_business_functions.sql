@@ -12762,6 +12762,8 @@ begin
     where (
         coalesce(after.payment_failed_at, after.due_at, before.payment_failed_at) is not null
         or after.status = 'open' and after.attempt_count > 0
+        -- Opened by a guess that nothing bears out any more.
+        or exists (select from billing.dunning_cases where invoice_id = after.id)
       )
       and (before.account_id, before.status, before.deleted_at, before.payment_failed_at,
           before.action_required_at, before.due_at, before.next_payment_attempt_at,

@@ -4,7 +4,7 @@ begin;
 \ir ../helpers.psql
 \ir convergence.psql
 \ir dunning.psql
-select plan(40);
+select plan(41);
 
 select tests.catalog();
 
@@ -91,6 +91,12 @@ select tests.overdue('chad');
 select is((tests.case_of('chad')).id, null, 'nor before anybody tried to collect it');
 select tests.hear(tests.bill('chad', 'invoice.updated', '2026-02-11 02:00'));
 select is((tests.case_of('chad')).status, 'open', 'but then it is');
+
+select tests.hear(tests.bill('chad', 'invoice.paid', '2026-02-12', tests.paid('2026-02-12')));
+select is(
+  (tests.case_of('chad')).status, 'recovered',
+  'H4: and paying settles it, though nothing says any more that it failed'
+);
 
 select tests.account('first');
 select tests.subscribe('first', 'incomplete', '2026-02-10');
