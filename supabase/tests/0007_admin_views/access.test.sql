@@ -125,6 +125,7 @@ select is_empty(
         when name = 'audit_of_account' then 'ok'
         -- The plan comes first: whose it is decides who may.
         when name in ('migrate_plan', 'preview_plan_migration') then 'PT404 PLAN_NOT_FOUND'
+        when name = 'store_statement' then 'PT404 STORE_NOT_FOUND'
         else 'PT400 VALIDATION_FAILED'
       end
   $$,
@@ -156,7 +157,8 @@ select throws_ok(
 select tests.be_service();
 select is(pg_temp.outcomes('view'), array['ok'], 'the service may look at every view');
 select is(
-  pg_temp.outcomes('rpc'), array['PT400 VALIDATION_FAILED', 'PT404 PLAN_NOT_FOUND', 'ok'],
+  pg_temp.outcomes('rpc'),
+  array['PT400 VALIDATION_FAILED', 'PT404 PLAN_NOT_FOUND', 'PT404 STORE_NOT_FOUND', 'ok'],
   'the service may call every RPC, and has to give a reason too'
 );
 
@@ -165,7 +167,8 @@ select is(
 select tests.be_owner();
 select is(pg_temp.outcomes('view'), array['ok'], 'the owner may look at every view, as in Studio');
 select is(
-  pg_temp.outcomes('rpc'), array['PT400 VALIDATION_FAILED', 'PT404 PLAN_NOT_FOUND', 'ok'],
+  pg_temp.outcomes('rpc'),
+  array['PT400 VALIDATION_FAILED', 'PT404 PLAN_NOT_FOUND', 'PT404 STORE_NOT_FOUND', 'ok'],
   'the owner may call every RPC, and has to give a reason too'
 );
 

@@ -296,7 +296,7 @@ select results_eq(
     select operation, cause ->> 'reason'
     from billing_private.audit_log
     where table_name = 'billing.entitlements'
-      and row_key like '%' || (select id::text from given where name = 'clubs') || ':full'
+      and row_key like '%' || (select id::text from given where name = 'clubs') || ':full:%'
     order by id
   $$,
   $$ values ('insert', 'a fair'), ('delete', 'the fair was called off') $$,
