@@ -6235,7 +6235,8 @@ begin
       and kind = 'create_checkout'
       and subject_id is distinct from p_except
       and status = 'pending'
-    -- One that is being made just now waits for the lock of the customer, which may be held here.
+    -- One that is being made just now waits for the lock of the customer, which may be held here;
+    -- its page is closed once it opens.
     for update skip locked
   );
 end;
@@ -6995,6 +6996,11 @@ begin
 
   -- Waits for a worker that is just claiming the command. While Stripe is being asked for the
   -- other page, nobody knows its id to close it.
+  perform
+  from billing_private.commands
+  where subject_id = v_open.id
+    and status = 'pending'
+  for update;
   perform billing_private.retire_checkouts(p_account_id, null);
   if exists (
     select
