@@ -1393,6 +1393,8 @@ create table billing_private.deleted_users (
   user_id uuid not null,
   deleted_at timestamptz not null default billing_private.now(),
   settled_at timestamptz,
+  failed_at timestamptz,
+  problem text,
 
   primary key (user_id)
 );
@@ -1401,8 +1403,12 @@ comment on table billing_private.deleted_users is
   'Users of Supabase Auth that are gone, and whether the task settle_accounts has done what '
   'follows from it.';
 
+comment on column billing_private.deleted_users.failed_at is
+  'When settling failed last, for the reason in problem; those who wait since earlier come first.';
+
 -- settle_accounts: those still to be settled.
-create index deleted_users_unsettled_idx on billing_private.deleted_users (deleted_at)
+create index deleted_users_unsettled_idx
+  on billing_private.deleted_users (failed_at nulls first, deleted_at)
   where settled_at is null;
 
 alter table billing_private.deleted_users enable row level security;

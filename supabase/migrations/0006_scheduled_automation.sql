@@ -1427,13 +1427,20 @@ begin
     select user_id
     from billing_private.deleted_users
     where settled_at is null
-    order by deleted_at, user_id
+    order by failed_at nulls first, deleted_at
     limit p_limit
   loop
-    if billing_private.try_lock_account(v_user_id) then
+    continue when not billing_private.try_lock_account(v_user_id);
+    begin
       perform billing_private.settle_deleted_user(v_user_id);
       v_count := v_count + 1;
-    end if;
+    -- One who cannot be settled keeps nobody else waiting.
+    exception when others then
+      update billing_private.deleted_users
+      set failed_at = billing_private.now(),
+          problem = sqlerrm
+      where user_id = v_user_id;
+    end;
   end loop;
   return v_count;
 end;

@@ -265,6 +265,13 @@ begin
   having not bool_or(memberships.role = 'owner')
   union all
   select
+    'warning', 'unsettled_user', deleted_users.user_id::text, deleted_users.user_id,
+    jsonb_build_object('problem', deleted_users.problem), deleted_users.failed_at
+  from billing_private.deleted_users
+  where deleted_users.settled_at is null
+    and deleted_users.failed_at is not null
+  union all
+  select
     'warning', 'repeated_trial', repeated.subscription_id::text, repeated.account_id,
     jsonb_build_object('same', repeated.kind, 'first_account_id', repeated.first_account_id),
     repeated.trial_start

@@ -1,7 +1,7 @@
 -- Closing accounts and deleting users: what ends, what is kept, and what is forgotten.
 begin;
 \ir ../helpers.psql
-select plan(50);
+select plan(54);
 
 select tests.take_tasks();
 select tests.catalog();
@@ -330,6 +330,36 @@ select isnt(
 select is(
   (select closed_at from billing.accounts where id = md5('user of clerk')::uuid), null,
   'who never was a user of Supabase Auth is left alone'
+);
+
+-- ---- one who cannot be settled ------------------------------------------------
+
+insert into billing_private.deleted_users (user_id, deleted_at) values
+  (md5('stuck')::uuid, '2026-01-01'), (md5('waiting')::uuid, '2026-01-02');
+insert into billing.accounts (id, kind, name, is_auth_user) values
+  (md5('stuck')::uuid, 'personal', 'stuck', true),
+  (md5('waiting')::uuid, 'personal', 'waiting', true);
+alter table billing.accounts
+  add constraint accounts_break check (closed_at is null or id <> md5('stuck')::uuid) not valid;
+
+select is(
+  billing_private.task_settle_accounts(), 1::bigint,
+  'one who cannot be settled keeps nobody else waiting'
+);
+select ok(
+  (select problem like '%accounts_break%' and failed_at is not null and settled_at is null
+    from billing_private.deleted_users where user_id = md5('stuck')::uuid),
+  'why is kept'
+);
+select ok(
+  exists (
+    select from billing_admin.critical_issues
+    where issue = 'unsettled_user' and subject = md5('stuck')::uuid::text),
+  'and shown to administrators'
+);
+alter table billing.accounts drop constraint accounts_break;
+select is(
+  billing_private.task_settle_accounts(), 1::bigint, 'once nothing is in the way it is done'
 );
 
 -- ---- paid in the last instant -----------------------------------------------
