@@ -5260,7 +5260,7 @@ begin
     after.id, after.account_id, kind,
     before.status, after.status, before.price_id, after.price_id,
     before.quantity, after.quantity,
-    prices.unit_amount_minor * after.quantity, prices.currency,
+    billing_private.amount_of(prices, after.quantity), prices.currency,
     -- What waits is learned from a schedule, which leaves the subscription as it is.
     case
       when kind in ('change_scheduled', 'change_undone') then billing_private.now()
@@ -5280,7 +5280,7 @@ begin
   update billing.subscription_changes as start
   set to_price_id = after.price_id,
       to_quantity = after.quantity,
-      amount_minor = prices.unit_amount_minor * after.quantity,
+      amount_minor = billing_private.amount_of(prices, after.quantity),
       currency = prices.currency
   from subscriptions_after as after
   join subscriptions_before as before on before.id = after.id
@@ -5310,7 +5310,7 @@ begin
   )
   select
     after.id, after.account_id, 'started', after.status, after.price_id, after.quantity,
-    prices.unit_amount_minor * after.quantity, prices.currency,
+    billing_private.amount_of(prices, after.quantity), prices.currency,
     coalesce(after.started_at, after.updated_at), billing_private.user_id(), billing_private.cause()
   from subscriptions_after as after
   left join billing.prices on prices.id = after.price_id;
@@ -8819,22 +8819,28 @@ declare
   v_from record;
   v_to record;
 begin
-  select coalesce(plans.tier_rank, 0) as rank, prices.* into v_from
+  select
+    coalesce(plans.tier_rank, 0) as rank,
+    billing_private.interval_of(prices.billing_interval, prices.interval_count) as length,
+    billing_private.amount_of(prices, p_from.quantity) as amount
+  into v_from
   from billing.prices
   left join billing.plans on plans.id = prices.plan_id
   where prices.id = p_from.price_id;
 
-  select coalesce(plans.tier_rank, 0) as rank, prices.* into v_to
+  select
+    coalesce(plans.tier_rank, 0) as rank,
+    billing_private.interval_of(prices.billing_interval, prices.interval_count) as length,
+    billing_private.amount_of(prices, p_to.quantity) as amount
+  into v_to
   from billing.prices
   left join billing.plans on plans.id = prices.plan_id
   where prices.id = p_to.price_id;
 
   -- Within a tier a longer or dearer period is the upgrade: it starts a new, larger invoice.
-  return (v_to.rank, billing_private.interval_of(v_to.billing_interval, v_to.interval_count),
-      coalesce(v_to.unit_amount_minor * p_to.quantity, 0), coalesce(p_to.quantity, 0))
-    > (coalesce(v_from.rank, 0),
-      coalesce(billing_private.interval_of(v_from.billing_interval, v_from.interval_count), '0'),
-      coalesce(v_from.unit_amount_minor * p_from.quantity, 0), coalesce(p_from.quantity, 0));
+  return (v_to.rank, v_to.length, coalesce(v_to.amount, 0), coalesce(p_to.quantity, 0))
+    > (coalesce(v_from.rank, 0), coalesce(v_from.length, '0'), coalesce(v_from.amount, 0),
+      coalesce(p_from.quantity, 0));
 end;
 $$;
 
@@ -9655,7 +9661,9 @@ begin
         p_subscription, (p_change.price).id, p_change.quantity, p_change.proration_date) as line)
     when p_subscription.manual_kind = 'invoiced' then array[row(
       (select name from billing.plans where id = (p_change.price).plan_id),
-      coalesce((p_change.price).unit_amount_minor, 0) * coalesce(p_change.quantity, 0),
+      billing_private.contract_amount(
+        billing_private.contract_at(p_subscription.account_id, p_preview.effective_at),
+        p_change.price, p_change.quantity),
       p_change.quantity, p_preview.effective_at,
       p_preview.effective_at + billing_private.interval_of(
         (p_change.price).billing_interval, (p_change.price).interval_count),

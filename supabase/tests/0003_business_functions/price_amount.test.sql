@@ -1,7 +1,7 @@
 -- billing.price_amount(): what a quantity costs, to the smallest unit, as Stripe reckons it.
 begin;
 \ir ../helpers.psql
-select plan(56);
+select plan(58);
 
 select tests.catalog();
 insert into billing.prices
@@ -115,6 +115,23 @@ select throws_ok(
 select throws_ok(
   $$ select billing.price_amount('yen', null) $$,
   'PT400', 'the request is not valid', 'nor an unknown quantity'
+);
+
+-- ---- who reckons with it -----------------------------------------------------
+
+select tests.be_owner();
+select ok(
+  billing_private.is_upgrade(
+    row((select id from billing.prices where key = 'fonts_volume'), 20)::billing_private.terms,
+    row((select id from billing.prices where key = 'fonts_graduated'), 20)::billing_private.terms),
+  'of two prices in tiers the dearer one is the upgrade'
+);
+update billing.prices set stripe_price_id = 'price_tiered' where key = 'flat_volume';
+select tests.account('ann');
+select tests.subscribe('ann', p_price => 'price_tiered');
+select is(
+  (select amount_minor from billing.subscription_changes where kind = 'started'), 1700::bigint,
+  'history says what tiers make of a subscription''s quantity'
 );
 
 select * from finish();
