@@ -1247,6 +1247,45 @@ export type Database = {
         };
         Relationships: [];
       };
+      hook_events: {
+        Row: {
+          account_id: string;
+          data: NonNullable<Json>;
+          fact: string;
+          id: string;
+          occurred_at: string;
+          position: number | null;
+          type: string;
+        };
+        ComputedFields: never;
+        Insert: {
+          account_id: string;
+          data: NonNullable<Json>;
+          fact: string;
+          id?: string;
+          occurred_at?: string;
+          position?: number | null;
+          type: string;
+        };
+        Update: {
+          account_id?: string;
+          data?: NonNullable<Json>;
+          fact?: string;
+          id?: string;
+          occurred_at?: string;
+          position?: number | null;
+          type?: string;
+        };
+        Relationships: [
+          {
+            foreignKeyName: "hook_events_account_id_fkey";
+            columns: ["account_id"];
+            isOneToOne: false;
+            referencedRelation: "accounts";
+            referencedColumns: ["id"];
+          },
+        ];
+      };
       invitations: {
         Row: {
           accepted_at: string | null;
@@ -4721,6 +4760,16 @@ export type Database = {
         SetofOptions: {
           from: "*";
           to: "plan_migrations";
+          isOneToOne: false;
+          isSetofReturn: true;
+        };
+      };
+      next_hook_events: {
+        Args: { after?: number; at_most?: number };
+        Returns: Database["billing"]["Tables"]["hook_events"]["Row"][];
+        SetofOptions: {
+          from: "*";
+          to: "hook_events";
           isOneToOne: false;
           isSetofReturn: true;
         };

@@ -85,6 +85,7 @@
 --   67  billing.contract_features
 --   68  billing.contract_prices
 --   69  billing.contract_settlements
+--   70  billing.hook_events
 -- =============================================================================
 
 
@@ -4144,3 +4145,52 @@ create policy select_member on billing.contract_settlements
 
 revoke all on billing.contract_settlements from public, anon, authenticated, service_role;
 grant select on billing.contract_settlements to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 70  billing.hook_events
+-- -----------------------------------------------------------------------------
+
+create sequence billing_private.hook_events_position_seq;
+
+revoke all on sequence billing_private.hook_events_position_seq
+from public, anon, authenticated, service_role;
+
+create table billing.hook_events (
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  id uuid not null default gen_random_uuid(),
+  type text not null,
+  fact text not null,
+  data jsonb not null,
+  occurred_at timestamptz not null default billing_private.now(),
+  position bigint,
+
+  primary key (account_id, id),
+  unique (account_id, type, fact),
+  constraint hook_events_type_is_dotted check (type ~ '^[a-z_]+(\.[a-z_]+)+$'),
+  constraint hook_events_data_is_an_object check (jsonb_typeof(data) = 'object')
+);
+
+comment on table billing.hook_events is
+  'What happened that an application or a workflow may want to act on, once per fact. Read in '
+  'order by billing_admin.next_hook_events(); kept for 90 days.';
+comment on column billing.hook_events.type is
+  'usage.threshold_reached: data says of which feature and period, at which percent.';
+comment on column billing.hook_events.fact is
+  'What it tells of, in words of its own: the same is never told twice.';
+-- A number given when the row is written would let a reader pass by one that is committed later.
+comment on column billing.hook_events.position is
+  'Its place in the order it is read in; null until it is read first.';
+
+create index hook_events_position_idx on billing.hook_events (position);
+create index hook_events_occurred_at_idx on billing.hook_events (occurred_at);
+
+alter table billing.hook_events enable row level security;
+
+create policy select_member on billing.hook_events
+  for select
+  to authenticated
+  using (account_id = any (array(select billing_private.my_account_ids())));
+
+revoke all on billing.hook_events from public, anon, authenticated, service_role;
+grant select on billing.hook_events to authenticated, service_role;

@@ -79,7 +79,8 @@
 --   61  billing.reserve(), settle() and release()
 --   62  usage: corrections
 --   63  billing.usage_summary()
---   64  who may call what
+--   64  hook events
+--   65  who may call what
 -- =============================================================================
 
 
@@ -20061,10 +20062,51 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 64  who may call what
+-- 64  hook events
+-- -----------------------------------------------------------------------------
+
+create function billing_private.tell_thresholds()
+returns trigger
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing.hook_events (account_id, type, fact, data, occurred_at)
+  select
+    alerts.account_id, 'usage.threshold_reached',
+    format(
+      '%s:%s:%s', alerts.feature_key, extract(epoch from alerts.period_start), alerts.percent),
+    jsonb_build_object(
+      'feature', alerts.feature_key,
+      'percent', alerts.percent,
+      'used', alerts.used,
+      'allowance', alerts.allowance,
+      'period_start', alerts.period_start,
+      'period_end', usage_totals.period_end),
+    alerts.created_at
+  from alerts
+  join billing.usage_totals using (account_id, feature_key, period_start)
+  on conflict (account_id, type, fact) do nothing;
+  return null;
+end;
+$$;
+
+comment on function billing_private.tell_thresholds() is
+  'Tells whoever reads billing.hook_events of the thresholds that were reached.';
+
+create trigger t500_notify
+  after insert on billing.usage_alerts
+  referencing new table as alerts
+  for each statement execute function billing_private.tell_thresholds();
+
+
+-- -----------------------------------------------------------------------------
+-- 65  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
+  billing_private.tell_thresholds,
   billing_private.price_after_migration,
   billing_private.migration_candidates,
   billing_private.run_plan_migrations,

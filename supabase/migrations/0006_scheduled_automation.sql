@@ -939,6 +939,17 @@ begin
   get diagnostics v_rows = row_count;
   v_count := v_count + v_rows;
 
+  delete from billing.hook_events
+  where (account_id, id) in (
+    select account_id, id
+    from billing.hook_events
+    where occurred_at < v_now - interval '90 days'
+    order by occurred_at
+    limit 10000
+  );
+  get diagnostics v_rows = row_count;
+  v_count := v_count + v_rows;
+
   -- Pages and previews whose user has long gone elsewhere.
   update billing_private.commands
   set status = 'canceled',
@@ -967,8 +978,8 @@ $$;
 
 comment on function billing_private.task_clean_up() is
   'Removes run logs and refusal counts older than 30 days, rings of the doorbell and our job''s '
-  'pg_cron log older than 7, and sweeps, differences from Stripe and finished calls to it older '
-  'than 90.';
+  'pg_cron log older than 7, and sweeps, differences from Stripe, finished calls to it and hook '
+  'events older than 90.';
 
 
 -- -----------------------------------------------------------------------------

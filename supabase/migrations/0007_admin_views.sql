@@ -38,7 +38,8 @@
 --   23  prepaid units and corrected usage
 --   24  discount codes
 --   25  contracts
---   26  who may call what
+--   26  hook events
+--   27  who may call what
 -- =============================================================================
 
 
@@ -6509,7 +6510,73 @@ Errors
 
 
 -- -----------------------------------------------------------------------------
--- 26  who may call what
+-- 26  hook events
+-- -----------------------------------------------------------------------------
+
+create function billing_private.next_hook_events(p_after bigint, p_at_most integer)
+returns setof billing.hook_events
+language plpgsql
+volatile
+security definer -- events are writable by nobody
+set search_path = ''
+as $$
+begin
+  perform billing_private.require_admin();
+
+  -- Numbers are given here, by one reader at a time: what is committed later comes later.
+  if exists (select from billing.hook_events where position is null) then
+    perform pg_advisory_xact_lock(hashtextextended('billing.hook_events', 0));
+    update billing.hook_events
+    set position = numbered.position
+    from (
+      select account_id, id, nextval('billing_private.hook_events_position_seq') as position
+      from (
+        select account_id, id
+        from billing.hook_events
+        where position is null
+        order by occurred_at, id
+        limit 10000
+      ) as unread
+    ) as numbered
+    where hook_events.account_id = numbered.account_id
+      and hook_events.id = numbered.id;
+  end if;
+
+  return query
+  select *
+  from billing.hook_events
+  where position > coalesce(p_after, 0)
+  order by position
+  limit least(greatest(coalesce(p_at_most, 100), 1), 1000);
+end;
+$$;
+
+
+create function billing_admin.next_hook_events(
+  after bigint default 0,
+  at_most integer default 100
+)
+returns setof billing.hook_events
+language sql
+volatile
+set search_path = ''
+begin atomic
+  select * from billing_private.next_hook_events(after, at_most);
+end;
+
+comment on function billing_admin.next_hook_events(bigint, integer) is
+$$What happened that an application may want to act on, in an order that stays: call it again with
+the last position you have dealt with, as often as you like. Nothing is passed by, however many
+write and read at once. Events are kept for 90 days.
+
+after: a position; 0 for the first. at_most: 1 to 1000.
+
+Errors
+  NOT_AN_ADMIN  403  the caller is no administrator$$;
+
+
+-- -----------------------------------------------------------------------------
+-- 27  who may call what
 -- -----------------------------------------------------------------------------
 
 revoke all on function
@@ -6696,7 +6763,9 @@ revoke all on function
   billing_private.revoke_usage_grant,
   billing_admin.revoke_usage_grant,
   billing_private.correct_usage,
-  billing_admin.correct_usage
+  billing_admin.correct_usage,
+  billing_private.next_hook_events,
+  billing_admin.next_hook_events
 from public, anon, authenticated, service_role;
 
 revoke all on
@@ -6895,5 +6964,7 @@ grant execute on function
   billing_private.revoke_usage_grant,
   billing_admin.revoke_usage_grant,
   billing_private.correct_usage,
-  billing_admin.correct_usage
+  billing_admin.correct_usage,
+  billing_private.next_hook_events,
+  billing_admin.next_hook_events
 to authenticated, service_role;

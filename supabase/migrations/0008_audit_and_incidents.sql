@@ -262,9 +262,10 @@ comment on function billing_private.write_audit() is
 
 -- Statement-level triggers with transition tables: a bulk change is one insert into the log.
 -- Left out: error_codes and subscription_transitions, which only a migration changes, and
--- subscription_changes, which is a history itself. So is usage, but for what is granted: records,
--- burns, adjustments and alerts are only added, reservations carry their times, and totals follow
--- from them; to write each of millions of records twice would tell nothing more.
+-- subscription_changes and hook_events, which are histories themselves. So is usage, but for what
+-- is granted: records, burns, adjustments and alerts are only added, reservations carry their
+-- times, and totals follow from them; to write each of millions of records twice would tell
+-- nothing more.
 do $$
 declare
   v_audited record;

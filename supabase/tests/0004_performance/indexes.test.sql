@@ -187,6 +187,11 @@ insert into tests.served values
       group by 1
     $$),
 
+  ('billing.hook_events_position_idx', 'next_hook_events',
+    $$ select billing_admin.next_hook_events(19000) $$),
+  ('billing.hook_events_occurred_at_idx', 'clean_up',
+    $$ select billing_private.task_clean_up() $$),
+
   -- logs
   ('billing_private.task_runs_started_at_idx', 'clean_up',
     $$ select billing_private.task_clean_up() $$),

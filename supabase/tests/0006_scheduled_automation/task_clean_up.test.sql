@@ -1,7 +1,7 @@
 -- The task clean_up: removes what is old, keeps what is young.
 begin;
 \ir ../helpers.psql
-select plan(23);
+select plan(25);
 
 select tests.take_tasks();
 select tests.catalog();
@@ -38,6 +38,19 @@ select is(billing_private.task_clean_up(), 1::bigint, 'a count older than 30 day
 select is(
   (select sum(count) from billing_private.webhook_rejections), 5::bigint,
   'a count of 30 days and younger is kept'
+);
+
+-- ---- hook events ------------------------------------------------------------
+
+insert into billing.hook_events (account_id, type, fact, data, occurred_at)
+select md5('ann')::uuid, 'usage.threshold_reached', occurred_at::text, '{}', occurred_at
+from (values
+  ('2025-10-12 11:59:59'::timestamptz), ('2025-10-12 12:00:00'), ('2026-01-10 11:59:00')
+) as told (occurred_at);
+select is(billing_private.task_clean_up(), 1::bigint, 'an event older than 90 days is removed');
+select is(
+  (select min(occurred_at) from billing.hook_events), '2025-10-12 12:00:00'::timestamptz,
+  'one of 90 days and younger is kept'
 );
 
 -- ---- portal requests --------------------------------------------------------

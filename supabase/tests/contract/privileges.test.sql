@@ -117,6 +117,7 @@ select set_eq(
     'billing.error_codes',
     'billing.external_identities',
     'billing.features',
+    'billing.hook_events',
     'billing.invoice_lines',
     'billing.invitations',
     'billing.invoices',

@@ -386,7 +386,8 @@ select set_eq(
     where schema = 'billing'
         and relname not in (
           'error_codes', 'subscription_transitions', 'subscription_changes', 'usage_adjustments',
-          'usage_alerts', 'usage_burns', 'usage_records', 'usage_reservations', 'usage_totals')
+          'usage_alerts', 'usage_burns', 'usage_records', 'usage_reservations', 'usage_totals',
+          'hook_events')
       or tables.name in (
         'billing_private.admin_actions', 'billing_private.administrators',
         'billing_private.discount_codes',

@@ -176,6 +176,35 @@ describe("a transaction that is undone", () => {
   });
 });
 
+describe("events of thresholds", () => {
+  it("are all read in order, though one that came first is committed last", async () => {
+    const [slow, ...readers] = servers;
+    const start = (await events(owner, 0)).at(-1)?.position ?? "0";
+    await slow!.query("begin");
+    await consume(slow!, 8);
+    const other = await owner.query<{ id: string }>(
+      "insert into billing.accounts (id) values (gen_random_uuid()) returning id",
+    );
+    await owner.query(
+      `insert into billing.hook_events (account_id, type, fact, data)
+      values ($1, 'usage.threshold_reached', 'other', '{}')`,
+      [other.rows[0]!.id],
+    );
+    const before = await Promise.all(
+      readers.slice(0, 10).map((reader) => events(reader, Number(start))),
+    );
+    expect(new Set(before.map((read) => read.map(({ fact }) => fact).join()))).toEqual(
+      new Set(["other"]),
+    );
+    await slow!.query("commit");
+    const last = Number(before[0]![0]!.position);
+    const after = await Promise.all(readers.slice(0, 10).map((reader) => events(reader, last)));
+    expect(new Set(after.map((read) => read.map(({ fact }) => fact.split(":")[0]).join()))).toEqual(
+      new Set(["exports"]),
+    );
+  });
+});
+
 interface Decision {
   used: string;
   allowance: string;
@@ -188,6 +217,17 @@ async function consume(client: Client, quantity: number, key?: string): Promise<
     [quantity, account, key ?? null],
   );
   return rows[0]!;
+}
+
+async function events(
+  client: Client,
+  after: number,
+): Promise<{ position: string; fact: string }[]> {
+  const { rows } = await client.query<{ position: string; fact: string }>(
+    "select position, fact from billing_admin.next_hook_events($1)",
+    [after],
+  );
+  return rows;
 }
 
 /** What a call answers if that is text, "taken" if it answers something else, or its SQLSTATE. */
