@@ -1356,6 +1356,7 @@ create table billing_private.plan_migration_steps (
   status text not null default 'pending',
   problem text,
   command_id uuid,
+  to_price_id uuid,
   finished_at timestamptz,
 
   primary key (migration_id, subscription_item_id),
@@ -1371,11 +1372,17 @@ comment on table billing_private.plan_migration_steps is
   'What is to be moved by a migration, one row for each subscription item, and what became of it.';
 comment on column billing_private.plan_migration_steps.status is
   'pending; moved: it is done; asked: Stripe is asked, by command_id; skipped, for the problem.';
+comment on column billing_private.plan_migration_steps.to_price_id is
+  'The price Stripe was asked for; null for what Stripe was not asked.';
 
 -- Two migrations cannot both be about to move the same item. Also finds what is pending.
 create unique index plan_migration_steps_pending_idx
   on billing_private.plan_migration_steps (subscription_item_id)
   where status = 'pending';
+-- version_migrated_to(): what an item was put on, whenever it is looked at again.
+create index plan_migration_steps_asked_idx
+  on billing_private.plan_migration_steps (subscription_item_id)
+  where status = 'asked';
 
 alter table billing_private.plan_migration_steps enable row level security;
 create policy select_nobody on billing_private.plan_migration_steps

@@ -2405,12 +2405,15 @@ begin
   left join snapshots on snapshots.is_on_price
   group by changed.at;
 
+  v_bought_at := coalesce(v_bought_at, billing_private.now());
   return coalesce(
+    billing_private.version_migrated_to(
+      p_stripe_subscription_item_id, p_stripe_price_id, v_bought_at),
     (
       select max(version)
       from billing.plan_versions
       where plan_id = p_plan_id
-        and published_at <= coalesce(v_bought_at, billing_private.now())
+        and published_at <= v_bought_at
     ),
     1);
 end;
@@ -2418,7 +2421,51 @@ $$;
 
 comment on function billing_private.version_bought(uuid, text, text, text) is
   'Which version of a plan''s contents was on sale when an item of a Stripe subscription came on '
-  'the price it has.';
+  'the price it has, or the one it was migrated to.';
+
+
+create function billing_private.version_migrated_to(
+  p_stripe_subscription_item_id text,
+  p_stripe_price_id text,
+  p_came_at timestamptz
+)
+returns integer
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  -- Stripe's clock tells when it came, ours when it was asked: as far apart as a signature may be.
+  v_tolerance constant interval := interval '5 minutes';
+begin
+  return (
+    select plan_migrations.to_version
+    from billing.subscription_items
+    join billing_private.plan_migration_steps
+      on plan_migration_steps.subscription_item_id = subscription_items.id
+    join billing_private.plan_migrations
+      on plan_migrations.id = plan_migration_steps.migration_id
+    join billing.prices on prices.id = plan_migration_steps.to_price_id
+    join billing_private.commands on commands.id = plan_migration_steps.command_id
+    where subscription_items.stripe_subscription_item_id = p_stripe_subscription_item_id
+      and plan_migration_steps.status = 'asked'
+      and prices.stripe_price_id = p_stripe_price_id
+      and commands.status <> 'canceled'
+      and p_came_at >= commands.created_at - v_tolerance
+      and (
+        commands.finished_at is null
+        or p_came_at <= commands.finished_at
+          + case when commands.status = 'succeeded' then v_tolerance else interval '0' end
+      )
+    order by commands.position desc
+    limit 1
+  );
+end;
+$$;
+
+comment on function billing_private.version_migrated_to(text, text, timestamptz) is
+  'The version a migration meant for an item that came on a price while Stripe was asked for it, '
+  'whatever has been published since; null where no migration put it there.';
 
 
 create function billing_private.settle_versions(p_item_ids uuid[])
@@ -18214,7 +18261,10 @@ begin
   begin
     select status, problem into v_status, v_problem
     from billing_private.migrate_item(p_step);
-  exception when others then
+  exception
+  when deadlock_detected or lock_not_available or serialization_failure then
+    return false;
+  when others then
     -- What is wrong with one keeps nobody else.
     v_status := 'skipped';
     v_problem := sqlerrm;
@@ -18277,7 +18327,7 @@ begin
     status := 'asked';
   else
     perform billing_private.migrate_manual(
-      v_subscription.id, v_candidate.to_price_id, v_migration.proration);
+      v_subscription.id, v_candidate.to_price_id, v_migration.to_version, v_migration.proration);
     status := 'moved';
   end if;
 end;
@@ -18323,7 +18373,8 @@ begin
   end
   where id = v_command_id;
   update billing_private.plan_migration_steps
-  set command_id = v_command_id
+  set command_id = v_command_id,
+      to_price_id = p_candidate.to_price_id
   where migration_id = p_step.migration_id
     and subscription_item_id = p_step.subscription_item_id;
 end;
@@ -18339,6 +18390,7 @@ comment on function billing_private.ask_to_migrate(
 create function billing_private.migrate_manual(
   p_subscription_id uuid,
   p_price_id uuid,
+  p_to_version integer,
   p_proration text
 )
 returns void
@@ -18350,19 +18402,26 @@ begin
   if p_proration <> 'none' then
     perform billing_private.set_manual_terms(
       p_subscription_id, p_price_id, null, billing_private.now());
-    return;
+  else
+    update billing.subscriptions
+    set price_id = p_price_id,
+        updated_at = billing_private.now()
+    where id = p_subscription_id;
+    perform billing_private.sync_manual_items(array[p_subscription_id]);
   end if;
-  update billing.subscriptions
-  set price_id = p_price_id,
-      updated_at = billing_private.now()
-  where id = p_subscription_id;
-  perform billing_private.sync_manual_items(array[p_subscription_id]);
+
+  -- Another version may have been published since the migration was begun.
+  update billing.subscription_items
+  set plan_version = p_to_version,
+      version_moved_at = billing_private.now()
+  where subscription_id = p_subscription_id
+    and plan_version <> p_to_version;
 end;
 $$;
 
-comment on function billing_private.migrate_manual(uuid, uuid, text) is
-  'Puts a manual subscription on another price of the same interval: at once, and on the invoice '
-  'with the next period unless it is to be prorated.';
+comment on function billing_private.migrate_manual(uuid, uuid, integer, text) is
+  'Puts a manual subscription on another price of the same interval, with this version of its '
+  'plan''s contents: at once, and on the invoice with the next period unless it is to be prorated.';
 
 
 -- -----------------------------------------------------------------------------
@@ -20170,6 +20229,7 @@ revoke all on function
   billing_private.told_items,
   billing_private.project_subscription_items,
   billing_private.version_bought,
+  billing_private.version_migrated_to,
   billing_private.settle_versions,
   billing_private.version_on_sale,
   billing_private.project_subscription_schedule,

@@ -933,6 +933,12 @@ begin
     from billing_private.commands
     where status in ('succeeded', 'canceled')
       and finished_at < v_now - interval '90 days'
+      -- What came of a migration is known from its calls.
+      and not exists (
+        select
+        from billing_private.plan_migration_steps
+        where plan_migration_steps.command_id = commands.id
+      )
     order by finished_at
     limit 10000
   );

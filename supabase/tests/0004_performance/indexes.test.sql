@@ -87,6 +87,8 @@ insert into tests.served values
     $$ select billing_private.withdraw_invoices() $$),
   ('billing_private.commands_pauses_idx', 'critical_issues',
     $$ select * from billing_admin.critical_issues $$),
+  ('billing_private.plan_migration_steps_asked_idx', 'project_subscription',
+    $$ select billing_private.version_migrated_to('si_5', 'price_plus_monthly', '2026-01-10') $$),
   ('billing.subscriptions_pause_at_idx', 'apply_scheduled_changes',
     $$ select billing_private.begin_scheduled_pauses(1000) $$),
   ('billing.subscriptions_pending_change_idx', 'apply_scheduled_changes',

@@ -2,7 +2,7 @@
 -- contents, or to another plan, when an administrator says so.
 begin;
 \ir ../helpers.psql
-select plan(42);
+select plan(55);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -258,6 +258,119 @@ select results_eq(
 select throws_ok(
   $$ select billing_admin.stop_plan_migration(md5('none')::uuid, 'a reason') $$,
   'PT400', 'the request is not valid', 'if there is such a migration'
+);
+
+-- ---- what is published meanwhile --------------------------------------------
+
+-- Five on Stripe are asked for, then the plan they go to changes, then Stripe answers.
+select tests.be_owner();
+select tests.account(name), tests.subscribe(name, 'active', '2026-01-21')
+from unnest(array['flo', 'gil', 'hal', 'ivy', 'jon']) as name;
+insert into billing.accounts (id) values (md5('kim')::uuid);
+select billing_private.start_manual_subscription(
+  md5('kim')::uuid, md5('plus_monthly')::uuid, 1, null, 'complimentary', null, null);
+create function tests.ids(variadic p_names text[]) returns uuid[]
+language sql as $$ select array_agg(md5(name)::uuid) from unnest(p_names) as name; $$;
+create function tests.on_basic(p_name text, p_at timestamptz) returns jsonb
+language sql as $$
+  select tests.subscription(p_name, 'active', '2026-01-21', 'price_basic_monthly');
+$$;
+-- The answer to a call for somebody, whenever it comes.
+create function tests.answer_for(p_name text, p_status integer default 200) returns text
+language plpgsql security definer as $$
+declare
+  v_claimed record;
+begin
+  select id, lease into strict v_claimed
+  from billing_private.commands
+  where path = '/v1/subscriptions/sub_' || p_name and status = 'leased';
+  return (billing.complete_command(
+    v_claimed.id, v_claimed.lease, p_status,
+    case
+      when p_status = 200 then tests.on_basic(p_name, billing_private.now())
+      else '{"error": {"type": "card_error", "code": "card_declined", "message": "no"}}'
+    end,
+    stripe_date => to_char(billing_private.now(), 'Dy, DD Mon YYYY HH24:MI:SS "GMT"'))).status;
+end;
+$$;
+
+select tests.set_time('2026-01-22');
+select tests.sign_in('ada');
+select results_eq(
+  $$ select steps, asked from billing_admin.migrate_plan('plus', 'basic', 'plus goes',
+    accounts => tests.ids('flo', 'gil', 'hal', 'ivy')) $$,
+  $$ values (4::bigint, 4::bigint) $$,
+  'four on Stripe are asked for'
+);
+select tests.be_service();
+select count(*) from billing.claim_commands(20);
+select tests.set_time('2026-01-22 00:02');
+select tests.sign_in('ada');
+select billing_admin.publish_plan_version('basic', '{"clubs": 4}', 'a better one');
+
+select tests.answer_for('flo');
+select tests.deliver('evt_flo_moved', 'customer.subscription.updated', '2026-01-22 00:02:10',
+  tests.on_basic('flo', '2026-01-22'), '{"items": {"data": []}}');
+select is(
+  tests.has('flo'), 'clubs 3',
+  'what the migration said is what they get, though more has been published before Stripe''s answer'
+);
+select tests.deliver('evt_gil_moved', 'customer.subscription.updated', '2026-01-22 00:02:10',
+  tests.on_basic('gil', '2026-01-22'));
+select is(tests.has('gil'), 'clubs 3', 'also where the event comes before the answer');
+select tests.set_time('2026-01-22 00:30');
+select is(tests.answer_for('gil'), 'succeeded', 'which is late');
+select is(tests.has('gil'), 'clubs 3', 'and changes nothing');
+select tests.deliver('evt_gil_older', 'customer.subscription.updated', '2026-01-21 12:00',
+  tests.subscription('gil', 'active', '2026-01-21'));
+select is(tests.has('gil'), 'clubs 3', 'nor does an older event that comes last');
+select is(
+  format('%s; %s', tests.answer_for('hal', 402), tests.answer_for('ivy', 400)),
+  'dead; dead', 'Stripe refuses two of them'
+);
+select tests.be_owner();
+select tests.set_time('2026-01-22 00:31');
+select tests.deliver('evt_hal_self', 'customer.subscription.updated', '2026-01-22 00:31',
+  tests.on_basic('hal', '2026-01-22'));
+select tests.deliver('evt_ivy_self', 'customer.subscription.updated', '2026-01-22 00:31',
+  tests.on_basic('ivy', '2026-01-22'));
+select is(
+  format('%s; %s', tests.has('hal'), tests.has('ivy')), 'clubs 4; clubs 4',
+  'who then changes alone buys what is on sale'
+);
+select is_empty(
+  $$ select * from billing_private.rebuild(array['sub_flo', 'sub_gil', 'sub_hal'], false) $$,
+  'rebuilding says the same'
+);
+
+select tests.set_time('2026-01-24');
+select tests.deliver('evt_flo_back', 'customer.subscription.updated', '2026-01-23',
+  tests.subscription('flo', 'active', '2026-01-21'));
+select tests.deliver('evt_flo_again', 'customer.subscription.updated', '2026-01-24',
+  tests.on_basic('flo', '2026-01-24'));
+select is(tests.has('flo'), 'clubs 4', 'who leaves and comes back buys what is on sale');
+
+-- A step that waited while more was published.
+insert into billing_private.plan_migrations (id, from_plan_id, to_plan_id, to_version, proration,
+  reason)
+values (md5('waits')::uuid, md5('plus')::uuid, md5('basic')::uuid, 1, 'none', 'it waited');
+insert into billing_private.plan_migration_steps
+  (migration_id, subscription_item_id, subscription_id, account_id)
+select md5('waits')::uuid, subscription_items.id, subscriptions.id, account_id
+from billing.subscription_items
+join billing.subscriptions on subscriptions.id = subscription_id
+where account_id = md5('kim')::uuid;
+select is(billing_private.task_migrate_plans(), 1::bigint, 'a manual one whose step had to wait');
+select is(tests.has('kim'), 'clubs 3', 'gets what the migration said too');
+
+update billing_private.commands set finished_at = finished_at - interval '1 year'
+where kind = 'change_plan' and finished_at is not null;
+select billing_private.task_clean_up();
+select tests.sign_in('ada');
+select results_eq(
+  $$ select moved, skipped from billing_admin.plan_migrations where reason = 'plus goes' $$,
+  $$ values (2::bigint, 2::bigint) $$,
+  'what became of a migration is told for as long as it is kept'
 );
 
 -- ---- refusals ---------------------------------------------------------------
