@@ -2067,17 +2067,24 @@ as $$
 declare
   v_since timestamptz;
 begin
-  -- Read from the inbox, so it does not depend on the order in which the events came.
+  -- Read from the inbox, so it does not depend on the order in which the events came. An answer is
+  -- dated by when it was asked for, so it may seem older than what it shows: where the event of the
+  -- change is there, that one says when.
   with snapshots as materialized (
     select
-      occurred_at,
-      billing_private.parse_json(payload) #>> '{data,object,status}' = 'past_due' as is_past_due
+      stripe_events.occurred_at,
+      parsed.data #>> '{object,status}' = 'past_due' as is_past_due,
+      parsed.data #>> '{previous_attributes,status}' <> 'past_due' as is_change
     from billing_private.stripe_events
-    where object_id = p_stripe_subscription_id
-      and occurred_at <= p_as_of
-      and coalesce(status_reason, 'superseded') = 'superseded'
+    cross join lateral (
+      select billing_private.parse_json(stripe_events.payload) -> 'data' as data
+      offset 0
+    ) as parsed
+    where stripe_events.object_id = p_stripe_subscription_id
+      and stripe_events.occurred_at <= p_as_of
+      and coalesce(stripe_events.status_reason, 'superseded') = 'superseded'
   )
-  select min(occurred_at) into v_since
+  select coalesce(max(occurred_at) filter (where is_change), min(occurred_at)) into v_since
   from snapshots
   where is_past_due
     and occurred_at >= coalesce(
@@ -2087,7 +2094,8 @@ end;
 $$;
 
 comment on function billing_private.past_due_since(text, timestamptz) is
-  'When the series of past_due snapshots that a subscription is in began.';
+  'When the series of past_due snapshots that a subscription is in began: at the event that tells of '
+  'the change, or else at the first of them.';
 
 
 create function billing_private.feedback_of(p_object jsonb)

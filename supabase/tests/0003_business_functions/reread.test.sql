@@ -2,7 +2,7 @@
 -- And the answers to commands, which tell of the same second as their events.
 begin;
 \ir ../helpers.psql
-select plan(57);
+select plan(61);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -414,6 +414,47 @@ select tests.hear('evt_end_2_again', '2026-01-10', tests.sub('active', true),
 select matches(
   tests.stored(), 'in doubt$',
   'A1: an answer no event confirms is not the last word on a state that was left in two ways'
+);
+rollback to asked;
+
+-- ---- the machine: since when payment fails, by an answer and by the event ------
+
+create function tests.past_due_since() returns timestamptz
+language sql as $$
+  select past_due_since from billing.subscriptions;
+$$;
+
+create function tests.read_past_due() returns void
+language sql as $$
+  select billing_private.request_reread('subscription', 'sub_ann', 'test');
+  select tests.claim();
+  select tests.say(tests.sub('past_due'), 'Mon, 12 Jan 2026 00:00:02 GMT', 3);
+$$;
+savepoint failing;
+
+select tests.read_past_due();
+select is(
+  tests.past_due_since(), '2026-01-11 23:59:59+00'::timestamptz,
+  'where only an answer tells, payment fails since Stripe was asked'
+);
+select tests.hear('evt_fails', '2026-01-12', tests.sub('past_due'), '{"status": "active"}');
+select is(
+  tests.past_due_since(), '2026-01-12 00:00+00'::timestamptz,
+  'A13: the event of the change, that comes after, knows better'
+);
+rollback to failing;
+
+select tests.hear('evt_fails', '2026-01-12', tests.sub('past_due'), '{"status": "active"}');
+select tests.hear('evt_noted', '2026-01-14', tests.sub('past_due'), '{"metadata": {"a": "1"}}');
+select tests.read_past_due();
+select is(
+  tests.past_due_since(), '2026-01-12 00:00+00'::timestamptz,
+  'A13: an answer from before it changes nothing about that'
+);
+select tests.hear('evt_again', '2026-01-13', tests.sub('past_due'), '{"status": "active"}');
+select is(
+  tests.past_due_since(), '2026-01-13 00:00+00'::timestamptz,
+  'A12: who fails again was paid in between, also where that event was lost'
 );
 rollback to asked;
 
