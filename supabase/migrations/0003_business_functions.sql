@@ -502,6 +502,7 @@ begin
     select
       stored.event_id,
       stored.source,
+      stored.sequence,
       stored.api_version,
       stored.builds_on,
       stored.type like '%.created' as is_creation,
@@ -596,7 +597,8 @@ begin
     select *
     from (
       select
-        candidates.event_id, candidates.object, candidates.rank,
+        candidates.event_id, candidates.source, candidates.sequence, candidates.object,
+        candidates.rank,
         -- Each change leads from one state to another: the last one is come to more often than
         -- left, also where the object goes back and forth. By times and by ways, because Stripe may
         -- tell one change in two events; where these differ, nobody knows.
@@ -625,6 +627,11 @@ begin
     select
       arrived.event_id,
       arrived.object,
+      (
+        select max(answer.sequence)
+        from arrived as answer
+        where answer.source = 'command' and answer.object = arrived.object
+      ) as answered,
       dense_rank() over (
         -- Where a link is missing: what somebody else's "before" says came before that one.
         order by (select count(*) from arrived) > 1 and exists (
@@ -643,7 +650,9 @@ begin
     from arrived
   )
   select
-    max(ranked.event_id),
+    -- Our commands about an object are carried one after the other: of what is left, the state that
+    -- the last of them was answered with.
+    (array_agg(ranked.event_id order by ranked.answered desc nulls last, ranked.event_id desc))[1],
     count(distinct ranked.object) > 1
       -- What one API version says was there before is not what another one shows.
       or (select count(*) from (select distinct arrived.object from arrived) as ends) > 1
@@ -690,7 +699,7 @@ comment on function billing_private.newest_of_second(text, timestamptz) is
 $$Which of an object's snapshots of one second is the last: final states, then what came after the
 last re-read was asked for, then chains of previous_attributes and of answers to commands,
 then the rank of the status. Depends on the set alone. Ambiguous when those rules leave several
-different ones.$$;
+different ones; of these it is the one that our last command was answered with, if any.$$;
 
 
 create function billing_private.state_of(p_object jsonb)

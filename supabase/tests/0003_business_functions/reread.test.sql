@@ -2,7 +2,7 @@
 -- And the answers to commands, which tell of the same second as their events.
 begin;
 \ir ../helpers.psql
-select plan(61);
+select plan(66);
 
 select tests.catalog();
 select tests.set_time('2026-01-15 08:00');
@@ -338,6 +338,34 @@ select is(tests.stored(), 'active', 'B10: an answer Stripe kept is as old as the
 select is(
   (select cause ->> 'reason' from tests.questions), 'kept_answer',
   'B10: and because nobody knows how old that is, Stripe is asked'
+);
+rollback to asked;
+
+-- There and back within one second that did not begin with the subscription: a circle has no end, so
+-- Stripe is asked; until it answers, the last of the wishes it granted stands.
+select tests.ask_to_end();
+select tests.say(tests.sub('active', true), 'Mon, 12 Jan 2026 00:00:00 GMT', 0);
+select tests.hear('evt_end', '2026-01-12', tests.sub('active', true),
+  '{"cancel_at_period_end": false}');
+savepoint one_way;
+select tests.ask_to_stay();
+select tests.say(tests.sub('active'), 'Mon, 12 Jan 2026 00:00:00 GMT', 0);
+select is(tests.stored(), 'active, in doubt', 'A1: the answer to the second wish is believed');
+select tests.hear('evt_a_stay', '2026-01-12', tests.sub('active'),
+  '{"cancel_at_period_end": true}');
+select is(tests.stored(), 'active, in doubt', 'A1: with its event as well');
+select is((select count(*) from tests.questions), 1::bigint, 'A1: and Stripe is asked, once');
+select tests.ask_to_end();
+select tests.say(tests.sub('active', true), 'Mon, 12 Jan 2026 00:00:00 GMT', 0);
+select is(tests.stored(), 'active, ending, in doubt', 'A1: and so is that to a third');
+rollback to one_way;
+
+select tests.ask_to_stay();
+select tests.hear('evt_a_stay', '2026-01-12', tests.sub('active'),
+  '{"cancel_at_period_end": true}');
+select tests.say(tests.sub('active'), 'Mon, 12 Jan 2026 00:00:00 GMT', 0);
+select is(
+  tests.stored(), 'active, in doubt', 'A1: nor does it matter whether its event came first'
 );
 rollback to asked;
 
