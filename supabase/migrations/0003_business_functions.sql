@@ -1422,6 +1422,153 @@ comment on function billing_private.end_with_customer(text) is
 -- 5  projector: product and price
 -- -----------------------------------------------------------------------------
 
+create function billing_private.is_waiting_plan(p_plan billing.plans)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(p_plan.key = p_plan.stripe_product_id, false)
+    and not p_plan.is_listed
+    and not exists (select from billing.plan_features where plan_id = p_plan.id);
+end;
+$$;
+
+comment on function billing_private.is_waiting_plan(billing.plans) is
+  'True for a plan that was made from a product nobody knew, and that nobody has made anything of.';
+
+
+create function billing_private.claim_plan(
+  p_plan_key text,
+  p_stripe_product_id text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_plan_id uuid := (
+    select id from billing.plans where key = p_plan_key and stripe_product_id is null
+  );
+  v_waiting billing.plans;
+  v_price_ids uuid[];
+begin
+  select * into v_waiting
+  from billing.plans
+  where stripe_product_id = p_stripe_product_id;
+  if v_plan_id is null
+    or v_waiting.id is not null and not billing_private.is_waiting_plan(v_waiting)
+  then
+    return;
+  end if;
+
+  update billing.plans
+  set stripe_product_id = null,
+      is_active = false
+  where id = v_waiting.id;
+  update billing.plans
+  set stripe_product_id = p_stripe_product_id
+  where id = v_plan_id;
+
+  -- Who bought the product while it waited has bought this plan.
+  with moved as (
+    update billing.prices
+    set plan_id = v_plan_id
+    where plan_id = v_waiting.id
+    returning id
+  )
+  select array_agg(id) into v_price_ids from moved;
+  perform billing_private.settle_prices(v_price_ids);
+
+  -- What was migrated from or to it, or what a grant gave, still names it.
+  begin
+    delete from billing.plans where id = v_waiting.id;
+  exception when foreign_key_violation then
+    null;
+  end;
+end;
+$$;
+
+comment on function billing_private.claim_plan(text, text) is
+  'Gives a Stripe product to the plan of this key, where that has none and nobody else has made '
+  'anything of the product. Whichever of the two came first.';
+
+
+create function billing_private.settle_prices(p_price_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Only where something was bound: a product may have more subscribers than one event can visit.
+  if p_price_ids is null then
+    return;
+  end if;
+  perform billing_private.settle_versions(array(
+    select id from billing.subscription_items where price_id = any (p_price_ids)));
+  perform billing_private.follow_base_item(array(
+    select distinct subscription_items.subscription_id
+    from billing.subscription_items
+    where subscription_items.price_id = any (p_price_ids)));
+  perform billing_private.follow_schedules_to(array(
+    select stripe_price_id
+    from billing.prices
+    where id = any (p_price_ids) and stripe_price_id is not null));
+end;
+$$;
+
+comment on function billing_private.settle_prices(uuid[]) is
+  'What follows for those who have these prices from the plan that they were bound to.';
+
+
+create function billing_private.find_products()
+returns trigger
+language plpgsql
+volatile
+security definer -- whoever writes the catalog need not reach this schema
+set search_path = ''
+as $$
+declare
+  v_event billing_private.stripe_events;
+begin
+  if not exists (select from rows_after where stripe_product_id is null) then
+    return null;
+  end if;
+  perform billing_private.lock_catalog('product');
+
+  for v_event in
+    select stripe_events.*
+    from billing.plans as waiting
+    join billing_private.stripe_objects on stripe_objects.object_id = waiting.stripe_product_id
+    join billing_private.stripe_events using (event_id)
+    cross join lateral (
+      select billing_private.parse_json(stripe_events.payload) #> '{data,object}' as object
+      offset 0
+    ) as product
+    join rows_after as written on written.key = product.object #>> '{metadata,plan_key}'
+    where waiting.key = waiting.stripe_product_id
+      and written.stripe_product_id is null
+    order by product.object -> 'created', stripe_events.object_id
+  loop
+    perform billing_private.project_product(
+      billing_private.parse_json(v_event.payload) #> '{data,object}', v_event);
+  end loop;
+  return null;
+end;
+$$;
+
+comment on function billing_private.find_products() is
+  'Gives new plans the products that were mirrored before them and name them by their key.';
+
+create trigger t060_product
+  after insert on billing.plans
+  referencing new table as rows_after
+  for each statement execute function billing_private.find_products();
+
+
 create function billing_private.project_product(
   p_object jsonb,
   p_event billing_private.stripe_events
@@ -1436,14 +1583,11 @@ declare
   v_is_active boolean := p_event.type <> 'product.deleted'
     and coalesce(p_object -> 'active' = 'true', true);
   v_price_ids uuid[];
-  v_stripe_price_ids text[];
 begin
-  -- A plan that was written here first is claimed by its key.
-  update billing.plans
-  set stripe_product_id = v_id
-  where key = p_object #>> '{metadata,plan_key}'
-    and stripe_product_id is null
-    and not exists (select from billing.plans where stripe_product_id = v_id);
+  -- What is gone can be no plan's.
+  if p_event.type <> 'product.deleted' then
+    perform billing_private.claim_plan(p_object #>> '{metadata,plan_key}', v_id);
+  end if;
 
   -- A product nobody knows waits unlisted until an admin has looked at it.
   insert into billing.plans (key, name, description, stripe_product_id, is_active, is_listed)
@@ -1462,22 +1606,11 @@ begin
     where plans.stripe_product_id = v_id
       and prices.stripe_product_id = v_id
       and prices.plan_id is null
-    returning prices.id, prices.stripe_price_id
+    returning prices.id
   )
-  select array_agg(id), array_agg(stripe_price_id)
-  into v_price_ids, v_stripe_price_ids
-  from bound;
+  select array_agg(id) into v_price_ids from bound;
 
-  -- Only where something was bound: a product may have more subscribers than one event can visit.
-  if v_price_ids is not null then
-    perform billing_private.settle_versions(array(
-      select id from billing.subscription_items where price_id = any (v_price_ids)));
-    perform billing_private.follow_base_item(array(
-      select distinct subscription_items.subscription_id
-      from billing.subscription_items
-      where subscription_items.price_id = any (v_price_ids)));
-    perform billing_private.follow_schedules_to(v_stripe_price_ids);
-  end if;
+  perform billing_private.settle_prices(v_price_ids);
 end;
 $$;
 
@@ -20229,6 +20362,10 @@ revoke all on function
   billing_private.default_method_of,
   billing_private.attached_payment_method,
   billing_private.end_with_customer,
+  billing_private.is_waiting_plan,
+  billing_private.claim_plan,
+  billing_private.settle_prices,
+  billing_private.find_products,
   billing_private.project_product,
   billing_private.settle_price_key,
   billing_private.project_price,

@@ -1,7 +1,7 @@
 -- billing_private.project_product(): plans follow their Stripe products; unknown ones wait.
 begin;
 \ir ../helpers.psql
-select plan(22);
+select plan(29);
 
 select tests.catalog();
 select tests.set_time('2026-01-15');
@@ -150,6 +150,104 @@ select is(
   (select plan_id from billing.prices where stripe_price_id = 'price_bronze'), null,
   'C3: and nobody else''s'
 );
+
+-- ---- the service: a plan that is written after its product was told of --------
+
+select tests.deliver('evt_i1', 'price.created', '2026-01-02', '{
+  "id": "price_iron", "object": "price", "product": "prod_iron", "currency": "usd",
+  "unit_amount": 100, "active": true, "lookup_key": "iron_monthly",
+  "recurring": {"interval": "month", "interval_count": 1}}');
+select tests.deliver('evt_i2', 'product.created', '2026-01-02', '{"id": "prod_iron",
+  "object": "product", "name": "Iron", "active": true, "created": 1767312000,
+  "metadata": {"plan_key": "iron"}}');
+select tests.deliver('evt_i3', 'product.created', '2026-01-02', '{"id": "prod_a_later_iron",
+  "object": "product", "name": "Iron again", "active": true, "created": 1767312001,
+  "metadata": {"plan_key": "iron"}}');
+select tests.account('bob');
+select tests.deliver('evt_i4', 'customer.subscription.created', '2026-01-02',
+  tests.subscription('bob', 'active', '2026-01-10', 'price_iron'));
+savepoint told;
+
+create function tests.iron() returns text
+language sql as $$
+  select format('%s, %s, %s', string_agg(
+      plans.key || ' ' || coalesce(plans.stripe_product_id, 'without a product'), ', '
+      order by plans.key),
+    (
+      select plans.key
+      from billing.prices
+      join billing.plans on plans.id = prices.plan_id
+      where stripe_price_id = 'price_iron'
+    ),
+    (select count(*) from billing.entitlements where account_id = md5('bob')::uuid))
+  from billing.plans
+  where key like '%iron';
+$$;
+create function tests.write_iron() returns void
+language sql as $$
+  insert into billing.plans (id, key, name) values (md5('iron')::uuid, 'iron', 'Iron!');
+  insert into billing.features (key, name) values ('iron', 'Iron');
+  insert into billing.plan_features (plan_id, feature_key) values (md5('iron')::uuid, 'iron');
+$$;
+savepoint written_after;
+
+select is(
+  tests.iron(),
+  'prod_a_later_iron prod_a_later_iron, prod_iron prod_iron, prod_iron, 0',
+  'A4: products that name a plan nobody has written wait'
+);
+select tests.write_iron();
+select is(
+  tests.iron(), 'iron prod_iron, prod_a_later_iron prod_a_later_iron, iron, 1',
+  'A4: the plan, when it is written, has the first of them with its prices and who bought it'
+);
+select is(
+  (select name from billing.plans where key = 'iron'), 'Iron',
+  'A4: and its name, as if it had been there before'
+);
+select is(
+  (
+    select billing_private.publish_plans(array_agg(id))
+    from billing.plans
+    where key = 'iron'
+  ),
+  0::bigint,
+  'A4: so there is nothing to tell Stripe'
+);
+rollback to written_after;
+
+select tests.deliver('evt_i9', 'product.deleted', '2026-01-04', '{"id": "prod_iron",
+  "object": "product", "name": "Iron", "active": false, "created": 1767312000,
+  "metadata": {"plan_key": "iron"}}');
+select tests.write_iron();
+select is(
+  tests.iron(), 'iron prod_a_later_iron, prod_iron prod_iron, prod_iron, 0',
+  'E4: a product that was deleted is no plan''s'
+);
+rollback to written_after;
+
+insert into billing.plan_features (plan_id, feature_key)
+select id, 'premium' from billing.plans where key = 'prod_iron';
+select tests.write_iron();
+select is(
+  tests.iron(), 'iron prod_a_later_iron, prod_iron prod_iron, prod_iron, 1',
+  'a product that somebody has made a plan of stays with it'
+);
+rollback to written_after;
+
+-- The metadata is set in the dashboard when both are there.
+select tests.deliver('evt_t1', 'product.created', '2026-01-02', '{"id": "prod_tin",
+  "object": "product", "name": "Tin", "active": true}');
+insert into billing.plans (key, name) values ('tin', 'Tin!');
+select tests.deliver('evt_t2', 'product.updated', '2026-01-03', '{"id": "prod_tin",
+  "object": "product", "name": "Tin", "active": true, "metadata": {"plan_key": "tin"}}',
+  '{"metadata": {"plan_key": null}}');
+select results_eq(
+  $$ select key, stripe_product_id from billing.plans where name like 'Tin%' $$,
+  $$ values ('tin', 'prod_tin') $$,
+  'A4: a product that is given a plan''s key later becomes that plan''s'
+);
+rollback to told;
 
 -- ---- a visitor --------------------------------------------------------------
 

@@ -101,6 +101,28 @@ describe("a plan", () => {
     expect(await pricesOf("prod_silver")).toHaveLength(1);
   });
 
+  it("A4: takes over the product and price that were told of before it was written", async () => {
+    const product = await stripe.products.create({
+      name: "Early",
+      metadata: { plan_key: "early" },
+    });
+    const price = await stripe.prices.create({
+      product: product.id,
+      currency: "usd",
+      unit_amount: 700,
+      recurring: { interval: "month" },
+      lookup_key: "early_monthly",
+    });
+    await stack.simulator.delivery.idle();
+
+    await withClient(stack.database.url, (db) =>
+      db.query("insert into billing.plans (key, name, tier_rank) values ('early', 'Early', 40)"),
+    );
+    expect(await idsOf("early")).toEqual([{ product: product.id, price: price.id }]);
+    expect(await publish("early")).toBe(0);
+    await expect(stripe.products.retrieve("prod_early")).rejects.toMatchObject({ statusCode: 404 });
+  });
+
   it("whose key somebody else's product has is refused, and shown", async () => {
     stack.simulator.delivery.configure({ dropNext: 1 });
     await stripe.products.create({ id: "prod_bronze", name: "Not ours" });
