@@ -1528,7 +1528,6 @@ create function billing_private.find_products()
 returns trigger
 language plpgsql
 volatile
-security definer -- whoever writes the catalog need not reach this schema
 set search_path = ''
 as $$
 declare
@@ -2236,8 +2235,8 @@ end;
 $$;
 
 comment on function billing_private.past_due_since(text, timestamptz) is
-  'When the series of past_due snapshots that a subscription is in began: at the event that tells of '
-  'the change, or else at the first of them.';
+  'When the series of past_due snapshots that a subscription is in began: at the event that tells '
+  'of the change, or else at the first of them.';
 
 
 create function billing_private.feedback_of(p_object jsonb)
