@@ -831,6 +831,7 @@ comment on column billing_private.command_kinds.verify_refusals is
 insert into billing_private.command_kinds (
   kind, description, when_old, look_up_path, look_up_params, effect, verify_refusals
 ) values
+  ('cancel_meter_event', 'take back usage a meter was told of', 'drop', null, '{}', null, false),
   ('cancel_subscription', 'end a subscription now', 'repeat',
     '/v1/subscriptions/{3}', '{}',
     '$ ? (@.status == "canceled" || @.status == "incomplete_expired")', true),

@@ -12699,7 +12699,8 @@ create function billing_private.enqueue_meter_event(
   p_account_id uuid,
   p_event_name text,
   p_value numeric,
-  p_occurred_at timestamptz
+  p_occurred_at timestamptz,
+  p_problem jsonb default null
 )
 returns void
 language plpgsql
@@ -12714,8 +12715,13 @@ declare
     where account_id = p_account_id and is_primary and deleted_at is null
   );
   -- Limits of Stripe's: https://docs.stripe.com/api/billing/meter-event/create
-  v_is_in_time boolean := p_occurred_at between v_now - interval '35 days'
-    and v_now + interval '5 minutes';
+  v_problem jsonb := case
+    when p_occurred_at not between v_now - interval '35 days' and v_now + interval '5 minutes' then
+      jsonb_build_object(
+        'code', 'timestamp_out_of_range',
+        'message', 'Stripe takes usage of the past 35 days, and up to 5 minutes ahead.')
+    else p_problem
+  end;
   v_meter billing_private.meters;
 begin
   if v_customer_id is null then
@@ -12737,11 +12743,9 @@ begin
       'payload', jsonb_build_object(
         coalesce(v_meter.customer_key, 'stripe_customer_id'), v_customer_id,
         coalesce(v_meter.value_key, 'value'), p_value::text)),
-    case when v_is_in_time then 'pending' else 'dead' end,
-    case when not v_is_in_time then jsonb_build_object('error', jsonb_build_object(
-      'code', 'timestamp_out_of_range',
-      'message', 'Stripe takes usage of the past 35 days, and up to 5 minutes ahead.')) end,
-    case when not v_is_in_time then v_now end,
+    case when v_problem is null then 'pending' else 'dead' end,
+    case when v_problem is not null then jsonb_build_object('error', v_problem) end,
+    case when v_problem is not null then v_now end,
     billing_private.cause(), billing_private.request_id()
   )
   on conflict (id) do nothing;
@@ -12749,15 +12753,169 @@ end;
 $$;
 
 comment on function billing_private.enqueue_meter_event(
-  uuid, uuid, text, numeric, timestamptz
+  uuid, uuid, text, numeric, timestamptz, jsonb
 ) is
 $$Reports usage to a meter of Stripe's, once for each id: it is Stripe's identifier as well.
 
 Stripe knows an identifier again for 24 hours, so a report whose outcome is not known after 23 is
-given up, as is one of a time Stripe does not take; both stand in the command backlog.
+given up, as is one of a time Stripe does not take and one that has a problem of its own; all stand
+in the command backlog.
 
 Errors
   CUSTOMER_NOT_FOUND  404  the account is not known to Stripe$$;
+
+
+-- Its body is long because it is a table of cases: what a meter makes of a number below zero.
+create function billing_private.problem_of_correction(
+  p_formula text,
+  p_units numeric,
+  p_report billing_private.commands,
+  p_period_end timestamptz
+)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  return case
+    when p_formula not in ('sum', 'count') then jsonb_build_object(
+      'code', 'meter_is_not_a_sum',
+      'message', 'What this meter shows cannot be corrected by a difference.')
+    when p_units > 0 then null
+    when p_report.status in ('dead', 'declined') then jsonb_build_object(
+      'code', 'usage_not_reported',
+      'message', 'Stripe was not told of the usage this takes back.')
+    -- An hour after its period Stripe finalizes an invoice, and does not touch it again:
+    -- https://docs.stripe.com/billing/subscriptions/usage-based/meters/configure
+    when p_period_end + interval '1 hour' <= v_now then jsonb_build_object(
+      'code', 'period_already_invoiced',
+      'message', 'Stripe takes nothing off an invoice that is final: give the difference back.')
+    -- Of the 24 hours in which Stripe cancels an event one is for the way.
+    when p_formula = 'count' and p_report.finished_at <= v_now - interval '23 hours' then
+      jsonb_build_object(
+        'code', 'too_old_to_cancel',
+        'message', 'Stripe takes an event back within 24 hours: give the difference back.')
+  end;
+end;
+$$;
+
+comment on function billing_private.problem_of_correction(
+  text, numeric, billing_private.commands, timestamptz
+) is
+  'Why Stripe''s meter cannot be told of a correction, as an error; null where it can.';
+
+
+create function billing_private.cancel_report(
+  p_id uuid,
+  p_report billing_private.commands,
+  p_problem jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Nobody has carried it yet: it stays here.
+  update billing_private.commands
+  set status = 'canceled',
+      finished_at = billing_private.now()
+  where id = p_report.id
+    and status = 'pending'
+    and attempts = 0;
+  if found then
+    return;
+  end if;
+
+  insert into billing_private.commands (
+    id, kind, subject_id, path, params, status, last_error, finished_at, cause, request_id
+  )
+  values (
+    p_id, 'cancel_meter_event', p_report.id, '/v1/billing/meter_event_adjustments',
+    jsonb_build_object(
+      'type', 'cancel',
+      'event_name', p_report.params -> 'event_name',
+      'cancel', jsonb_build_object('identifier', p_report.params -> 'identifier')),
+    case when p_problem is null then 'pending' else 'dead' end,
+    case when p_problem is not null then jsonb_build_object('error', p_problem) end,
+    case when p_problem is not null then billing_private.now() end,
+    billing_private.cause(), billing_private.request_id()
+  );
+end;
+$$;
+
+comment on function billing_private.cancel_report(uuid, billing_private.commands, jsonb) is
+  'Takes a report to a meter back: before it goes out, or by asking Stripe to cancel it.';
+
+
+create function billing_private.report_correction(
+  p_correction billing.usage_records,
+  p_event_name text,
+  p_units numeric,
+  p_period_end timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_formula text := coalesce(
+    (select formula from billing_private.meters where event_name = p_event_name), 'sum');
+  v_report billing_private.commands;
+  v_problem jsonb;
+begin
+  -- The last one that adds to the record and was not taken back.
+  select commands.* into v_report
+  from billing.usage_records
+  join billing_private.commands
+    on commands.id = usage_records.id
+    and commands.kind = 'meter_event'
+    and commands.status <> 'canceled'
+  where usage_records.account_id = p_correction.account_id
+    and usage_records.feature_key = p_correction.feature_key
+    and usage_records.occurred_at = p_correction.occurred_at
+    and p_correction.corrects_key in (usage_records.idempotency_key, usage_records.corrects_key)
+    and usage_records.quantity > 0
+    and not exists (
+      select
+      from billing_private.commands as taken_back
+      where taken_back.subject_id = commands.id
+        and taken_back.kind = 'cancel_meter_event'
+    )
+  order by commands.position desc
+  limit 1
+  for update of commands;
+  -- What Stripe was never to be told of it need not forget.
+  if not found and p_units < 0 then
+    return;
+  end if;
+
+  v_problem := billing_private.problem_of_correction(
+    v_formula, p_units, v_report, p_period_end);
+  if v_formula = 'count' and p_units < 0 then
+    perform billing_private.cancel_report(p_correction.id, v_report, v_problem);
+  elsif exists (
+    select
+    from billing.customers
+    where account_id = p_correction.account_id and is_primary and deleted_at is null
+  ) then
+    perform billing_private.enqueue_meter_event(
+      p_correction.id, p_correction.account_id, p_event_name, p_units, p_correction.occurred_at,
+      v_problem);
+  end if;
+end;
+$$;
+
+comment on function billing_private.report_correction(
+  billing.usage_records, text, numeric, timestamptz
+) is
+$$Tells Stripe's meter of a correction, p_units being what the total changes by: a sum takes it as a
+number below zero, of a count the event is canceled. What Stripe does not take stands in the command
+backlog as given up, with the reason.$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -19996,6 +20154,7 @@ declare
   v_now timestamptz := billing_private.now();
   v_id uuid := gen_random_uuid();
   v_record billing.usage_records;
+  v_correction billing.usage_records;
   v_totals billing.usage_totals;
   v_terms billing_private.usage_terms;
   v_before numeric;
@@ -20039,7 +20198,8 @@ begin
       p_account_id, v_id::text, billing_private.usage_month(v_now), v_id, v_record.feature_key,
       p_quantity - v_before, v_record.occurred_at, v_now, v_record.period_start,
       v_record.unique_value, p_idempotency_key, jsonb_build_object('reason', p_reason)
-    );
+    )
+    returning * into v_correction;
     v_units := case v_terms.aggregation
       when 'sum' then p_quantity - v_before
       when 'count' then (p_quantity > 0)::integer - (v_before > 0)::integer
@@ -20083,8 +20243,8 @@ begin
       and v_terms.aggregation in ('sum', 'count')
       and v_units <> 0
     then
-      perform billing_private.report_usage(
-        v_id, p_account_id, v_terms.stripe_event_name, v_units, v_record.occurred_at);
+      perform billing_private.report_correction(
+        v_correction, v_terms.stripe_event_name, v_units, v_totals.period_end);
     end if;
   end if;
   return row(
@@ -20558,6 +20718,9 @@ revoke all on function
   billing_private.catalog_published,
   billing_private.replace_price,
   billing_private.enqueue_meter_event,
+  billing_private.problem_of_correction,
+  billing_private.cancel_report,
+  billing_private.report_correction,
   billing_private.claim_commands,
   billing.claim_commands,
   billing_private.old_since,

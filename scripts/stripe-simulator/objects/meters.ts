@@ -159,7 +159,7 @@ function validate(simulation: Simulation, use: MeteredUse): void {
         ? (["meter_event_no_customer_defined", "The payload names no customer."] as const)
         : store.customers.get(customer) === undefined
           ? (["meter_event_customer_not_found", `No such customer: ${customer}.`] as const)
-          : !counted && (value === undefined || !/^\d{1,15}(\.\d+)?$/.test(value))
+          : !counted && (value === undefined || !/^-?\d{1,15}(\.\d+)?$/.test(value))
             ? (["meter_event_invalid_value", "The payload's value is not a number."] as const)
             : undefined;
   if (problem === undefined) return;
@@ -384,5 +384,6 @@ export function usageOf(
   const meter = item.price.recurring?.meter ?? null;
   const subscription = simulation.store.subscriptions.get(item.subscription);
   if (meter === null || subscription === undefined) return 0;
-  return meteredUsage(simulation, meter, idOf(subscription.customer) ?? "", period);
+  // Corrections below zero count; an invoice shows none where they outweigh the rest.
+  return Math.max(0, meteredUsage(simulation, meter, idOf(subscription.customer) ?? "", period));
 }

@@ -67,6 +67,13 @@ describe("meter events", () => {
     expect(await usedInApril(meter.id, customer)).toBe(expected);
   });
 
+  test("may be below zero, as corrections of a sum are", async () => {
+    const { meter, customer, use } = await metered();
+    await use(8);
+    await use(-3);
+    expect(await usedInApril(meter.id, customer)).toBe(5);
+  });
+
   test("count once by identifier, and can be taken back for a day", async () => {
     const { meter, customer, use } = await metered();
     const { stripe, simulator } = harness;
