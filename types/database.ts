@@ -291,6 +291,7 @@ export type Database = {
           created_at: string;
           invoice_id: string | null;
           is_waived: boolean;
+          late_minor: number;
           shortfall_minor: number;
           term_ends_at: string;
           term_starts_at: string;
@@ -304,6 +305,7 @@ export type Database = {
           created_at?: string;
           invoice_id?: string | null;
           is_waived?: boolean;
+          late_minor?: number;
           shortfall_minor: number;
           term_ends_at: string;
           term_starts_at: string;
@@ -316,6 +318,7 @@ export type Database = {
           created_at?: string;
           invoice_id?: string | null;
           is_waived?: boolean;
+          late_minor?: number;
           shortfall_minor?: number;
           term_ends_at?: string;
           term_starts_at?: string;

@@ -86,6 +86,7 @@
 --   68  billing.contract_prices
 --   69  billing.contract_settlements
 --   70  billing.hook_events
+--   71  billing_private.billed_usage
 -- =============================================================================
 
 
@@ -4115,6 +4116,7 @@ create table billing.contract_settlements (
   committed_minor bigint not null,
   charged_minor bigint not null,
   shortfall_minor bigint not null,
+  late_minor bigint not null default 0,
   is_waived boolean not null default false,
   invoice_id uuid references billing.invoices (id) on delete restrict,
   created_at timestamptz not null default billing_private.now(),
@@ -4128,6 +4130,8 @@ create table billing.contract_settlements (
 
 comment on table billing.contract_settlements is
   'What each term of a contract came to when it ended, and what was missing of its commitment.';
+comment on column billing.contract_settlements.late_minor is
+  'What usage of the term that was heard of later came to: it draws on what was missing first.';
 comment on column billing.contract_settlements.is_waived is
   'An admin let the account off what was missing.';
 comment on column billing.contract_settlements.invoice_id is
@@ -4194,3 +4198,44 @@ create policy select_member on billing.hook_events
 
 revoke all on billing.hook_events from public, anon, authenticated, service_role;
 grant select on billing.hook_events to authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 71  billing_private.billed_usage
+-- -----------------------------------------------------------------------------
+
+create table billing_private.billed_usage (
+  account_id uuid not null references billing.accounts (id) on delete restrict,
+  subscription_id uuid not null references billing.subscriptions (id) on delete restrict,
+  contract_id uuid not null references billing.contracts (id) on delete restrict,
+  price_id uuid not null references billing.prices (id) on delete restrict,
+  feature_key text not null references billing.features (key) on delete restrict,
+  period_start timestamptz not null,
+  period_end timestamptz not null,
+  quantity numeric not null,
+  amount_minor bigint not null,
+  first_amount_minor bigint not null,
+  invoice_minor bigint not null,
+  minimum_minor bigint,
+
+  primary key (account_id, subscription_id, contract_id, price_id, period_start),
+  constraint billed_usage_period_is_ordered check (period_start < period_end)
+);
+
+comment on table billing_private.billed_usage is
+  'What a contract has billed for the usage of each period so far. What is heard of later is '
+  'billed with the next invoice, as the difference.';
+comment on column billing_private.billed_usage.first_amount_minor is
+  'What the period''s own invoice billed; amount_minor with what later ones added or gave back.';
+comment on column billing_private.billed_usage.invoice_minor is
+  'What all of that invoice came to before it was brought up to minimum_minor, if there was one.';
+
+create index billed_usage_subscription_id_idx on billing_private.billed_usage (subscription_id);
+create index billed_usage_contract_id_idx on billing_private.billed_usage (contract_id);
+create index billed_usage_price_id_idx on billing_private.billed_usage (price_id);
+create index billed_usage_feature_key_idx on billing_private.billed_usage (feature_key);
+
+alter table billing_private.billed_usage enable row level security;
+create policy select_nobody on billing_private.billed_usage for select to public using (false);
+
+revoke all on billing_private.billed_usage from public, anon, authenticated, service_role;

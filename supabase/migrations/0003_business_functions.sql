@@ -11090,7 +11090,7 @@ create function billing_private.lines_of_period(
 )
 returns billing_private.manual_line[]
 language plpgsql
-stable
+volatile
 set search_path = ''
 as $$
 declare
@@ -11104,18 +11104,24 @@ declare
 begin
   v_lines := v_lines || array(
     select row(line.*)::billing_private.manual_line
-    from billing_private.usage_lines(p_subscription, p_from) as line);
-  return v_lines || array(
+    from billing_private.usage_lines(
+      p_subscription, p_from, v_lines[1].amount_minor,
+      (billing_private.contract_at(p_subscription.account_id, p_from)).minimum_minor) as line);
+  v_lines := v_lines || array(
     select row(line.*)::billing_private.manual_line
     from billing_private.minimum_lines(p_subscription, p_from, v_lines) as line);
+  -- They belong to other periods: this one's minimum is not for them.
+  return v_lines || array(
+    select row(line.*)::billing_private.manual_line
+    from billing_private.late_usage_lines(p_subscription, p_from) as line);
 end;
 $$;
 
 comment on function billing_private.lines_of_period(
   billing.subscriptions, billing.prices, timestamptz, timestamptz
 ) is
-  'What the invoice of a period charges for: the period ahead, by the catalog or a contract, and '
-  'what a contract bills for the usage of the one before.';
+  'Bills a period: the one ahead, by the catalog or a contract, and what a contract charges for '
+  'the usage of the one before, and for what was heard late of others.';
 
 
 create function billing_private.write_manual_invoice(
@@ -14695,13 +14701,49 @@ comment on function billing_private.contract_amount(
   'catalog. A null quantity is one.';
 
 
+create function billing_private.used_in(
+  p_account_id uuid,
+  p_feature_key text,
+  p_from timestamptz,
+  p_until timestamptz
+)
+returns numeric
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(sum(used + coalesce(adjusted.quantity, 0)), 0)
+    from billing.usage_totals
+    left join lateral (
+      select sum(usage_adjustments.quantity) as quantity
+      from billing.usage_adjustments
+      where usage_adjustments.account_id = usage_totals.account_id
+        and usage_adjustments.feature_key = usage_totals.feature_key
+        and usage_adjustments.period_start = usage_totals.period_start
+    ) as adjusted on true
+    where usage_totals.account_id = p_account_id
+      and usage_totals.feature_key = p_feature_key
+      and usage_totals.period_start >= p_from
+      and usage_totals.period_start < p_until
+  );
+end;
+$$;
+
+comment on function billing_private.used_in(uuid, text, timestamptz, timestamptz) is
+  'What was used in the periods that begin within an interval, with all that was heard of since.';
+
+
 create function billing_private.usage_lines(
   p_subscription billing.subscriptions,
-  p_until timestamptz
+  p_until timestamptz,
+  p_others_minor bigint default 0,
+  p_minimum_minor bigint default null
 )
 returns setof billing_private.manual_line
 language plpgsql
-stable
+volatile
 set search_path = ''
 as $$
 declare
@@ -14721,29 +14763,178 @@ begin
   where prices.id = p_subscription.price_id;
 
   return query
+  with charges as materialized (
+    select
+      contract_prices.price_id, contract_prices.feature_key, usage.used,
+      billing_private.contract_amount(v_contract, prices, usage.used) as amount_minor
+    from billing.contract_prices
+    join billing.prices on prices.id = contract_prices.price_id
+    cross join lateral billing_private.used_in(
+      p_subscription.account_id, contract_prices.feature_key, v_from, p_until) as usage (used)
+    where contract_prices.contract_id = v_contract.id
+      and contract_prices.feature_key is not null
+  ),
+  noted as (
+    insert into billing_private.billed_usage (
+      account_id, subscription_id, contract_id, price_id, feature_key, period_start, period_end,
+      quantity, amount_minor, first_amount_minor, invoice_minor, minimum_minor
+    )
+    select
+      p_subscription.account_id, p_subscription.id, v_contract.id, price_id, feature_key, v_from,
+      p_until, used, amount_minor, amount_minor,
+      p_others_minor + (sum(amount_minor) over ())::bigint, p_minimum_minor
+    from charges
+    on conflict (account_id, subscription_id, contract_id, price_id, period_start) do nothing
+    returning *
+  )
   select
-    format('%s: %s', features.name, trim_scale(usage.used)),
-    billing_private.contract_amount(v_contract, prices, usage.used),
-    case when usage.used = trunc(usage.used) then usage.used::bigint end,
+    format('%s: %s', features.name, trim_scale(noted.quantity)),
+    noted.amount_minor,
+    case when noted.quantity = trunc(noted.quantity) then noted.quantity::bigint end,
     v_from, p_until, false
-  from billing.contract_prices
-  join billing.prices on prices.id = contract_prices.price_id
-  join billing.features on features.key = contract_prices.feature_key
-  cross join lateral (
-    select coalesce(sum(used), 0) as used
-    from billing.usage_totals
-    where account_id = p_subscription.account_id
-      and usage_totals.feature_key = contract_prices.feature_key
-      and period_start >= v_from
-      and period_start < p_until
-  ) as usage
-  where contract_prices.contract_id = v_contract.id
+  from noted
+  join billing.features on features.key = noted.feature_key
   order by features.key;
 end;
 $$;
 
-comment on function billing_private.usage_lines(billing.subscriptions, timestamptz) is
-  'What a contract bills for the usage of the period that ended at an instant.';
+comment on function billing_private.usage_lines(
+  billing.subscriptions, timestamptz, bigint, bigint
+) is
+  'Bills what a contract charges for the usage of the period that ended at an instant, and notes '
+  'it, once. p_others_minor: what else stands on the invoice. The account is locked.';
+
+
+create function billing_private.covered_line(
+  p_label text,
+  p_covered_minor bigint,
+  p_before_minor bigint,
+  p_late_minor bigint,
+  p_period billing_private.billed_usage
+)
+returns setof billing_private.manual_line
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  -- What was charged anyway is not charged again, nor given back below it.
+  v_amount bigint := greatest(p_before_minor + p_late_minor, p_covered_minor)
+    - greatest(p_before_minor, p_covered_minor) - p_late_minor;
+begin
+  if v_amount <> 0 then
+    return next row(
+      p_label, v_amount, null, p_period.period_start, p_period.period_end, false
+    )::billing_private.manual_line;
+  end if;
+end;
+$$;
+
+comment on function billing_private.covered_line(
+  text, bigint, bigint, bigint, billing_private.billed_usage
+) is
+  'The line that sets off late usage against what was charged at least for its time: '
+  'p_before_minor had come together, p_covered_minor was charged. None where it changes nothing.';
+
+
+-- Its body is long because it is one account: the differences, then what covers them already.
+create function billing_private.late_usage_lines(
+  p_subscription billing.subscriptions,
+  p_before timestamptz
+)
+returns setof billing_private.manual_line
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_billed billing_private.billed_usage;
+  v_settlement billing.contract_settlements;
+  v_reference text;
+  v_used numeric;
+  v_amount bigint;
+  v_late bigint;
+  v_line billing_private.manual_line;
+begin
+  for v_billed in
+    select *
+    from billing_private.billed_usage
+    where subscription_id = p_subscription.id
+      and period_end < p_before
+    order by period_start, feature_key, price_id
+    for update
+  loop
+    v_used := billing_private.used_in(
+      v_billed.account_id, v_billed.feature_key, v_billed.period_start, v_billed.period_end);
+    continue when v_used = v_billed.quantity;
+    select
+      billing_private.contract_amount(contracts, prices, greatest(v_used, 0)), contracts.reference
+    into v_amount, v_reference
+    from billing.contracts
+    join billing.prices on prices.id = v_billed.price_id
+    where contracts.id = v_billed.contract_id;
+    v_late := v_amount - v_billed.amount_minor;
+
+    return next row(
+      format(
+        '%s: %s of %s to %s', (select name from billing.features where key = v_billed.feature_key),
+        case when v_used > v_billed.quantity then '+' else '' end
+          || trim_scale(v_used - v_billed.quantity),
+        to_char(v_billed.period_start at time zone 'UTC', 'YYYY-MM-DD'),
+        to_char(v_billed.period_end at time zone 'UTC', 'YYYY-MM-DD')),
+      v_late, null, v_billed.period_start, v_billed.period_end, false
+    )::billing_private.manual_line;
+
+    -- What of that invoice had come together before, late usage included.
+    for v_line in
+      select line.*
+      from billing_private.covered_line(
+        format('Within the minimum of contract %s', v_reference),
+        v_billed.minimum_minor,
+        v_billed.invoice_minor + (
+          select sum(others.amount_minor - others.first_amount_minor)
+          from billing_private.billed_usage as others
+          where others.subscription_id = v_billed.subscription_id
+            and others.contract_id = v_billed.contract_id
+            and others.period_start = v_billed.period_start
+        )::bigint,
+        v_late, v_billed) as line
+      where v_billed.minimum_minor is not null
+    loop
+      return next v_line;
+      v_late := v_late + v_line.amount_minor;
+    end loop;
+    update billing_private.billed_usage
+    set quantity = v_used,
+        amount_minor = v_amount
+    where account_id = v_billed.account_id
+      and subscription_id = v_billed.subscription_id
+      and contract_id = v_billed.contract_id
+      and price_id = v_billed.price_id
+      and period_start = v_billed.period_start;
+
+    update billing.contract_settlements
+    set late_minor = late_minor + v_late
+    where contract_id = v_billed.contract_id
+      and term_starts_at <= v_billed.period_start
+      and v_billed.period_start < term_ends_at
+    returning * into v_settlement;
+    if found and not v_settlement.is_waived then
+      return query
+      select *
+      from billing_private.covered_line(
+        format('Within the commitment of contract %s', v_reference),
+        v_settlement.committed_minor,
+        v_settlement.charged_minor + v_settlement.late_minor - v_late, v_late, v_billed);
+    end if;
+  end loop;
+end;
+$$;
+
+comment on function billing_private.late_usage_lines(billing.subscriptions, timestamptz) is
+  'Bills what was heard of the usage of earlier periods since they were billed, or gives it back, '
+  'once: a line for each, naming the period. What a minimum or a commitment has covered is set off.'
+  ' The account is locked.';
 
 
 create function billing_private.minimum_lines(
@@ -15169,10 +15360,17 @@ begin
   if p_contract.in_force_until <= p_contract.ends_at and v_subscription.id is not null then
     v_lines := array(
       select row(line.*)::billing_private.manual_line
-      from billing_private.usage_lines(v_subscription, p_contract.ends_at) as line);
+      from billing_private.usage_lines(v_subscription, p_contract.ends_at) as line)
+    || array(
+      select row(line.*)::billing_private.manual_line
+      from billing_private.late_usage_lines(v_subscription, p_contract.ends_at) as line);
   end if;
   v_charged := billing_private.charged_in_term(p_contract)
-    + (select coalesce(sum(amount_minor), 0) from unnest(v_lines));
+    + (
+      select coalesce(sum(amount_minor), 0)
+      from unnest(v_lines)
+      where period_start >= p_contract.term_starts_at
+    );
   v_missing := greatest(coalesce(p_contract.commitment_minor, 0) - v_charged, 0);
   if v_missing > 0 and not p_contract.is_commitment_waived then
     v_lines := v_lines || row(
@@ -20678,7 +20876,10 @@ revoke all on function
   billing_private.contract_at,
   billing_private.contract_until,
   billing_private.contract_amount,
+  billing_private.used_in,
   billing_private.usage_lines,
+  billing_private.covered_line,
+  billing_private.late_usage_lines,
   billing_private.minimum_lines,
   billing_private.contract_binds,
   billing_private.lock_contract,
