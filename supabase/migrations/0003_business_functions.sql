@@ -183,6 +183,40 @@ comment on function billing_private.stripe_integer(jsonb) is
   'A whole number as bigint; null for null, fractions and what does not fit.';
 
 
+create function billing_private.stripe_count(p_value jsonb)
+returns integer
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_count bigint := billing_private.stripe_integer(p_value);
+begin
+  return case when v_count between 0 and 2147483647 then v_count end;
+end;
+$$;
+
+comment on function billing_private.stripe_count(jsonb) is
+  'How many, as integer; null for null, fractions, and what is below zero or does not fit.';
+
+
+create function billing_private.stripe_currency(p_value jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  v_code text := lower(p_value #>> '{}');
+begin
+  return case when v_code ~ '^[a-z]{3}$' then v_code else 'xxx' end;
+end;
+$$;
+
+comment on function billing_private.stripe_currency(jsonb) is
+  'A three-letter code in lower case; xxx, which is no currency in ISO 4217, for all else.';
+
+
 create function billing_private.stripe_decimal(p_value jsonb)
 returns numeric
 language plpgsql
@@ -352,12 +386,17 @@ begin
   period_end := coalesce(
     billing_private.stripe_time(p_item -> 'current_period_end'),
     billing_private.stripe_time(p_subscription -> 'current_period_end'));
+  -- Stripe's own sample objects have such: it says nothing about when anything ends.
+  if period_end < period_start then
+    period_start := null;
+    period_end := null;
+  end if;
 end;
 $$;
 
 comment on function billing_private.period_of(jsonb, jsonb) is
   'The period an item of a subscription is in, end exclusive, from any API version; nulls where '
-  'nobody says.';
+  'nobody says, or what is said cannot be.';
 
 
 create function billing_private.uuid_or_null(p_text text)
@@ -1727,11 +1766,11 @@ begin
   values (
     v_key,
     (select id from billing.plans where stripe_product_id = v_product_id),
-    lower(p_object ->> 'currency'),
+    billing_private.stripe_currency(p_object -> 'currency'),
     billing_private.stripe_integer(p_object -> 'unit_amount'),
     billing_private.stripe_decimal(p_object -> 'unit_amount_decimal'),
     p_object #>> '{recurring,interval}',
-    coalesce(billing_private.stripe_integer(p_object #> '{recurring,interval_count}'), 1),
+    coalesce(nullif(billing_private.stripe_count(p_object #> '{recurring,interval_count}'), 0), 1),
     coalesce(p_object #>> '{recurring,usage_type}', 'licensed'),
     coalesce(p_object ->> 'billing_scheme', 'per_unit'),
     p_object ->> 'tiers_mode',
@@ -1739,7 +1778,7 @@ begin
     v_package_size,
     case when v_package_size is not null
       then coalesce(p_object #>> '{transform_quantity,round}', 'up') end,
-    billing_private.stripe_integer(p_object #> '{recurring,trial_period_days}'),
+    billing_private.stripe_count(p_object #> '{recurring,trial_period_days}'),
     v_is_active,
     -- Only prices with a name are on offer: one made in the dashboard for one customer stays
     -- private.
@@ -2953,6 +2992,7 @@ begin
 
   for discount in select * from jsonb_path_query(p_object, '$.discounts[*] ? (@ != null)') loop
     discount_id := billing_private.stripe_id(discount);
+    continue when discount_id is null;
     if jsonb_typeof(v_single) is distinct from 'object' or discount_id <> v_single_id then
       return next;
     end if;
@@ -2964,6 +3004,7 @@ begin
     item_id := v_item ->> 'id';
     for discount in select * from jsonb_path_query(v_item, '$.discounts[*] ? (@ != null)') loop
       discount_id := billing_private.stripe_id(discount);
+      continue when discount_id is null;
       return next;
     end loop;
   end loop;
@@ -3090,7 +3131,7 @@ begin
   values (
     v_account_id, p_object ->> 'number', p_object ->> 'status', p_object ->> 'billing_reason',
     -- No currency, here and with all that is mirrored below: see billing.invoices.currency.
-    coalesce(p_object ->> 'currency', 'xxx'),
+    billing_private.stripe_currency(p_object -> 'currency'),
     coalesce(billing_private.stripe_integer(p_object -> 'subtotal'), 0),
     coalesce(billing_private.stripe_integer(p_object -> 'total'), 0),
     coalesce(billing_private.stripe_integer(p_object -> 'amount_due'), 0),
@@ -3100,7 +3141,7 @@ begin
     billing_private.tax_of(p_object),
     billing_private.sum_of(p_object, '$.total_discount_amounts[*].amount'),
     p_object ->> 'collection_method',
-    coalesce(billing_private.stripe_integer(p_object -> 'attempt_count'), 0),
+    coalesce(billing_private.stripe_count(p_object -> 'attempt_count'), 0),
     billing_private.stripe_time(p_object -> 'next_payment_attempt'),
     coalesce(v_failure.failed_at, billing_private.inferred_failure(p_object)),
     v_failure.action_required_at,
@@ -3181,7 +3222,8 @@ begin
     line ->> 'id',
     line ->> 'description',
     coalesce(billing_private.stripe_integer(line -> 'amount'), 0),
-    coalesce(line ->> 'currency', p_object ->> 'currency', 'xxx'),
+    billing_private.stripe_currency(coalesce(
+      nullif(line -> 'currency', 'null'), p_object -> 'currency')),
     billing_private.stripe_integer(line -> 'quantity'),
     billing_private.stripe_time(line #> '{period,start}'),
     billing_private.stripe_time(line #> '{period,end}'),
@@ -3286,7 +3328,7 @@ begin
     v_account_id, p_object ->> 'id', p_object ->> 'status',
     coalesce(billing_private.stripe_integer(p_object -> 'amount'), 0),
     coalesce(billing_private.stripe_integer(p_object -> 'amount_received'), 0),
-    coalesce(p_object ->> 'currency', 'xxx'),
+    billing_private.stripe_currency(p_object -> 'currency'),
     p_object #>> '{last_payment_error,code}',
     p_object #>> '{last_payment_error,decline_code}',
     p_object #>> '{last_payment_error,message}',
@@ -3360,7 +3402,7 @@ begin
         coalesce(p_object -> 'amount_captured', p_object -> 'amount')), 0)
       else 0 end,
     coalesce(billing_private.stripe_integer(p_object -> 'amount_refunded'), 0),
-    coalesce(p_object ->> 'currency', 'xxx'),
+    billing_private.stripe_currency(p_object -> 'currency'),
     p_object ->> 'failure_code', p_object #>> '{outcome,reason}', p_object ->> 'failure_message',
     coalesce(p_object -> 'disputed' = 'true', false),
     case when v_is_paid then v_created_at end,
@@ -3477,7 +3519,7 @@ begin
   select
     v_payment_key,
     coalesce(billing_private.stripe_integer(p_object -> 'amount_requested'), 0),
-    coalesce(p_object ->> 'currency', 'xxx'),
+    billing_private.stripe_currency(p_object -> 'currency'),
     billing_private.stripe_id(p_object -> 'invoice'),
     p_event.occurred_at
   where v_payment_key is not null
@@ -3567,7 +3609,7 @@ begin
   values (
     v_payment_key, p_object ->> 'status',
     coalesce(billing_private.stripe_integer(p_object -> 'amount'), 0),
-    coalesce(p_object ->> 'currency', 'xxx'),
+    billing_private.stripe_currency(p_object -> 'currency'),
     p_object ->> 'reason', p_object ->> 'failure_reason',
     coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at),
     p_object ->> 'id'
@@ -3637,8 +3679,8 @@ begin
   values (
     v_account_id, coalesce(p_object ->> 'type', 'unknown'),
     p_object #>> '{card,brand}', p_object #>> '{card,last4}',
-    billing_private.stripe_integer(p_object #> '{card,exp_month}'),
-    billing_private.stripe_integer(p_object #> '{card,exp_year}'),
+    billing_private.stripe_count(p_object #> '{card,exp_month}'),
+    billing_private.stripe_count(p_object #> '{card,exp_year}'),
     case when v_is_detached then p_event.occurred_at end,
     billing_private.method_hash(p_object ->> 'type', p_object, p_object ->> 'id'),
     p_object ->> 'id', v_customer_id,
@@ -3721,7 +3763,7 @@ begin
   values (
     v_payment_key, p_object ->> 'status', p_object ->> 'reason', p_object ->> 'network_reason_code',
     coalesce(billing_private.stripe_integer(p_object -> 'amount'), 0),
-    coalesce(p_object ->> 'currency', 'xxx'),
+    billing_private.stripe_currency(p_object -> 'currency'),
     billing_private.is_withdrawn(p_object),
     coalesce(p_object -> 'is_charge_refundable' = 'true', false),
     billing_private.stripe_time(p_object #> '{evidence_details,due_by}'),
@@ -3839,7 +3881,7 @@ begin
   )
   values (
     v_account_id, p_object ->> 'number', p_object ->> 'status', p_object ->> 'reason',
-    p_object ->> 'memo', coalesce(p_object ->> 'currency', 'xxx'), v_amount,
+    p_object ->> 'memo', billing_private.stripe_currency(p_object -> 'currency'), v_amount,
     -- Before a note could be both (basil), its type said which it was.
     coalesce(
       billing_private.stripe_integer(p_object -> 'pre_payment_amount'),
@@ -20685,6 +20727,8 @@ revoke all on function
   billing_private.stripe_id,
   billing_private.stripe_time,
   billing_private.stripe_integer,
+  billing_private.stripe_count,
+  billing_private.stripe_currency,
   billing_private.stripe_decimal,
   billing_private.price_of,
   billing_private.sum_of,

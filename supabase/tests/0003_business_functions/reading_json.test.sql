@@ -1,7 +1,7 @@
 -- Reading Stripe's JSON: what other systems can write, ids in every shape, times and numbers.
 begin;
 \ir ../helpers.psql
-select plan(36);
+select plan(47);
 
 -- ---- the owner: texts -------------------------------------------------------
 
@@ -117,6 +117,39 @@ select is(
   'D15: what does not fit is unknown, and no error'
 );
 select is(billing_private.stripe_integer('null'), null, 'null is never zero');
+select is(billing_private.stripe_count('2147483647'), 2147483647, 'a count fits an integer');
+select is(billing_private.stripe_count('2147483648'), null, 'a larger one is unknown');
+select is(billing_private.stripe_count('0'), 0, 'none is a count');
+select is(billing_private.stripe_count('-1'), null, 'less than none is not');
+
+-- ---- the owner: currencies --------------------------------------------------
+
+select is(billing_private.stripe_currency('"USD"'), 'usd', 'a currency is in lower case');
+select is(billing_private.stripe_currency('"dollar"'), 'xxx', 'a word is no currency');
+select is(billing_private.stripe_currency('null'), 'xxx', 'nor is null');
+select is(billing_private.stripe_currency(null), 'xxx', 'nor is what is not there');
+
+-- ---- the owner: periods and discounts ---------------------------------------
+
+select is(
+  billing_private.period_of('{"current_period_start": 200, "current_period_end": 200}', '{}')::text,
+  row(to_timestamp(200), to_timestamp(200))::text,
+  'a period may be empty'
+);
+select is(
+  billing_private.period_of('{"current_period_start": 200, "current_period_end": 199}', '{}')::text,
+  '(,)',
+  'one that ends before it begins is unknown'
+);
+select is(
+  array(
+    select discount_id
+    from billing_private.discounts_of(
+      '{"discounts": [{"id": null}, "di_1"], "items": {"data": [{"discounts": [{}]}]}}')
+  ),
+  array['di_1'],
+  'a discount without id is none'
+);
 
 -- ---- the owner: account ids in metadata -------------------------------------
 
