@@ -87,6 +87,7 @@
 --   69  billing.contract_settlements
 --   70  billing.hook_events
 --   71  billing_private.billed_usage
+--   72  billing_private.code_guesses
 -- =============================================================================
 
 
@@ -227,6 +228,8 @@ insert into billing.error_codes (code, status, message, hint) values
     'List billing.plans for the keys that exist.'),
   ('PRICE_NOT_FOUND', 404, 'there is no such price on offer',
     'List the offers with billing.list_plans().'),
+  ('RATE_LIMITED', 429, 'too many tries',
+    'Wait as many seconds as details.retry_after says.'),
   ('REFUND_TOO_HIGH', 422, 'more than is left of the payment cannot be given back',
     'Details name what is left; refunds on the way count as given back.'),
   ('RESERVATION_NOT_FOUND', 404, 'the account has no such reservation',
@@ -4239,3 +4242,30 @@ alter table billing_private.billed_usage enable row level security;
 create policy select_nobody on billing_private.billed_usage for select to public using (false);
 
 revoke all on billing_private.billed_usage from public, anon, authenticated, service_role;
+
+
+-- -----------------------------------------------------------------------------
+-- 72  billing_private.code_guesses
+-- -----------------------------------------------------------------------------
+
+create table billing_private.code_guesses (
+  hour timestamptz not null,
+  subject_hash text not null,
+  count integer not null default 1,
+
+  primary key (hour, subject_hash),
+  constraint code_guesses_hour_is_whole check (
+    extract(epoch from hour) % 3600 = 0
+  )
+);
+
+comment on table billing_private.code_guesses is
+  'How often a user, or an address, asked for a discount code nobody has made, by hour. Kept for a '
+  'day.';
+comment on column billing_private.code_guesses.subject_hash is
+  'billing_private.salted_hash() of who asked: neither users nor addresses are kept.';
+
+alter table billing_private.code_guesses enable row level security;
+create policy select_nobody on billing_private.code_guesses for select to public using (false);
+
+revoke all on billing_private.code_guesses from public, anon, authenticated, service_role;

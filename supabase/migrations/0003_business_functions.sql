@@ -7285,6 +7285,9 @@ begin
       'field', 'quantity', 'problem', 'must be from 1 to 999999'));
   end if;
 
+  if p_discount_code is not null then
+    perform billing_private.require_guesses_left();
+  end if;
   v_price := billing_private.offered_price(p_price_key);
   perform billing_private.require_stripe_price(v_price);
   v_wanted.account_id := v_account_id;
@@ -7368,7 +7371,8 @@ Errors
   ALREADY_SUBSCRIBED    409  the account has a running subscription
   CHECKOUT_IN_PROGRESS  409  a different checkout is being opened right now
   DISCOUNT_NOT_VALID    422  there is no such code, or it is used up, over, or another's
-  ACCOUNT_CLOSED        422  the account was closed$$;
+  ACCOUNT_CLOSED        422  the account was closed
+  RATE_LIMITED          429  too many codes were tried; details.retry_after is in seconds$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -7582,6 +7586,7 @@ begin
     return row(null::uuid);
   end if;
 
+  perform billing_private.note_guess();
   perform billing_private.set_cause('user', billing_private.user_id()::text, 'discount code');
   return billing_private.enqueue_request(
     'find_promotion_code', v_account_id, '/v1/promotion_codes',
@@ -7615,7 +7620,8 @@ Errors
   UNAUTHENTICATED  401  nobody is signed in
   NOT_A_MEMBER     403  the account is not one of the caller's
   NOT_ALLOWED      403  the caller's role in it lacks manage_billing
-  ACCOUNT_CLOSED   422  the account was closed$$;
+  ACCOUNT_CLOSED   422  the account was closed
+  RATE_LIMITED     429  too many codes were tried; details.retry_after is in seconds$$;
 
 
 create function billing_private.take_promotion_codes(
@@ -14331,6 +14337,103 @@ comment on function billing_private.stripe_code(text, uuid) is
   'limits are Stripe''s to count.';
 
 
+create function billing_private.caller_address()
+returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_headers jsonb := nullif(current_setting('request.headers', true), '')::jsonb;
+begin
+  -- What the platform's edge writes itself comes before what a caller may have written.
+  return left(
+    btrim(coalesce(
+      v_headers ->> 'cf-connecting-ip', split_part(v_headers ->> 'x-forwarded-for', ',', 1))),
+    100);
+exception when invalid_text_representation or untranslatable_character then
+  return null;
+end;
+$$;
+
+comment on function billing_private.caller_address() is
+  'The address a Data API request came from, as far as its headers tell; null outside of one.';
+
+
+create function billing_private.guessers()
+returns table (subject_hash text, most integer)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select billing_private.salted_hash(guesser.subject), guesser.most
+  from (values
+    ('user ' || billing_private.user_id(), 10),
+    -- Behind one address there may be many people.
+    ('address ' || billing_private.caller_address(), 100)
+  ) as guesser (subject, most)
+  where billing_private.user_id() is not null
+    and guesser.subject is not null
+  order by 1;
+end;
+$$;
+
+comment on function billing_private.guessers() is
+  'Who is asking for a discount code, and how many wrong ones an hour that may be; nobody where a '
+  'server asks.';
+
+
+create function billing_private.require_guesses_left(p_more integer default 0)
+returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  if exists (
+    select
+    from billing_private.guessers() as guesser
+    join billing_private.code_guesses using (subject_hash)
+    where hour = date_trunc('hour', v_now, 'UTC')
+      and count >= guesser.most + p_more
+  ) then
+    perform billing_private.fail('RATE_LIMITED', jsonb_build_object(
+      'field', 'discount_code',
+      'retry_after', ceil(extract(
+        epoch from date_trunc('hour', v_now, 'UTC') + interval '1 hour' - v_now))));
+  end if;
+end;
+$$;
+
+comment on function billing_private.require_guesses_left(integer) is
+  'Refuses whoever has asked for too many discount codes that do not exist (RATE_LIMITED, 429).';
+
+
+create function billing_private.note_guess()
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  insert into billing_private.code_guesses as stored (hour, subject_hash)
+  select date_trunc('hour', billing_private.now(), 'UTC'), subject_hash
+  from billing_private.guessers()
+  on conflict (hour, subject_hash) do update
+  set count = stored.count + 1;
+  -- Of many at once each waits for the one before, so that the one too many sees it is.
+  perform billing_private.require_guesses_left(1);
+end;
+$$;
+
+comment on function billing_private.note_guess() is
+  'Counts a discount code that does not exist; the answer to one too many is RATE_LIMITED (429).';
+
+
 create function billing_private.check_code(
   p_code text,
   p_price_key text,
@@ -14353,6 +14456,7 @@ begin
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'quantity', 'problem', 'must be from 1 to 999999'));
   end if;
+  perform billing_private.require_guesses_left();
   v_code := billing_private.discount_code(p_code);
   if v_code.id is null then
     v_code := billing_private.stripe_code(p_code, v_account_id);
@@ -14361,6 +14465,9 @@ begin
   v_quote.reason := billing_private.refusal_of_code(
     v_code, v_price, p_quantity, v_account_id, v_price.stripe_price_id is not null);
   v_quote.is_valid := v_quote.reason is null;
+  if v_quote.reason = 'not_valid' then
+    perform billing_private.note_guess();
+  end if;
   v_quote.currency := v_price.currency;
   v_quote.amount_minor := coalesce(billing_private.amount_of(v_price, p_quantity), 0);
   if v_quote.is_valid then
@@ -14395,14 +14502,16 @@ comment on function billing.check_code(text, text, bigint, uuid) is
 $$What a discount code would take off a price, or why it cannot be used. Reserves nothing: that does
 billing.prepare_checkout().
 
-discount_code: as the user typed it, in any case. account_id: null for the caller's own account.
+discount_code: as the user typed it, in any case. account_id: null for the caller's own account. Ten
+codes that are not valid are answered in an hour, a hundred from one address.
 
 Errors
   VALIDATION_FAILED  400  the quantity is not acceptable
   UNAUTHENTICATED    401  nobody is signed in
   NOT_ALLOWED        403  the caller may not buy for this account
   NOT_A_MEMBER       403  the account is not one of the caller's
-  PRICE_NOT_FOUND    404  the price is not on offer$$;
+  PRICE_NOT_FOUND    404  the price is not on offer
+  RATE_LIMITED       429  too many codes were tried; details.retry_after is in seconds$$;
 
 
 -- -----------------------------------------------------------------------------
@@ -20909,6 +21018,10 @@ revoke all on function
   billing_private.ensure_coupon,
   billing_private.discount_of,
   billing_private.stripe_code,
+  billing_private.caller_address,
+  billing_private.guessers,
+  billing_private.require_guesses_left,
+  billing_private.note_guess,
   billing_private.check_code,
   billing.check_code,
   billing_private.redeem_code,

@@ -945,6 +945,10 @@ begin
   get diagnostics v_rows = row_count;
   v_count := v_count + v_rows;
 
+  delete from billing_private.code_guesses where hour < v_now - interval '1 day';
+  get diagnostics v_rows = row_count;
+  v_count := v_count + v_rows;
+
   delete from billing.hook_events
   where (account_id, id) in (
     select account_id, id

@@ -55,6 +55,7 @@ export const errorCodes = {
   PAYMENT_REQUIRED: { status: 402, message: "an unpaid invoice has to be settled first" },
   PLAN_NOT_FOUND: { status: 404, message: "there is no such plan" },
   PRICE_NOT_FOUND: { status: 404, message: "there is no such price on offer" },
+  RATE_LIMITED: { status: 429, message: "too many tries" },
   REFUND_TOO_HIGH: {
     status: 422,
     message: "more than is left of the payment cannot be given back",
