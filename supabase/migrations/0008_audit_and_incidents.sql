@@ -135,46 +135,36 @@ comment on function billing_private.account_of_row(text, jsonb) is
   'yet.';
 
 
-create type billing_private.audited_change as (
-  before jsonb,
-  after jsonb
-);
-
-create function billing_private.audited_changes(
-  p_before jsonb[],
-  p_after jsonb[],
-  p_key text[]
+create function billing_private.log_change(
+  p_table_name text,
+  p_operation text,
+  p_row_key text,
+  p_account_id uuid,
+  p_before jsonb,
+  p_after jsonb
 )
-returns setof billing_private.audited_change
+returns void
 language plpgsql
-immutable
+volatile
 set search_path = ''
 as $$
 begin
-  return query
-  select sides.before, sides.after
-  from unnest(p_before, p_after) as pair (before, after)
-  cross join lateral (
-    select
-      array(select pair.before -> key_column from unnest(p_key) as key_column)
-        = array(select pair.after -> key_column from unnest(p_key) as key_column) as is_same
-  ) as keys
-  cross join lateral (
-    select pair.before, pair.after where keys.is_same
-    union all
-    select pair.before, null where not keys.is_same
-    union all
-    select null, pair.after where not keys.is_same
-  ) as sides;
+  insert into billing_private.audit_log (
+    occurred_at, table_name, operation, row_key, account_id, before, after, actor_id, actor_role,
+    cause, request_id
+  )
+  values (
+    billing_private.now(), p_table_name, p_operation, p_row_key, p_account_id, p_before, p_after,
+    billing_private.user_id(), billing_private.caller_role(), billing_private.cause(),
+    billing_private.request_id()
+  );
 end;
 $$;
 
-comment on function billing_private.audited_changes(jsonb[], jsonb[], text[]) is
-  'Rows of an update as they were and became; one whose key changed is one that went and one that '
-  'came.';
+comment on function billing_private.log_change(text, text, text, uuid, jsonb, jsonb) is
+  'Writes one change into the audit log: what the arguments say, by whom and why the session does.';
 
 
--- Long because it runs for every row written: what functions would say more shortly is written out.
 create function billing_private.write_audit()
 returns trigger
 language plpgsql
@@ -183,84 +173,125 @@ security definer -- the log is writable by nobody
 set search_path = ''
 as $$
 declare
-  v_key constant text[] := tg_argv;
-  v_table_name text;
-  v_operation text;
-  v_before jsonb[];
-  v_after jsonb[];
-  v_now timestamptz;
-  v_actor_id uuid;
-  v_actor_role text;
-  v_cause jsonb;
-  v_request_id text;
+  v_table_name constant text := tg_table_schema || '.' || tg_table_name;
+  v_operation constant text := lower(tg_op);
+  v_before jsonb := to_jsonb(old);
+  v_after jsonb := to_jsonb(new);
+  v_former_key text := v_before ->> tg_argv[0];
+  v_key text := v_after ->> tg_argv[0];
+  v_account_id uuid := coalesce(v_after, v_before) ->> 'account_id';
 begin
-  if tg_op <> 'INSERT' then
-    v_before := array(select to_jsonb(rows_before) from rows_before);
-  end if;
-  if tg_op <> 'DELETE' then
-    v_after := array(select to_jsonb(rows_after) from rows_after);
-  end if;
-
-  -- Often: an upsert is an insert and an update, of which one did nothing.
-  if coalesce(v_before, v_after) = '{}' then
-    return null;
+  for v_i in 1 .. tg_nargs - 1 loop
+    v_former_key := v_former_key || ':' || (v_before ->> tg_argv[v_i]);
+    v_key := v_key || ':' || (v_after ->> tg_argv[v_i]);
+  end loop;
+  if v_account_id is null then
+    v_account_id := billing_private.account_of_row(tg_table_name, coalesce(v_after, v_before));
   end if;
 
-  -- Paired by place, in which Postgres writes a row's versions into the two tables together; to
-  -- join them by key would cost more than the rest.
-  if tg_op = 'UPDATE' and exists (
-    select
-    from unnest(v_before, v_after) as pair (before, after)
-    cross join unnest(v_key) as key_column
-    where pair.before -> key_column <> pair.after -> key_column
-  ) then
-    select array_agg(changes.before), array_agg(changes.after) into v_before, v_after
-    from billing_private.audited_changes(v_before, v_after, v_key) as changes;
+  if v_former_key = v_key then
+    -- Compared as text, which takes half the time.
+    select jsonb_object_agg(key, v_before -> key), jsonb_object_agg(key, v_after -> key)
+    into v_before, v_after
+    from jsonb_each_text(v_after)
+    where value is distinct from v_before ->> key;
+  elsif tg_op = 'UPDATE' then
+    perform billing_private.log_change(
+      v_table_name, v_operation, v_former_key,
+      coalesce(
+        (v_before ->> 'account_id')::uuid,
+        billing_private.account_of_row(tg_table_name, v_before)),
+      v_before, null);
+    v_before := null;
   end if;
 
-  v_table_name := tg_table_schema || '.' || tg_table_name;
-  v_operation := lower(tg_op);
-  v_now := billing_private.now();
-  v_actor_id := billing_private.user_id();
-  v_actor_role := billing_private.caller_role();
-  v_cause := billing_private.cause();
-  v_request_id := billing_private.request_id();
-  insert into billing_private.audit_log (
-    occurred_at, table_name, operation, row_key, account_id, before, after, actor_id, actor_role,
-    cause, request_id
-  )
-  select
-    v_now, v_table_name, v_operation,
-    array_to_string(array(select whole.row ->> key_column from unnest(v_key) as key_column), ':'),
-    coalesce(
-      (whole.row ->> 'account_id')::uuid,
-      billing_private.account_of_row(tg_table_name, whole.row)),
-    case when change.after is null then change.before else differing.before end,
-    case when change.before is null then change.after else differing.after end,
-    v_actor_id, v_actor_role, v_cause, v_request_id
-  from unnest(v_before, v_after) as change (before, after)
-  cross join lateral (select coalesce(change.after, change.before) as row) as whole
-  cross join lateral (
-    select
-      jsonb_object_agg(key, change.before -> key) as before,
-      jsonb_object_agg(key, value) as after
-    from jsonb_each(case when change.before is not null then change.after end)
-    where value <> change.before -> key
-  ) as differing
-  where change.before is distinct from change.after;
+  perform billing_private.log_change(
+    v_table_name, v_operation, coalesce(v_key, v_former_key), v_account_id, v_before, v_after);
   return null;
 end;
 $$;
 
 comment on function billing_private.write_audit() is
-  'Writes what a statement changed into the audit log. Its arguments are the table''s key columns.';
+  'Writes what became of a row into the audit log; one whose key changed is one that went and one '
+  'that came. Its arguments are the table''s key columns.';
+
+
+-- Changed by the hundred thousand when a plan is: so by statement, and column by column.
+create function billing_private.write_audit_of_entitlements()
+returns trigger
+language plpgsql
+volatile
+security definer -- the log is writable by nobody
+set search_path = ''
+as $$
+declare
+  v_now constant timestamptz := billing_private.now();
+  v_actor_id constant uuid := billing_private.user_id();
+  v_actor_role constant text := billing_private.caller_role();
+  v_cause constant jsonb := billing_private.cause();
+  v_request_id constant text := billing_private.request_id();
+begin
+  if tg_op = 'UPDATE' then
+    insert into billing_private.audit_log (
+      occurred_at, table_name, operation, row_key, account_id, before, after, actor_id,
+      actor_role, cause, request_id
+    )
+    select
+      v_now, 'billing.entitlements', 'update',
+      concat_ws(
+        ':', account_id, feature_key, source_kind, source_id, access_level,
+        to_jsonb(valid_from) #>> '{}'),
+      account_id,
+      case when rows_after is null then to_jsonb(rows_before) else changes.before end,
+      case when rows_before is null then to_jsonb(rows_after) else changes.after end,
+      v_actor_id, v_actor_role, v_cause, v_request_id
+    from rows_before
+    full join rows_after
+      using (account_id, feature_key, source_kind, source_id, access_level, valid_from)
+    cross join lateral (
+      select jsonb_object_agg(key, before) as before, jsonb_object_agg(key, after) as after
+      from (
+        values
+          ('plan_id', to_jsonb(rows_before.plan_id), to_jsonb(rows_after.plan_id)),
+          ('store_key', to_jsonb(rows_before.store_key), to_jsonb(rows_after.store_key)),
+          ('limit_value', to_jsonb(rows_before.limit_value), to_jsonb(rows_after.limit_value)),
+          ('valid_until', to_jsonb(rows_before.valid_until), to_jsonb(rows_after.valid_until)),
+          ('recorded_at', to_jsonb(rows_before.recorded_at), to_jsonb(rows_after.recorded_at))
+      ) as columns (key, before, after)
+      where columns.before is distinct from columns.after
+    ) as changes
+    where rows_before is distinct from rows_after;
+  else
+    insert into billing_private.audit_log (
+      occurred_at, table_name, operation, row_key, account_id, before, after, actor_id,
+      actor_role, cause, request_id
+    )
+    select
+      v_now, 'billing.entitlements', lower(tg_op),
+      concat_ws(
+        ':', account_id, feature_key, source_kind, source_id, access_level,
+        to_jsonb(valid_from) #>> '{}'),
+      account_id,
+      case when tg_op = 'DELETE' then to_jsonb(changed_rows) end,
+      case when tg_op = 'INSERT' then to_jsonb(changed_rows) end,
+      v_actor_id, v_actor_role, v_cause, v_request_id
+    from changed_rows;
+  end if;
+  return null;
+end;
+$$;
+
+comment on function billing_private.write_audit_of_entitlements() is
+  'Writes what a statement did to entitlements into the audit log, as write_audit() would.';
 
 
 -- -----------------------------------------------------------------------------
 -- 3  the audited tables
 -- -----------------------------------------------------------------------------
 
--- Statement-level triggers with transition tables: a bulk change is one insert into the log.
+-- By row, unlike all other triggers: a row is what the log tells of, most statements write one, and
+-- those that change nothing (an upsert is an insert and an update, of which one does nothing) cost
+-- nothing. Entitlements are written by the statement.
 -- Left out: error_codes and subscription_transitions, which only a migration changes, and
 -- subscription_changes and hook_events, which are histories themselves. So is usage, but for what
 -- is granted: records, burns, adjustments and alerts are only added, reservations carry their
@@ -316,8 +347,6 @@ begin
       ('billing.contract_prices', '{contract_id,price_id}'),
       ('billing.contract_settlements', '{contract_id,term_starts_at}'),
       ('billing.invitations', '{id}'),
-      ('billing.entitlements',
-        '{account_id,feature_key,source_kind,source_id,access_level,valid_from}'),
       ('billing_private.admin_actions', '{id}'),
       ('billing_private.administrators', '{user_id}'),
       ('billing_private.store_admins', '{user_id,store_id}'),
@@ -327,22 +356,35 @@ begin
   loop
     execute format(
       'create trigger t900_audit_of_inserts after insert on %1$s
-        referencing new table as rows_after
-        for each statement execute function billing_private.write_audit(%2$s)',
+        for each row execute function billing_private.write_audit(%2$s)',
       v_audited.table_name, array_to_string(v_audited.key_columns, ','));
     execute format(
       'create trigger t900_audit_of_updates after update on %1$s
-        referencing old table as rows_before new table as rows_after
-        for each statement execute function billing_private.write_audit(%2$s)',
+        for each row when (old.* is distinct from new.*)
+        execute function billing_private.write_audit(%2$s)',
       v_audited.table_name, array_to_string(v_audited.key_columns, ','));
     execute format(
       'create trigger t900_audit_of_deletes after delete on %1$s
-        referencing old table as rows_before
-        for each statement execute function billing_private.write_audit(%2$s)',
+        for each row execute function billing_private.write_audit(%2$s)',
       v_audited.table_name, array_to_string(v_audited.key_columns, ','));
   end loop;
 end;
 $$;
+
+create trigger t900_audit_of_inserts
+  after insert on billing.entitlements
+  referencing new table as changed_rows
+  for each statement execute function billing_private.write_audit_of_entitlements();
+
+create trigger t900_audit_of_updates
+  after update on billing.entitlements
+  referencing old table as rows_before new table as rows_after
+  for each statement execute function billing_private.write_audit_of_entitlements();
+
+create trigger t900_audit_of_deletes
+  after delete on billing.entitlements
+  referencing old table as changed_rows
+  for each statement execute function billing_private.write_audit_of_entitlements();
 
 
 -- -----------------------------------------------------------------------------
@@ -1002,9 +1044,10 @@ Errors
 
 revoke all on function
   billing_private.refuse_change,
-  billing_private.audited_changes,
   billing_private.account_of_row,
+  billing_private.log_change,
   billing_private.write_audit,
+  billing_private.write_audit_of_entitlements,
   billing_private.detect_signature_burst,
   billing_private.detect_dead_letters,
   billing_private.raise_alert,

@@ -2,7 +2,7 @@
 -- changed.
 begin;
 \ir ../helpers.psql
-select plan(11);
+select plan(15);
 
 select tests.set_time('2026-01-10');
 insert into billing.features (key, name) values ('sleep', 'Sleep');
@@ -245,9 +245,7 @@ $$;
 
 select set_eq(
   $$
-    select tgrelid::regclass::text
-    from pg_trigger
-    where tgfoid = 'billing_private.write_audit()'::regprocedure
+    select tgrelid::regclass::text from pg_trigger where tgname = 't900_audit_of_updates'
   $$,
   $$ select table_name from rows union all select 'billing_private.settings' $$,
   'this file has a row for every audited table'
@@ -385,6 +383,91 @@ select results_eq(
       ('update', 'rest', null, 'rest', 'Sleep')
   $$,
   'a row whose key changes is recorded under both: as one that went and one that came'
+);
+
+-- ---- entitlements, which are audited column by column ------------------------
+
+insert into billing.entitlements (
+  account_id, feature_key, source_kind, source_id, valid_from, valid_until
+)
+select md5('ann')::uuid, 'rest', 'grant', md5('grant ' || n)::uuid, '2026-01-10', 'infinity'
+from generate_series(1, 3) as n;
+
+create function pg_temp.changes_of_grant(p_number integer)
+returns table (operation text, row_key text, before jsonb, after jsonb)
+language sql as $$
+  select operation, row_key, before, after
+  from billing_private.audit_log
+  where table_name = 'billing.entitlements'
+    and row_key like md5('ann')::uuid || ':rest:grant:' || md5('grant ' || p_number)::uuid || ':%'
+  order by id;
+$$;
+
+select is_empty(
+  $$
+    select attname
+    from pg_attribute
+    where attrelid = 'billing.entitlements'::regclass
+      and attnum > 0
+      and not attisdropped
+      and attnum <> all ((
+        select conkey
+        from pg_constraint
+        where conrelid = 'billing.entitlements'::regclass and contype = 'p'
+      )::smallint[])
+      and attname not in ('plan_id', 'store_key', 'limit_value', 'valid_until', 'recorded_at')
+  $$,
+  'these columns of an entitlement can change'
+);
+update billing.entitlements
+set plan_id = md5('bed')::uuid,
+    store_key = 'shop',
+    limit_value = 1,
+    valid_until = '2026-02-10',
+    recorded_at = '2026-01-11'
+where source_id = md5('grant 1')::uuid;
+update billing.entitlements
+set store_key = null
+where source_id in (md5('grant 1')::uuid, md5('grant 2')::uuid);
+select results_eq(
+  $$ select before, after from pg_temp.changes_of_grant(1) where operation = 'update' $$,
+  $$
+    select was, becomes
+    from (values
+      (1,
+        '{"plan_id": null, "store_key": null, "limit_value": null, "valid_until": "infinity",
+          "recorded_at": "2026-01-10T00:00:00+00:00"}'::jsonb,
+        jsonb_build_object(
+          'plan_id', md5('bed')::uuid, 'store_key', 'shop', 'limit_value', 1,
+          'valid_until', timestamptz '2026-02-10', 'recorded_at', timestamptz '2026-01-11')),
+      (2, '{"store_key": "shop"}', '{"store_key": null}')
+    ) as changes (place, was, becomes)
+    order by place
+  $$,
+  'each of them is recorded when it does, and only then'
+);
+select is_empty(
+  $$ select * from pg_temp.changes_of_grant(2) where operation = 'update' $$,
+  'a row that the statement left as it was is not recorded beside one that it changed'
+);
+update billing.entitlements
+set access_level = 'read_only', limit_value = 5
+where source_id = md5('grant 3')::uuid;
+select results_eq(
+  $$
+    select
+      operation, split_part(row_key, ':', 5), before ->> 'access_level', after ->> 'access_level',
+      after ->> 'limit_value'
+    from pg_temp.changes_of_grant(3)
+    order by operation, 2
+  $$,
+  $$
+    values
+      ('insert', 'full', null, 'full', null),
+      ('update', 'full', 'full', null, null),
+      ('update', 'read_only', null, 'read_only', '5')
+  $$,
+  'one whose key changes is one that went and one that came'
 );
 
 -- ---- many at once -----------------------------------------------------------

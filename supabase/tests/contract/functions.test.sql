@@ -582,7 +582,8 @@ select set_eq(
     'billing_private.user_id()',
     'billing_private.wait_for_subscribers()',
     'billing_private.work_on_incident(uuid,text,text,uuid)',
-    'billing_private.write_audit()'
+    'billing_private.write_audit()',
+    'billing_private.write_audit_of_entitlements()'
   ],
   'exactly these functions run with their owner''s rights'
 );
