@@ -16,6 +16,14 @@ export async function connect(url: string): Promise<pg.Client> {
 }
 
 export function dataApiOn(client: pg.Client): DataApi {
+  // A connection does one thing at a time; calls to Stripe end whenever they do.
+  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> => {
+    const result = last.then(work);
+    last = result.catch(() => {});
+    return result;
+  };
+
   return {
     async rpc<Row>(name: string, args: Record<string, unknown>): Promise<Row[]> {
       const named = Object.keys(args).map((key, place) => `"${key}" => $${place + 1}`);
@@ -23,9 +31,8 @@ export function dataApiOn(client: pg.Client): DataApi {
         typeof value === "object" && value !== null ? JSON.stringify(value) : value,
       );
       try {
-        const { rows } = await client.query(
-          `select * from billing.${name}(${named.join(", ")})`,
-          values,
+        const { rows } = await inTurn(() =>
+          client.query(`select * from billing.${name}(${named.join(", ")})`, values),
         );
         return rows as Row[];
       } catch (error) {

@@ -8340,6 +8340,10 @@ begin
       perform billing_private.apply_sweep_page(p_command, p_response, p_asked_at);
     when 'list_invoice_lines', 'list_subscription_items', 'list_entitlements' then
       perform billing_private.apply_list_page(p_command, p_response);
+    when 'find_features' then
+      perform billing_private.take_features(p_command, p_response);
+    when 'read_entitlements' then
+      perform billing_private.take_entitlements(p_command, p_response, p_asked_at);
     when 'find_promotion_code' then
       perform billing_private.take_promotion_codes(p_command, p_response, p_asked_at);
     when 'read_event' then
@@ -8470,7 +8474,8 @@ set search_path = ''
 as $$
 declare
   v_event_id text := billing_private.answer_id(p_command, p_object);
-  v_is_read boolean := p_command.kind in ('reread', 'sweep_page', 'find_promotion_code')
+  v_is_read boolean := p_command.kind in (
+      'reread', 'sweep_page', 'find_promotion_code', 'read_entitlements')
     or p_command.looking_up is not null;
   -- What Stripe kept from an earlier attempt is as old as that one, whatever the answer's Date.
   v_may_be_kept boolean := p_command.attempts > 1 and not v_is_read;
@@ -12275,7 +12280,145 @@ $$;
 
 comment on function billing_private.request_entitlements(uuid) is
   'Stripe lists entitlements only customer by customer: after a sweep of the subscriptions they '
-  'are read again for each customer of whom a summary ever came.';
+  'are read again for each customer of whom a summary ever came. Of the others, see '
+  'request_features().';
+
+
+create function billing_private.request_features(p_sweep_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select
+    from billing_private.sweeps
+    where id = p_sweep_id
+      and list_key = 'subscriptions'
+  ) then
+    return;
+  end if;
+
+  insert into billing_private.commands (
+    kind, method, path, params, target_object_id, cause, request_id
+  )
+  select
+    'find_features', 'GET', format('/v1/products/%s/features', sold.stripe_product_id),
+    '{"limit": 1}', sold.stripe_product_id, '{"reason": "swept"}', billing_private.request_id()
+  from (
+    select distinct prices.stripe_product_id
+    from billing.subscriptions
+    join billing.subscription_items on subscription_items.subscription_id = subscriptions.id
+    join billing.prices on prices.id = subscription_items.price_id
+    where subscriptions.provider = 'stripe'
+      and subscriptions.ended_at is null
+      and prices.stripe_product_id is not null
+  ) as sold
+  where not exists (
+    select
+    from billing_private.commands
+    where commands.target_object_id = sold.stripe_product_id
+      and commands.kind = 'find_features'
+      and commands.status in ('pending', 'leased')
+  )
+  order by sold.stripe_product_id;
+end;
+$$;
+
+comment on function billing_private.request_features(uuid) is
+  'After a sweep of the subscriptions, asks of each product that somebody has whether it gives '
+  'features of Stripe Entitlements: whoever has none of these is not asked about.';
+
+
+create function billing_private.take_features(
+  p_command billing_private.commands,
+  p_response jsonb
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if jsonb_path_exists(p_response, '$.data[0]') is not true then
+    return;
+  end if;
+
+  insert into billing_private.commands (
+    kind, method, path, params, target_object_id, cause, request_id
+  )
+  select
+    'read_entitlements', 'GET', '/v1/entitlements/active_entitlements',
+    jsonb_build_object('customer', entitled.stripe_customer_id, 'limit', 100),
+    'entitlements:' || entitled.stripe_customer_id, '{"reason": "swept"}',
+    billing_private.request_id()
+  from (
+    select distinct subscriptions.stripe_customer_id
+    from billing.prices
+    join billing.subscription_items on subscription_items.price_id = prices.id
+    join billing.subscriptions on subscriptions.id = subscription_items.subscription_id
+    where prices.stripe_product_id = p_command.target_object_id
+      and subscriptions.provider = 'stripe'
+      and subscriptions.ended_at is null
+      and subscriptions.stripe_customer_id is not null
+  ) as entitled
+  where not exists (
+      select
+      from billing_private.stripe_objects
+      where stripe_objects.object_id = 'entitlements:' || entitled.stripe_customer_id
+    )
+    and not exists (
+      select
+      from billing_private.commands
+      where commands.target_object_id = 'entitlements:' || entitled.stripe_customer_id
+        and commands.kind = 'read_entitlements'
+        and commands.status in ('pending', 'leased')
+    )
+  order by entitled.stripe_customer_id;
+end;
+$$;
+
+comment on function billing_private.take_features(billing_private.commands, jsonb) is
+  'Where a product gives features, asks for the entitlements of those who have it and of whom no '
+  'summary ever came.';
+
+
+create function billing_private.take_entitlements(
+  p_command billing_private.commands,
+  p_response jsonb,
+  p_asked_at timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Of whom Stripe knows none there is nothing to keep. Not so if a summary came meanwhile.
+  if jsonb_path_exists(p_response, '$.data[0]') is not true
+    and p_command.target_event_id is null
+  then
+    return;
+  end if;
+
+  -- As its event would have told it; it has no id but this.
+  perform billing_private.apply_response(
+    p_command,
+    jsonb_build_object(
+      'id', p_command.target_object_id,
+      'object', 'entitlements.active_entitlement_summary',
+      'customer', p_command.params -> 'customer',
+      'entitlements', p_response),
+    'entitlements.active_entitlement_summary.updated', p_asked_at);
+end;
+$$;
+
+comment on function billing_private.take_entitlements(
+  billing_private.commands, jsonb, timestamptz
+) is
+  'Mirrors the entitlements of a customer as if their summary had come; a list of more than a '
+  'hundred is then read like that of an event.';
 
 
 create function billing_private.end_sweep(
@@ -12297,6 +12440,7 @@ begin
   if p_error is null then
     perform billing_private.request_payment_methods(p_sweep_id);
     perform billing_private.request_entitlements(p_sweep_id);
+    perform billing_private.request_features(p_sweep_id);
   end if;
   perform billing_private.continue_sweeps();
 end;
@@ -21253,6 +21397,9 @@ revoke all on function
   billing_private.continue_sweeps,
   billing_private.request_payment_methods,
   billing_private.request_entitlements,
+  billing_private.request_features,
+  billing_private.take_features,
+  billing_private.take_entitlements,
   billing_private.end_sweep,
   billing_private.interrupt_sweep,
   billing_private.request_sweep,

@@ -1,7 +1,7 @@
 -- Sweeps: Stripe's lists are read page by page, compared with what is stored, and put right.
 begin;
 \ir ../helpers.psql
-select plan(68);
+select plan(77);
 
 select tests.catalog();
 select tests.set_time('2026-01-20 08:00');
@@ -420,6 +420,113 @@ select is(
 select results_eq(
   'select lookup_key from billing.stripe_entitlements', array['new'],
   'H2: whatever was never told of is put right'
+);
+rollback to s;
+
+-- Of bob nobody told what he is entitled to; eve has what gives nothing.
+select tests.account(name) from unnest('{eve, dan}'::text[]) as name;
+select tests.deliver('evt_ents', 'entitlements.active_entitlement_summary.updated', '2026-01-11',
+  '{"object": "entitlements.active_entitlement_summary", "customer": "cus_ann", "livemode": false,
+    "entitlements": {"object": "list", "has_more": false, "data": [
+      {"id": "ent_old", "object": "entitlements.active_entitlement", "feature": "feat_1",
+        "lookup_key": "old"}]}}');
+select tests.deliver('evt_sub_' || name, 'customer.subscription.updated', '2026-01-11',
+  tests.subscription(name, status, '2026-01-10', price_id,
+    jsonb_build_object('ended_at', case status when 'canceled' then 1768089600 end)))
+from (values
+  ('ann', 'active', 'price_plus_monthly'),
+  ('bob', 'active', 'price_plus_monthly'),
+  ('dan', 'canceled', 'price_plus_monthly'),
+  ('eve', 'active', 'price_basic_monthly')) as life (name, status, price_id);
+create function tests.read(p_kind text, p_target text, p_response jsonb) returns text
+language sql as $$
+  select outcome.status
+  from billing_private.commands
+  cross join lateral billing.complete_command(
+    commands.id, commands.lease, 200, p_response || '{"object": "list"}', null,
+    'Tue, 20 Jan 2026 08:00:00 GMT', 0) as outcome
+  where kind = p_kind
+    and target_object_id = p_target
+    and commands.status = 'leased';
+$$;
+create view tests.reading as
+select method, path, params
+from billing_private.commands
+where kind in ('find_features', 'read_entitlements')
+  and status in ('pending', 'leased');
+create function tests.claim_all() returns void
+language sql as $$
+  select billing.claim_commands(100);
+$$;
+select tests.begin_sweep('subscriptions');
+select tests.show('[]');
+select bag_eq(
+  'select * from tests.reading',
+  $$
+    values ('GET', '/v1/products/prod_basic/features', '{"limit": 1}'::jsonb),
+      ('GET', '/v1/products/prod_plus/features', '{"limit": 1}')
+  $$,
+  'H2: of the products somebody has, Stripe is asked whether they give features'
+);
+select tests.begin_sweep('subscriptions');
+select tests.show('[]');
+select is((select count(*) from tests.reading), 2::bigint, 'and not asked twice at a time');
+select tests.claim_all();
+select tests.read('find_features', 'prod_basic', '{"has_more": false, "data": []}');
+select is(
+  (select count(*) from tests.reading), 1::bigint,
+  'where one gives none, nobody who has it is asked about'
+);
+select tests.read('find_features', 'prod_plus', '{"has_more": true, "data": [{"id": "prodft_1"}]}');
+select results_eq(
+  'select * from tests.reading',
+  $$
+    values ('GET', '/v1/entitlements/active_entitlements',
+      '{"customer": "cus_bob", "limit": 100}'::jsonb)
+  $$,
+  'H2: where one does, those who have it and of whom no summary came are'
+);
+select tests.claim_all();
+savepoint asked;
+select is(
+  tests.read('read_entitlements', 'entitlements:cus_bob', '{"has_more": true, "data": [
+    {"id": "ent_bob", "object": "entitlements.active_entitlement", "feature": "feat_2",
+      "lookup_key": "new", "livemode": false}]}'),
+  'succeeded', 'Stripe''s list comes'
+);
+select results_eq(
+  $$
+    select account_id, lookup_key from billing.stripe_entitlements
+    where stripe_customer_id = 'cus_bob'
+  $$,
+  $$ values (md5('bob')::uuid, 'new') $$,
+  'H2: what was told by nobody is mirrored, for the account whose customer it is'
+);
+select is(
+  (
+    select count(*) from billing_private.commands
+    where kind = 'list_entitlements' and target_object_id = 'entitlements:cus_bob'
+      and status = 'pending'
+  ),
+  1::bigint, 'D13: and a long list is read to its end'
+);
+select tests.deliver('evt_late', 'entitlements.active_entitlement_summary.updated', '2026-01-12',
+  '{"object": "entitlements.active_entitlement_summary", "customer": "cus_bob", "livemode": false,
+    "entitlements": {"object": "list", "has_more": false, "data": []}}');
+select is(
+  (select count(*) from billing.stripe_entitlements where stripe_customer_id = 'cus_bob'),
+  1::bigint, 'A10: a summary from before that changes nothing'
+);
+rollback to asked;
+
+select tests.read('read_entitlements', 'entitlements:cus_bob', '{"has_more": false, "data": []}');
+select is_empty(
+  $$
+    select object_id from billing_private.stripe_objects where object_id = 'entitlements:cus_bob'
+    union all select kind from billing_private.commands
+    where target_object_id = 'entitlements:cus_bob' and status = 'pending'
+  $$,
+  'of whom there is nothing, nothing is kept'
 );
 rollback to s;
 

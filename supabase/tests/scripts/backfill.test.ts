@@ -30,6 +30,15 @@ beforeAll(async () => {
   await stripe.subscriptions.cancel(canceled.id);
   account = idOf("ann");
   await stripe.customers.update(renewing.customer, { metadata: { account_id: account } });
+  // Long before the events that Stripe still lists.
+  const { items } = await stripe.subscriptions.retrieve(renewing.id);
+  for (let number = 0; number < 103; number += 1) {
+    const name = `feature_${number}`;
+    const feature = await stripe.entitlements.features.create({ name, lookup_key: name });
+    await stripe.products.createFeature(String(items.data[0]?.price.product), {
+      entitlement_feature: feature.id,
+    });
+  }
   const product = await stripe.products.create({ name: "Old" });
   archived = await stripe.prices.create({
     product: product.id,
@@ -87,6 +96,18 @@ describe("a back-fill", () => {
     expect(await failures()).toEqual([]);
     // P2: the inbox holds all that is needed to store it once more.
     expect(await rows("* from billing_private.rebuild(null, false)")).toEqual([]);
+  });
+
+  it("D13, H2: reads the entitlements of whom no summary was ever told, page by page", async () => {
+    await fill();
+    expect(
+      await rows(`stripe_customer_id as customer, account_id, count(*)::integer as n
+        from billing.stripe_entitlements group by 1, 2`),
+    ).toEqual([{ customer: renewing.customer, account_id: account, n: 103 }]);
+    const asked = `count(*)::integer as n from billing_private.commands
+      where kind in ('find_features', 'read_entitlements', 'list_entitlements')`;
+    // One product that somebody has, one customer, and the pages of a list of more than a hundred.
+    expect(await rows(asked)).toEqual([{ n: 4 }]);
   });
 
   it("H5: finds no drift: what was there before the database was never told", async () => {
