@@ -780,8 +780,10 @@ export type Database = {
           id: string;
           is_refundable: boolean;
           is_withdrawn: boolean;
+          lost_at: string | null;
           network_reason_code: string | null;
           reason: string | null;
+          returned_at: string | null;
           status: string | null;
           stripe_charge_id: string | null;
           stripe_dispute_id: string;
@@ -801,8 +803,10 @@ export type Database = {
           id?: string;
           is_refundable?: boolean;
           is_withdrawn?: boolean;
+          lost_at?: string | null;
           network_reason_code?: string | null;
           reason?: string | null;
+          returned_at?: string | null;
           status?: string | null;
           stripe_charge_id?: string | null;
           stripe_dispute_id: string;
@@ -821,8 +825,10 @@ export type Database = {
           id?: string;
           is_refundable?: boolean;
           is_withdrawn?: boolean;
+          lost_at?: string | null;
           network_reason_code?: string | null;
           reason?: string | null;
+          returned_at?: string | null;
           status?: string | null;
           stripe_charge_id?: string | null;
           stripe_dispute_id?: string;
@@ -2014,6 +2020,7 @@ export type Database = {
           id: string;
           reason: string | null;
           refunded_at: string | null;
+          returned_at: string | null;
           status: string | null;
           stripe_payment_key: string | null;
           stripe_refund_id: string;
@@ -2028,6 +2035,7 @@ export type Database = {
           id?: string;
           reason?: string | null;
           refunded_at?: string | null;
+          returned_at?: string | null;
           status?: string | null;
           stripe_payment_key?: string | null;
           stripe_refund_id: string;
@@ -2041,6 +2049,7 @@ export type Database = {
           id?: string;
           reason?: string | null;
           refunded_at?: string | null;
+          returned_at?: string | null;
           status?: string | null;
           stripe_payment_key?: string | null;
           stripe_refund_id?: string;
@@ -4207,6 +4216,7 @@ export type Database = {
       store_revenue: {
         Row: {
           currency: string | null;
+          disputes_minor: number | null;
           month: string | null;
           net_minor: number | null;
           payments_minor: number | null;
@@ -4958,6 +4968,7 @@ export type Database = {
         Args: { month: string; store: string };
         Returns: {
           currency: string | null;
+          disputes_minor: number | null;
           month: string | null;
           net_minor: number | null;
           payments_minor: number | null;

@@ -2501,6 +2501,7 @@ create table billing.refunds (
   reason text,
   failure_reason text,
   refunded_at timestamptz,
+  returned_at timestamptz,
   stripe_refund_id text not null,
   created_at timestamptz not null default billing_private.now(),
 
@@ -2510,6 +2511,8 @@ create table billing.refunds (
 
 comment on table billing.refunds is
   'Money given back. A succeeded refund may still fail later.';
+comment on column billing.refunds.returned_at is
+  'When Stripe told that one that had succeeded failed after all: its money is back; else null.';
 
 create index refunds_account_id_idx on billing.refunds (account_id);
 create index refunds_stripe_payment_key_idx on billing.refunds (stripe_payment_key);
@@ -2544,6 +2547,8 @@ create table billing.disputes (
   has_evidence boolean not null default false,
   disputed_at timestamptz,
   decided_at timestamptz,
+  lost_at timestamptz,
+  returned_at timestamptz,
   stripe_dispute_id text not null,
   stripe_charge_id text,
   created_at timestamptz not null default billing_private.now(),
@@ -2569,6 +2574,10 @@ comment on column billing.disputes.evidence_due_at is
 comment on column billing.disputes.decided_at is
   'When Stripe told that it is won or lost; null while it is neither, and where only a later '
   're-read showed it.';
+comment on column billing.disputes.lost_at is
+  'When it was first told to be lost: the money is gone. It stays when an appeal is won.';
+comment on column billing.disputes.returned_at is
+  'When one that had been lost was told to be won after all: the money is back; else null.';
 comment on column billing.disputes.updated_at is
   'When Stripe said what the row says.';
 

@@ -1383,10 +1383,6 @@ comment on column billing_private.plan_migration_steps.to_price_id is
 create unique index plan_migration_steps_pending_idx
   on billing_private.plan_migration_steps (subscription_item_id)
   where status = 'pending';
--- version_migrated_to(): what an item was put on, whenever it is looked at again.
-create index plan_migration_steps_asked_idx
-  on billing_private.plan_migration_steps (subscription_item_id)
-  where status = 'asked';
 
 alter table billing_private.plan_migration_steps enable row level security;
 create policy select_nobody on billing_private.plan_migration_steps

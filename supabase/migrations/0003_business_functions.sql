@@ -3586,6 +3586,56 @@ comment on function billing_private.bind_payment_rows(text) is
   'bought with it the access they leave. Whoever calls it holds the payment''s lock.';
 
 
+create function billing_private.told_first(
+  p_object_id text,
+  p_status text,
+  p_since timestamptz default '-infinity'
+)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- Read from the inbox, so it does not depend on the order in which the events came.
+  return (
+    select min(occurred_at)
+    from billing_private.stripe_events
+    where object_id = p_object_id
+      and occurred_at >= p_since
+      and coalesce(status_reason, 'superseded') = 'superseded'
+      and billing_private.parse_json(payload) #>> '{data,object,status}' = p_status
+  );
+end;
+$$;
+
+comment on function billing_private.told_first(text, text, timestamptz) is
+  'When Stripe first told, from an instant on, that an object had a status; null where it never '
+  'did, or where there is no such instant.';
+
+
+create function billing_private.refund_returned_at(
+  p_stripe_refund_id text,
+  p_status text
+)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_status is null or p_status not in ('failed', 'canceled') then
+    return null;
+  end if;
+  return billing_private.told_first(
+    p_stripe_refund_id, p_status, billing_private.told_first(p_stripe_refund_id, 'succeeded'));
+end;
+$$;
+
+comment on function billing_private.refund_returned_at(text, text) is
+  'When a refund that had succeeded was told to have failed, as it is now.';
+
+
 create function billing_private.project_refund(
   p_object jsonb,
   p_event billing_private.stripe_events
@@ -3604,7 +3654,7 @@ begin
 
   insert into billing.refunds as stored (
     stripe_payment_key, status, amount_minor, currency, reason, failure_reason, refunded_at,
-    stripe_refund_id
+    returned_at, stripe_refund_id
   )
   values (
     v_payment_key, p_object ->> 'status',
@@ -3612,6 +3662,7 @@ begin
     billing_private.stripe_currency(p_object -> 'currency'),
     p_object ->> 'reason', p_object ->> 'failure_reason',
     coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at),
+    billing_private.refund_returned_at(p_object ->> 'id', p_object ->> 'status'),
     p_object ->> 'id'
   )
   on conflict (stripe_refund_id) do update
@@ -3619,7 +3670,8 @@ begin
       status = excluded.status,
       amount_minor = excluded.amount_minor,
       reason = excluded.reason,
-      failure_reason = excluded.failure_reason;
+      failure_reason = excluded.failure_reason,
+      returned_at = excluded.returned_at;
 
   perform billing_private.bind_payment_rows(v_payment_key);
 end;
@@ -3739,6 +3791,28 @@ comment on function billing_private.decided_at(text, text) is
   'not since when.';
 
 
+create function billing_private.dispute_returned_at(
+  p_stripe_dispute_id text,
+  p_status text
+)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if p_status is distinct from 'won' then
+    return null;
+  end if;
+  return billing_private.told_first(
+    p_stripe_dispute_id, 'won', billing_private.told_first(p_stripe_dispute_id, 'lost'));
+end;
+$$;
+
+comment on function billing_private.dispute_returned_at(text, text) is
+  'When a dispute that had been lost was told to be won, as it is now.';
+
+
 create function billing_private.project_dispute(
   p_object jsonb,
   p_event billing_private.stripe_events
@@ -3757,8 +3831,8 @@ begin
 
   insert into billing.disputes as stored (
     stripe_payment_key, status, reason, network_reason_code, amount_minor, currency, is_withdrawn,
-    is_refundable, evidence_due_at, has_evidence, disputed_at, decided_at, stripe_dispute_id,
-    stripe_charge_id, updated_at
+    is_refundable, evidence_due_at, has_evidence, disputed_at, decided_at, lost_at, returned_at,
+    stripe_dispute_id, stripe_charge_id, updated_at
   )
   values (
     v_payment_key, p_object ->> 'status', p_object ->> 'reason', p_object ->> 'network_reason_code',
@@ -3770,6 +3844,8 @@ begin
     coalesce(p_object #> '{evidence_details,has_evidence}' = 'true', false),
     coalesce(billing_private.stripe_time(p_object -> 'created'), p_event.occurred_at),
     billing_private.decided_at(p_object ->> 'id', p_object ->> 'status'),
+    billing_private.told_first(p_object ->> 'id', 'lost'),
+    billing_private.dispute_returned_at(p_object ->> 'id', p_object ->> 'status'),
     p_object ->> 'id', v_charge_id, p_event.occurred_at
   )
   on conflict (stripe_dispute_id) do update
@@ -3786,6 +3862,8 @@ begin
       disputed_at = excluded.disputed_at,
       decided_at = coalesce(
         excluded.decided_at, case when stored.status = excluded.status then stored.decided_at end),
+      lost_at = excluded.lost_at,
+      returned_at = excluded.returned_at,
       stripe_charge_id = excluded.stripe_charge_id,
       updated_at = excluded.updated_at;
 
@@ -4861,9 +4939,15 @@ begin
     where stripe_dispute_id = p_event.object_id;
     perform billing_private.lock_payment(v_payment_key);
     update billing.disputes
-    set decided_at = billing_private.decided_at(stripe_dispute_id, status)
+    set decided_at = billing_private.decided_at(stripe_dispute_id, status),
+        lost_at = billing_private.told_first(stripe_dispute_id, 'lost'),
+        returned_at = billing_private.dispute_returned_at(stripe_dispute_id, status)
     where stripe_dispute_id = p_event.object_id;
     perform billing_private.restrict_access(array[v_payment_key]);
+  elsif p_event.object_type = 'refund' then
+    update billing.refunds
+    set returned_at = billing_private.refund_returned_at(stripe_refund_id, status)
+    where stripe_refund_id = p_event.object_id;
   end if;
 end;
 $$;
@@ -21073,6 +21157,9 @@ revoke all on function
   billing_private.method_hash,
   billing_private.project_payment_method,
   billing_private.decided_at,
+  billing_private.told_first,
+  billing_private.refund_returned_at,
+  billing_private.dispute_returned_at,
   billing_private.project_dispute,
   billing_private.is_withdrawn,
   billing_private.project_early_fraud_warning,

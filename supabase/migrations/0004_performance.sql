@@ -128,10 +128,30 @@ create index subscriptions_incomplete_idx
   on billing.subscriptions (started_at)
   where status = 'incomplete';
 
+-- version_migrated_to(): what a migration put an item on, whenever it is looked at again.
+create index plan_migration_steps_asked_idx
+  on billing_private.plan_migration_steps (subscription_item_id)
+  where status = 'asked';
+
 
 -- -----------------------------------------------------------------------------
 -- 3  money
 -- -----------------------------------------------------------------------------
+
+-- store_statement, store_revenue: what came in during a month.
+create index invoices_paid_at_idx
+  on billing.invoices (paid_at)
+  where status = 'paid';
+
+-- store_statement, store_revenue: what went back during a month, and what of it came back.
+create index refunds_refunded_at_idx
+  on billing.refunds (refunded_at);
+create index refunds_returned_at_idx
+  on billing.refunds (returned_at)
+  where returned_at is not null;
+create index disputes_lost_at_idx
+  on billing.disputes (lost_at)
+  where lost_at is not null;
 
 -- problem_accounts: invoices somebody still has to pay.
 create index invoices_open_idx

@@ -4743,8 +4743,8 @@ Errors
 -- -----------------------------------------------------------------------------
 
 -- Money that came in, less what went back, without taxes, is split among the stores whose plans the
--- invoice's lines are of. Each refund takes what its invoice's refunds up to it take, less what
--- those before it took: all of them together take exactly what came in.
+-- invoice's lines are of. Each refund and lost dispute takes what those of its invoice up to it take,
+-- less what those before it took: all of them together take exactly what came in.
 
 create function billing_private.split_amount(
   p_amount bigint,
@@ -4756,6 +4756,9 @@ immutable
 set search_path = ''
 as $$
 begin
+  if cardinality(p_weights) = 1 then
+    return array[p_amount]; -- as most are, and there are many
+  end if;
   return (
     with weighed as (
       select place, weight, sum(weight) over () as total, count(*) over () as parts
@@ -4788,6 +4791,123 @@ comment on function billing_private.split_amount(bigint, bigint[]) is
   'equals.';
 
 
+create type billing_private.revenue_movement as (
+  kind text,
+  occurred_at timestamptz,
+  invoice_id uuid,
+  up_to bigint,
+  before bigint
+);
+
+comment on type billing_private.revenue_movement is
+  'Money that came with an invoice, or (refund, dispute) that went back of it: how much in all, up '
+  'to this movement and before it.';
+
+
+create function billing_private.revenue_movements(
+  p_from timestamptz,
+  p_until timestamptz
+)
+returns setof billing_private.revenue_movement
+language plpgsql
+stable
+rows 10000
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    'payment', invoices.paid_at, invoices.id, invoices.amount_paid_minor, 0::bigint
+  from billing.invoices
+  where invoices.status = 'paid'
+    and invoices.amount_paid_minor > 0
+    and invoices.paid_at >= p_from
+    and invoices.paid_at < p_until;
+
+  return query
+  with touched as (
+    select stripe_payment_key from billing.refunds
+    where refunded_at >= p_from and refunded_at < p_until
+    union
+    select stripe_payment_key from billing.refunds
+    where returned_at >= p_from and returned_at < p_until
+    union
+    select stripe_payment_key from billing.disputes
+    where lost_at >= p_from and lost_at < p_until
+    union
+    select stripe_payment_key from billing.disputes
+    where lost_at is not null and returned_at >= p_from and returned_at < p_until
+  ),
+  concerned as (
+    select distinct invoices.id, invoices.stripe_invoice_id
+    from touched
+    join billing.payments using (stripe_payment_key)
+    join billing.invoices using (stripe_invoice_id)
+    where invoices.status = 'paid'
+      and invoices.amount_paid_minor > 0
+  ),
+  went_back as (
+    select
+      reversals.kind,
+      reversals.at,
+      concerned.id,
+      reversals.amount_minor,
+      sum(reversals.amount_minor) over (
+        partition by concerned.id order by reversals.at, reversals.kind, reversals.reference
+      )::bigint as up_to
+    from concerned
+    join billing.payments using (stripe_invoice_id)
+    cross join lateral billing_private.reversals_of(payments.stripe_payment_key) as reversals
+  )
+  select went_back.kind, went_back.at, went_back.id, went_back.up_to,
+    went_back.up_to - went_back.amount_minor
+  from went_back
+  where went_back.at >= p_from
+    and went_back.at < p_until;
+end;
+$$;
+
+comment on function billing_private.revenue_movements(timestamptz, timestamptz) is
+  'What moved money of invoices in a half-open interval, taxes included: payments, refunds and '
+  'lost disputes, and what came back of those.';
+
+
+create function billing_private.reversals_of(
+  p_stripe_payment_key text,
+  out kind text,
+  out at timestamptz,
+  out amount_minor bigint,
+  out reference text
+)
+returns setof record
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  -- What came back later leaves what was taken where it stands: in a month that is over.
+  return query
+  select 'refund', moved.at, moved.sign * refunds.amount_minor, refunds.stripe_refund_id
+  from billing.refunds
+  cross join lateral (values (1, refunded_at), (-1, refunds.returned_at)) as moved (sign, at)
+  where stripe_payment_key = p_stripe_payment_key
+    and (status = 'succeeded' or refunds.returned_at is not null)
+    and moved.at is not null
+  union all
+  select 'dispute', moved.at, moved.sign * disputes.amount_minor, disputes.stripe_dispute_id
+  from billing.disputes
+  cross join lateral (values (1, lost_at), (-1, disputes.returned_at)) as moved (sign, at)
+  where stripe_payment_key = p_stripe_payment_key
+    and lost_at is not null
+    and moved.at is not null;
+end;
+$$;
+
+comment on function billing_private.reversals_of(text) is
+  'What went back of a payment, refund by refund and dispute by dispute, and (below 0) came back '
+  'because a refund failed after all or an appeal was won.';
+
+
 create type billing_private.revenue_entry as (
   store_id uuid,
   kind text,
@@ -4801,59 +4921,15 @@ create type billing_private.revenue_entry as (
 );
 
 comment on type billing_private.revenue_entry is
-  'What a payment brought a store, or a refund took from it (below 0), without taxes, and the '
-  'store''s share of it. Without a store it is the platform''s.';
+  'What a payment brought a store, or a refund or lost dispute took from it (below 0), without '
+  'taxes, and the store''s share of it. Without a store it is the platform''s.';
 
 
-create function billing_private.store_weights(
-  p_invoice_id uuid,
-  out store_ids uuid[],
-  out weights bigint[]
-)
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  select
-    array_agg(store_id order by store_id nulls first),
-    array_agg(amount order by store_id nulls first)
-  into store_ids, weights
-  from (
-    select plans.store_id, sum(invoice_lines.amount_minor)::bigint as amount
-    from billing.invoice_lines
-    join billing.invoices on invoices.id = invoice_lines.invoice_id
-    left join billing.subscriptions on subscriptions.id = invoices.subscription_id
-    -- A manual subscription's lines name no price: it was on the one its history tells.
-    left join lateral (
-      select subscription_changes.to_price_id
-      from billing.subscription_changes
-      where subscription_changes.subscription_id = invoices.subscription_id
-        and subscription_changes.effective_at <= invoices.issued_at
-      order by subscription_changes.effective_at desc, subscription_changes.created_at desc
-      limit 1
-    ) as history on true
-    left join billing.prices
-      on prices.stripe_price_id = invoice_lines.stripe_price_id
-      or invoice_lines.stripe_price_id is null
-        and prices.id = coalesce(history.to_price_id, subscriptions.price_id)
-    left join billing.plans on plans.id = prices.plan_id
-    where invoice_lines.invoice_id = p_invoice_id
-    group by plans.store_id
-  ) as by_store;
-  store_ids := coalesce(store_ids, array[null]::uuid[]);
-  weights := coalesce(weights, '{1}');
-end;
-$$;
-
-comment on function billing_private.store_weights(uuid) is
-  'The stores an invoice''s lines are of, and what the lines of each come to.';
-
-
--- Long because it is one query: payments and refunds, untaxed, split and shared.
+-- Long because it is one query: movements, untaxed, split and shared.
 create function billing_private.revenue_entries(
   p_from timestamptz,
-  p_until timestamptz
+  p_until timestamptz,
+  p_store_ids uuid[] default null
 )
 returns setof billing_private.revenue_entry
 language plpgsql
@@ -4862,47 +4938,61 @@ set search_path = ''
 as $$
 begin
   return query
-  with movements as (
-    select
-      'payment' as kind, paid_at as occurred_at, id as invoice_id, amount_paid_minor as up_to,
-      0::bigint as before
-    from billing.invoices
-    where status = 'paid'
-      and amount_paid_minor > 0
-      and paid_at >= p_from
-      and paid_at < p_until
-    union all
-    select 'refund', given_back.refunded_at, given_back.invoice_id, given_back.up_to,
-      given_back.up_to - given_back.amount_minor
-    from (
-      select
-        refunds.refunded_at,
-        refunds.amount_minor,
-        invoices.id as invoice_id,
-        sum(refunds.amount_minor) over (
-          partition by invoices.id order by refunds.refunded_at, refunds.id
-        )::bigint as up_to
-      from billing.refunds
-      join billing.payments on payments.stripe_payment_key = refunds.stripe_payment_key
-      join billing.invoices on invoices.stripe_invoice_id = payments.stripe_invoice_id
-      where refunds.status = 'succeeded'
-        and invoices.status = 'paid'
-        and invoices.amount_paid_minor > 0
-        and refunds.refunded_at < p_until
-    ) as given_back
-    where given_back.refunded_at >= p_from
-  ),
-  untaxed as (
+  with untaxed as materialized (
     select
       movements.*, invoices.account_id, invoices.currency, invoices.paid_at,
+      invoices.subscription_id, invoices.issued_at,
       movements.up_to
         - round(movements.up_to * tax_minor::numeric / greatest(total_minor, 1))::bigint
         as net_up_to,
       movements.before
         - round(movements.before * tax_minor::numeric / greatest(total_minor, 1))::bigint
         as net_before
-    from movements
+    from billing_private.revenue_movements(p_from, p_until) as movements
     join billing.invoices on invoices.id = movements.invoice_id
+    -- Few of a month's invoices are of one store, and all that follows is done for each.
+    where p_store_ids is null
+      or exists (
+        select
+        from billing.invoice_lines
+        left join billing.prices using (stripe_price_id)
+        left join billing.plans on plans.id = prices.plan_id
+        where invoice_lines.invoice_id = movements.invoice_id
+          and (invoice_lines.stripe_price_id is null or plans.store_id = any (p_store_ids))
+      )
+  ),
+  by_store as (
+    select invoices.invoice_id, plans.store_id, sum(invoice_lines.amount_minor)::bigint as weight
+    from (
+      select distinct invoice_id, subscription_id, issued_at from untaxed
+    ) as invoices
+    join billing.invoice_lines using (invoice_id)
+    left join billing.subscriptions on subscriptions.id = invoices.subscription_id
+    -- A manual subscription's lines name no price: it was on the one its history tells.
+    left join lateral (
+      select subscription_changes.to_price_id
+      from billing.subscription_changes
+      where invoice_lines.stripe_price_id is null
+        and subscription_changes.subscription_id = invoices.subscription_id
+        and subscription_changes.effective_at <= invoices.issued_at
+      order by subscription_changes.effective_at desc, subscription_changes.created_at desc
+      limit 1
+    ) as history on true
+    left join billing.prices as named
+      on named.stripe_price_id = invoice_lines.stripe_price_id
+    left join billing.prices as manual
+      on invoice_lines.stripe_price_id is null
+      and manual.id = coalesce(history.to_price_id, subscriptions.price_id)
+    left join billing.plans on plans.id = coalesce(named.plan_id, manual.plan_id)
+    group by invoices.invoice_id, plans.store_id
+  ),
+  split as (
+    select
+      by_store.invoice_id,
+      array_agg(by_store.store_id order by by_store.store_id nulls first) as store_ids,
+      array_agg(by_store.weight order by by_store.store_id nulls first) as weights
+    from by_store
+    group by by_store.invoice_id
   )
   select
     parts.store_id,
@@ -4918,32 +5008,32 @@ begin
       round(parts.up_to * shares.basis_points / 10000.0)
         - round(parts.before * shares.basis_points / 10000.0))::bigint
   from untaxed
+  left join split using (invoice_id)
   cross join lateral (
-    select case untaxed.kind when 'refund' then -1 else 1 end as sign
+    select case untaxed.kind when 'payment' then 1 else -1 end as sign
   ) as signed
-  cross join lateral billing_private.store_weights(untaxed.invoice_id) as split
   cross join lateral unnest(
-    split.store_ids,
-    billing_private.split_amount(untaxed.net_up_to, split.weights),
-    billing_private.split_amount(untaxed.net_before, split.weights)
+    coalesce(split.store_ids, array[null]::uuid[]),
+    billing_private.split_amount(untaxed.net_up_to, coalesce(split.weights, '{1}')),
+    billing_private.split_amount(untaxed.net_before, coalesce(split.weights, '{1}'))
   ) as parts (store_id, up_to, before)
-  cross join lateral (
-    select coalesce(
-      (
-        select share_basis_points
-        from billing_private.store_revenue_shares
-        where store_revenue_shares.store_id = parts.store_id
-          -- Also of what is given back later.
-          and store_revenue_shares.effective_from <= untaxed.paid_at
-        order by effective_from desc
-        limit 1
-      ), 0) as basis_points
-  ) as shares;
+  left join lateral (
+    select share_basis_points
+    from billing_private.store_revenue_shares
+    where store_revenue_shares.store_id = parts.store_id
+      -- Also of what is given back later.
+      and store_revenue_shares.effective_from <= untaxed.paid_at
+    order by effective_from desc
+    limit 1
+  ) as agreed on true
+  cross join lateral (select coalesce(agreed.share_basis_points, 0) as basis_points) as shares
+  where p_store_ids is null or parts.store_id = any (p_store_ids);
 end;
 $$;
 
-comment on function billing_private.revenue_entries(timestamptz, timestamptz) is
-  'What payments and refunds of a half-open interval come to, store by store, exactly.';
+comment on function billing_private.revenue_entries(timestamptz, timestamptz, uuid[]) is
+  'What payments, refunds and lost disputes of a half-open interval come to, store by store, '
+  'exactly. Of some stores alone, or (null) of all and of the platform.';
 
 
 create function billing_private.admin_store_revenue(
@@ -4957,6 +5047,7 @@ returns table (
   currency text,
   payments_minor bigint,
   refunds_minor bigint,
+  disputes_minor bigint,
   net_minor bigint,
   store_share_minor bigint,
   platform_share_minor bigint
@@ -4968,7 +5059,15 @@ set search_path = ''
 as $$
 declare
   v_scope uuid[] := billing_private.store_scope();
+  v_store_ids uuid[] := v_scope;
 begin
+  if p_store is not null then
+    v_store_ids := array(
+      select id
+      from billing.stores
+      where key = p_store
+        and (v_scope is null or id = any (v_scope)));
+  end if;
   return query
   select
     stores.key,
@@ -4976,13 +5075,12 @@ begin
     entries.currency,
     coalesce(sum(entries.net_minor) filter (where entries.kind = 'payment'), 0)::bigint,
     coalesce(sum(entries.net_minor) filter (where entries.kind = 'refund'), 0)::bigint,
+    coalesce(sum(entries.net_minor) filter (where entries.kind = 'dispute'), 0)::bigint,
     sum(entries.net_minor)::bigint,
     sum(entries.store_share_minor)::bigint,
     sum(entries.net_minor - entries.store_share_minor)::bigint
-  from billing_private.revenue_entries(p_from, p_until) as entries
+  from billing_private.revenue_entries(p_from, p_until, v_store_ids) as entries
   left join billing.stores on stores.id = entries.store_id
-  where (v_scope is null or entries.store_id = any (v_scope))
-    and (p_store is null or stores.key = p_store)
   group by 1, 2, 3
   order by 2 desc, 1 nulls first, 3;
 end;
@@ -4993,8 +5091,9 @@ select * from billing_private.admin_store_revenue('-infinity', 'infinity');
 
 comment on view billing_admin.store_revenue is
   'Revenue by store, month (UTC) and currency, without taxes, in the smallest unit: payments, '
-  'refunds (below 0), what is left, and how store and platform share it. Without a store it is the '
-  'platform''s own; store admins see their stores'' alone.';
+  'refunds and lost disputes (below 0), what is left, and how store and platform share it. What '
+  'Stripe charges, for disputes too, is the platform''s. Without a store it is the platform''s own;'
+  ' store admins see their stores'' alone.';
 
 
 create function billing_private.store_statement(
@@ -5042,8 +5141,9 @@ end;
 comment on function billing_admin.store_statement(text, timestamptz) is
 $$A store's revenue of one month (UTC), a row for each currency, in the smallest unit, without
 taxes.
-A refund counts in the month it was made, shared as its payment was. Nothing of it changes once the
-month is over, unless Stripe tells of something late.
+A refund counts in the month it was made, a dispute in the month it was lost, shared as its payment
+was; what comes back of either (an appeal that is won, a refund that failed after all) in the month
+it does. Nothing of it changes once the month is over, unless Stripe tells of something late.
 
 month: any instant of it.
 
@@ -6581,7 +6681,8 @@ Errors
 
 revoke all on function
   billing_private.split_amount,
-  billing_private.store_weights,
+  billing_private.revenue_movements,
+  billing_private.reversals_of,
   billing_private.revenue_entries,
   billing_private.admin_store_revenue,
   billing_private.store_statement,

@@ -2,7 +2,7 @@
 -- exact to the smallest unit.
 begin;
 \ir ../helpers.psql
-select plan(31);
+select plan(43);
 
 select tests.catalog();
 select tests.set_time('2025-12-01');
@@ -40,10 +40,32 @@ language sql as $$
     (stripe_payment_key, status, amount_minor, currency, refunded_at, stripe_refund_id)
   values ('pi_' || p_name, p_status, p_amount, 'usd', p_at, 're_' || p_name || p_at);
 $$;
+create function tests.disputed(p_name text, p_status text, p_amount bigint, p_lost_at timestamptz)
+returns void
+language sql as $$
+  insert into billing.disputes
+    (stripe_payment_key, status, amount_minor, currency, lost_at, stripe_dispute_id)
+  values ('pi_' || p_name, p_status, p_amount, 'usd', p_lost_at, 'dp_' || p_name);
+$$;
+create function tests.told_dispute(p_event text, p_status text, p_at timestamptz) returns void
+language sql as $$
+  select tests.deliver('evt_dp_' || p_status, 'charge.dispute.' || p_event, p_at,
+    jsonb_build_object('id', 'dp_first', 'object', 'dispute', 'status', p_status, 'amount', 600,
+      'currency', 'usd', 'payment_intent', 'pi_first', 'charge', 'ch_first', 'livemode', false,
+      'created', extract(epoch from timestamptz '2026-01-20')::bigint));
+$$;
+create function tests.told_refund(p_status text, p_at timestamptz) returns void
+language sql as $$
+  select tests.deliver('evt_re_' || p_status, 'refund.' || case p_status
+      when 'failed' then 'failed' else 'created' end, p_at,
+    jsonb_build_object('id', 're_first', 'object', 'refund', 'status', p_status, 'amount', 400,
+      'currency', 'usd', 'payment_intent', 'pi_first', 'livemode', false,
+      'created', extract(epoch from timestamptz '2026-02-10')::bigint));
+$$;
 create function tests.statement(p_store text, p_month timestamptz) returns text
 language sql as $$
-  select string_agg(format('%s: %s %s = %s; %s + %s', currency, payments_minor, refunds_minor,
-    net_minor, store_share_minor, platform_share_minor), ', ' order by currency)
+  select string_agg(format('%s: %s %s %s = %s; %s + %s', currency, payments_minor, refunds_minor,
+    disputes_minor, net_minor, store_share_minor, platform_share_minor), ', ' order by currency)
   from billing_admin.store_statement(p_store, p_month);
 $$;
 
@@ -97,11 +119,11 @@ select tests.paid('before', '2025-12-31 23:59:59+00', '{"plus_monthly": 1000}', 
 select tests.paid('first', '2026-01-01 00:00:00+00', '{"plus_monthly": 1000}', 1000);
 select tests.sign_in('ada');
 select is(
-  tests.statement('night-owl', '2025-12-15'), 'usd: 1000 0 = 1000; 0 + 1000',
+  tests.statement('night-owl', '2025-12-15'), 'usd: 1000 0 0 = 1000; 0 + 1000',
   'what was paid before a share was agreed on is the platform''s'
 );
 select is(
-  tests.statement('night-owl', '2026-01-31'), 'usd: 1000 0 = 1000; 700 + 300',
+  tests.statement('night-owl', '2026-01-31'), 'usd: 1000 0 0 = 1000; 700 + 300',
   'what is paid from then on is shared; months are those of UTC'
 );
 select is(tests.statement('night-owl', '2026-02-01'), null, 'a month without payments has no rows');
@@ -111,7 +133,7 @@ select tests.be_owner();
 select tests.paid('odd', '2026-01-05', '{"plus_monthly": 1001}', 1001);
 select tests.sign_in('ada');
 select is(
-  tests.statement('night-owl', '2026-01-01'), 'usd: 2001 0 = 2001; 1401 + 600',
+  tests.statement('night-owl', '2026-01-01'), 'usd: 2001 0 0 = 2001; 1401 + 600',
   'each payment is shared by itself, and the shares add up'
 );
 rollback to s;
@@ -120,7 +142,7 @@ select tests.be_owner();
 select tests.paid('taxed', '2026-01-05', '{"plus_monthly": 1000}', 1190, 190);
 select tests.sign_in('ada');
 select is(
-  tests.statement('night-owl', '2026-01-01'), 'usd: 2000 0 = 2000; 1400 + 600',
+  tests.statement('night-owl', '2026-01-01'), 'usd: 2000 0 0 = 2000; 1400 + 600',
   'taxes are nobody''s revenue'
 );
 rollback to s;
@@ -147,7 +169,7 @@ select tests.paid('yen', '2026-01-05', '{"plus_monthly": 1300}', 1300, p_currenc
 select tests.sign_in('ada');
 select is(
   tests.statement('night-owl', '2026-01-01'),
-  'jpy: 1300 0 = 1300; 910 + 390, usd: 1000 0 = 1000; 700 + 300',
+  'jpy: 1300 0 0 = 1300; 910 + 390, usd: 1000 0 0 = 1000; 700 + 300',
   'currencies are never added'
 );
 rollback to s;
@@ -165,11 +187,11 @@ select tests.refunded('first', '2026-02-10', 1000);
 select tests.refunded('first', '2026-02-11', 1000, 'failed');
 select tests.sign_in('ada');
 select is(
-  tests.statement('night-owl', '2026-01-01'), 'usd: 1000 0 = 1000; 700 + 300',
+  tests.statement('night-owl', '2026-01-01'), 'usd: 1000 0 0 = 1000; 700 + 300',
   'a refund leaves the month of the payment as it was'
 );
 select is(
-  tests.statement('night-owl', '2026-02-01'), 'usd: 0 -1000 = -1000; -700 + -300',
+  tests.statement('night-owl', '2026-02-01'), 'usd: 0 -1000 0 = -1000; -700 + -300',
   'it counts when it was made, shared as the payment was; one that failed does not'
 );
 rollback to s;
@@ -189,6 +211,111 @@ select results_eq(
 );
 rollback to s;
 
+-- What goes back twice or comes back is as exact.
+select tests.be_owner();
+select tests.paid('thirds', '2026-01-05',
+  '{"plus_monthly": 1000, "basic_monthly": 1000, "unknown": 1000}', 1190, 190);
+select tests.refunded('thirds', '2026-01-10', 7);
+select tests.disputed('thirds', 'lost', 1183, '2026-01-12');
+select tests.sign_in('ada');
+select results_eq(
+  $$ select store_key, net_minor, store_share_minor from billing_admin.store_revenue
+    where month = '2026-01-01' $$,
+  $$ values (null, 0::bigint, 0::bigint), ('lark', 0, 0), ('night-owl', 1000, 700) $$,
+  'what a lost dispute takes of the rest comes to nothing too'
+);
+select tests.be_owner();
+update billing.refunds set status = 'failed', returned_at = '2026-01-20' where amount_minor = 7;
+update billing.disputes set status = 'won', returned_at = '2026-01-21' where amount_minor = 1183;
+select tests.sign_in('ada');
+select results_eq(
+  $$ select store_key, net_minor, store_share_minor from billing_admin.store_revenue
+    where month = '2026-01-01' $$,
+  $$ values (null, 334::bigint, 0::bigint), ('lark', 333, 0), ('night-owl', 1333, 933) $$,
+  'and when all of it comes back everybody has what they had'
+);
+rollback to s;
+
+-- ---- disputes ---------------------------------------------------------------
+
+select tests.be_owner();
+select tests.told_dispute('created', 'needs_response', '2026-01-20');
+select tests.sign_in('ada');
+select is(
+  tests.statement('night-owl', '2026-01-01'), 'usd: 1000 0 0 = 1000; 700 + 300',
+  'a dispute that is open takes nothing'
+);
+select tests.told_dispute('closed', 'lost', '2026-02-10');
+select results_eq(
+  $$ select tests.statement('night-owl', month::timestamptz)
+    from unnest(array['2026-01-01', '2026-02-01']) as month $$,
+  array['usd: 1000 0 0 = 1000; 700 + 300', 'usd: 0 0 -600 = -600; -420 + -180'],
+  'one that is lost takes what it is about, in the month it is lost, shared as the payment was'
+);
+select tests.told_dispute('updated', 'appeal_under_review', '2026-03-05');
+select is(
+  tests.statement('night-owl', '2026-02-01'), 'usd: 0 0 -600 = -600; -420 + -180',
+  'an appeal changes nothing yet'
+);
+select tests.told_dispute('closed', 'won', '2026-03-20');
+select results_eq(
+  $$ select tests.statement('night-owl', month::timestamptz)
+    from unnest(array['2026-01-01', '2026-02-01', '2026-03-01', '2026-04-01']) as month $$,
+  array['usd: 1000 0 0 = 1000; 700 + 300', 'usd: 0 0 -600 = -600; -420 + -180',
+    'usd: 0 0 600 = 600; 420 + 180', null],
+  'when it is won it comes back in that month; the one that is over stays as it was'
+);
+select tests.be_owner();
+create temporary table dispute_then as select to_jsonb(disputes) as row from billing.disputes;
+select billing_private.rebuild(array['dp_first'], true);
+select is(
+  (select to_jsonb(disputes) from billing.disputes), (select row from dispute_then),
+  'rebuilding says the same'
+);
+rollback to s;
+
+select tests.be_owner();
+select tests.told_dispute('closed', 'won', '2026-03-20');
+select is(
+  (select row(lost_at, returned_at)::text from billing.disputes), '(,)',
+  'what was won and never lost moves nothing'
+);
+select tests.told_dispute('closed', 'lost', '2026-02-10');
+select tests.sign_in('ada');
+select results_eq(
+  $$ select tests.statement('night-owl', month::timestamptz)
+    from unnest(array['2026-02-01', '2026-03-01']) as month $$,
+  array['usd: 0 0 -600 = -600; -420 + -180', 'usd: 0 0 600 = 600; 420 + 180'],
+  'in whichever order Stripe tells it'
+);
+rollback to s;
+
+-- ---- refunds that fail after all --------------------------------------------
+
+select tests.be_owner();
+select tests.told_refund('succeeded', '2026-02-10');
+select tests.told_refund('failed', '2026-03-02');
+select tests.sign_in('ada');
+select results_eq(
+  $$ select tests.statement('night-owl', month::timestamptz)
+    from unnest(array['2026-02-01', '2026-03-01']) as month $$,
+  array['usd: 0 -400 0 = -400; -280 + -120', 'usd: 0 400 0 = 400; 280 + 120'],
+  'a refund that fails after all comes back when it fails'
+);
+rollback to s;
+select tests.be_owner();
+select tests.told_refund('failed', '2026-03-02');
+select tests.sign_in('ada');
+select is(
+  tests.statement('night-owl', '2026-03-01'), null, 'one that never succeeded took nothing'
+);
+select tests.told_refund('succeeded', '2026-02-10');
+select is(
+  tests.statement('night-owl', '2026-03-01'), 'usd: 0 400 0 = 400; 280 + 120',
+  'until an older event tells that it had'
+);
+rollback to s;
+
 -- ---- manual subscriptions ---------------------------------------------------
 
 select tests.be_owner();
@@ -205,7 +332,7 @@ set status = 'paid', amount_paid_minor = 1000, amount_remaining_minor = 0, paid_
 where account_id = md5('eve')::uuid;
 select tests.sign_in('ada');
 select is(
-  tests.statement('night-owl', '2026-01-01'), 'usd: 2000 0 = 2000; 1400 + 600',
+  tests.statement('night-owl', '2026-01-01'), 'usd: 2000 0 0 = 2000; 1400 + 600',
   'belongs to the store of its plan'
 );
 select tests.be_owner();
@@ -215,7 +342,7 @@ select billing_private.set_manual_terms(
   md5('basic_monthly')::uuid, null, '2026-01-20');
 select tests.sign_in('ada');
 select is(
-  tests.statement('night-owl', '2026-01-01'), 'usd: 2000 0 = 2000; 1400 + 600',
+  tests.statement('night-owl', '2026-01-01'), 'usd: 2000 0 0 = 2000; 1400 + 600',
   'also once it has changed to another store''s'
 );
 rollback to s;
