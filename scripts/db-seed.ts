@@ -5,8 +5,8 @@ import { done, runScript } from "./lib/terminal.ts";
 import { seed } from "./postgres/index.ts";
 
 const help = `
-Runs supabase/seed.sql, the sample catalog, and supabase/sample_app.sql, an application it gates, in a
-migrated database. Each is one transaction.
+Runs supabase/seed.sql, the sample catalog and an application it gates, in a migrated database, in one
+transaction.
 
 Usage: npm run db:seed -- <postgres-url>
 `;

@@ -46,9 +46,9 @@ export async function migrate(
 }
 
 /** The sample catalog, and an application that is gated by it. */
-const sampleFiles = ["seed.sql", "sample_app.sql"].map((name) => join(project, name));
+const sampleFiles = [join(project, "seed.sql")];
 
-/** Runs each of these files in one transaction; the sample ones unless others are named. */
+/** Runs each of these files in one transaction; the samples unless others are named. */
 export async function seed(url: string, files: string[] = sampleFiles): Promise<void> {
   await withClient(url, async (client) => {
     for (const file of files) {

@@ -20,14 +20,10 @@ describe.each(chapters)("chapter $title", (chapter) => {
   });
 });
 
-/** A project with the sample catalog, in which everybody of the chapter has signed up. */
+/** A project with the samples, in which everybody of the chapter has signed up. */
 async function prepare(chapter: Chapter): Promise<TestDatabase> {
   const database = await createTestDatabase();
   await seed(database.url, ["supabase/seed.sql"]);
-  if (chapter.title === "What you get") {
-    const owner = await database.connect();
-    await owner.query("create table book_clubs (name text, is_premium boolean)");
-  }
   await signUpAll(database, chapter);
   return database;
 }
