@@ -4743,8 +4743,8 @@ Errors
 -- -----------------------------------------------------------------------------
 
 -- Money that came in, less what went back, without taxes, is split among the stores whose plans the
--- invoice's lines are of. Each refund and lost dispute takes what those of its invoice up to it take,
--- less what those before it took: all of them together take exactly what came in.
+-- invoice's lines are of. Each refund and lost dispute takes what those of its invoice take up to
+-- it, less what those before it took: all of them together take exactly what came in.
 
 create function billing_private.split_amount(
   p_amount bigint,
