@@ -3001,18 +3001,19 @@ create table billing.discount_redemptions (
 );
 
 comment on table billing.discount_redemptions is
-  'Who used which discount code: for a checkout at Stripe, or for a manual subscription, whose '
-  'invoices it is taken off here.';
+  'Who used which discount code: for a checkout at Stripe, for a running subscription there, or '
+  'for a manual one, whose invoices it is taken off here.';
 comment on column billing.discount_redemptions.status is
-  'reserved while its checkout is open, confirmed once that is complete, released where it is not '
-  'going to be.';
+  'reserved while its checkout is open or Stripe is being asked, confirmed once that is complete, '
+  'released where it is not going to be.';
 comment on column billing.discount_redemptions.periods_used is
   'Of a manual subscription: periods invoiced with it.';
 comment on column billing.discount_redemptions.period_off_minor is
   'Of a manual subscription: what the running period''s invoice took off period_base_minor; what a '
   'change gives back of the period is lessened as much.';
 comment on column billing.discount_redemptions.ended_at is
-  'When a period of a manual subscription began without it.';
+  'When a period of a manual subscription began without it; of one at Stripe, when Stripe had '
+  'answered: how long it comes off is counted there.';
 
 create index discount_redemptions_discount_code_id_idx
   on billing.discount_redemptions (discount_code_id, account_id);

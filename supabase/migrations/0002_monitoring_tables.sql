@@ -831,6 +831,11 @@ comment on column billing_private.command_kinds.verify_refusals is
 insert into billing_private.command_kinds (
   kind, description, when_old, look_up_path, look_up_params, effect, verify_refusals
 ) values
+  -- A coupon for one invoice may be used up by now: asked for again it would come off twice.
+  ('apply_discount', 'take a discount code off a running subscription', 'find_or_drop',
+    '/v1/subscriptions/{3}', '{"expand": ["discounts"]}',
+    '$ ? (exists (@.discounts[*] ? (@.coupon.id == $params.discounts[0].coupon
+      || @.source.coupon == $params.discounts[0].coupon)))', false),
   ('cancel_meter_event', 'take back usage a meter was told of', 'drop', null, '{}', null, false),
   ('cancel_subscription', 'end a subscription now', 'repeat',
     '/v1/subscriptions/{3}', '{}',

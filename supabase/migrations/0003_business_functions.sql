@@ -8392,6 +8392,10 @@ begin
       if p_command.kind = 'pause_collection' then
         perform billing_private.withdraw_invoices(p_command.subscription_id);
       end if;
+    when 'apply_discount' then
+      perform billing_private.apply_response(
+        p_command, p_response, 'customer.subscription.updated', p_asked_at);
+      perform billing_private.settle_applied_code(p_command, 'confirmed');
     when 'set_payment_method' then
       perform billing_private.apply_response(
         p_command, p_response,
@@ -8491,6 +8495,7 @@ begin
   if p_command.kind = 'pay_invoice' then
     perform billing_private.note_refused_payment(p_command, p_response -> 'error');
   end if;
+  perform billing_private.settle_applied_code(p_command, 'released');
 end;
 $$;
 
@@ -14788,6 +14793,88 @@ $$;
 comment on function billing_private.redeem_code(text, billing.subscriptions) is
   'Has a code taken off the invoices of a manual subscription, from the next period on '
   '(DISCOUNT_NOT_VALID, 422): one code at a time, none under a contract. The account is locked.';
+
+
+create function billing_private.apply_code_at_stripe(
+  p_code text,
+  p_subscription billing.subscriptions
+)
+returns billing.discount_redemptions
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_code billing_private.discount_codes := billing_private.discount_code(p_code);
+  v_price billing.prices;
+  v_redemption billing.discount_redemptions;
+begin
+  select * into strict v_price from billing.prices where id = p_subscription.price_id;
+  perform billing_private.take_code(
+    v_code.id, v_price, p_subscription.quantity, p_subscription.account_id, true);
+  -- The call replaces whatever comes off now.
+  if p_subscription.status not in ('active', 'trialing', 'past_due')
+    or exists (
+      select
+      from billing.discount_redemptions
+      where subscription_id = p_subscription.id
+        and ended_at is null
+    )
+    or exists (
+      select
+      from billing.discounts
+      where stripe_subscription_id = p_subscription.stripe_subscription_id
+        and stripe_subscription_item_id is null
+        and is_listed
+        and removed_at is null
+        and coalesce(ends_at > billing_private.now(), true)
+    )
+  then
+    perform billing_private.fail('DISCOUNT_NOT_VALID', jsonb_build_object(
+      'field', 'discount_code', 'reason', 'not_for_this_subscription'));
+  end if;
+
+  insert into billing.discount_redemptions (
+    discount_code_id, account_id, subscription_id, status
+  )
+  values (v_code.id, p_subscription.account_id, p_subscription.id, 'reserved')
+  returning * into v_redemption;
+  perform billing_private.enqueue_command(
+    'apply_discount', p_subscription.account_id,
+    '/v1/subscriptions/' || p_subscription.stripe_subscription_id,
+    jsonb_build_object('discounts', jsonb_build_array(jsonb_build_object(
+      'coupon', billing_private.ensure_coupon(v_code, v_price, p_subscription.account_id)))),
+    'POST', v_redemption.id, p_subscription);
+  return v_redemption;
+end;
+$$;
+
+comment on function billing_private.apply_code_at_stripe(text, billing.subscriptions) is
+  'Keeps a code for a running subscription of Stripe''s and has Stripe take it off from the next '
+  'invoice on (DISCOUNT_NOT_VALID, 422): one at a time. The account is locked.';
+
+
+create function billing_private.settle_applied_code(
+  p_command billing_private.commands,
+  p_status text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.discount_redemptions
+  set status = p_status,
+      ended_at = coalesce(ended_at, billing_private.now())
+  where id = p_command.subject_id
+    and p_command.kind = 'apply_discount';
+end;
+$$;
+
+comment on function billing_private.settle_applied_code(billing_private.commands, text) is
+  'Confirms the code of a running subscription that Stripe takes off now, or gives it back where '
+  'Stripe refused.';
 
 
 create function billing_private.spread(
@@ -21256,6 +21343,8 @@ revoke all on function
   billing_private.check_code,
   billing.check_code,
   billing_private.redeem_code,
+  billing_private.apply_code_at_stripe,
+  billing_private.settle_applied_code,
   billing_private.spread,
   billing_private.prorated_discounts,
   billing_private.discounts_of_lines,

@@ -5972,11 +5972,15 @@ begin
   select * into v_subscription
   from billing.subscriptions
   where id = p_subscription_id
-    and provider = 'manual'
+    and account_id is not null
+    and price_id is not null
     and ended_at is null;
   if not found then
     perform billing_private.fail('SUBSCRIPTION_NOT_FOUND', jsonb_build_object(
       'subscription_id', p_subscription_id));
+  elsif v_subscription.provider = 'stripe' then
+    return next billing_private.apply_code_at_stripe(coalesce(p_code, ''), v_subscription);
+    return;
   end if;
   perform billing_private.redeem_code(coalesce(p_code, ''), v_subscription);
   return query
@@ -6005,13 +6009,14 @@ begin atomic
 end;
 
 comment on function billing_admin.apply_discount_code(uuid, text, text) is
-$$Has a code taken off the invoices of a running manual subscription, from its next period on. New
-ones take it in billing_admin.grant_subscription().
+$$Has a code taken off the invoices of a running subscription, from its next period on. Of one of
+Stripe's it is reserved until Stripe has answered; where Stripe refuses, it is given back. New ones
+take it in billing_admin.grant_subscription() or at a checkout.
 
 Errors
   VALIDATION_FAILED       400  no reason
   NOT_AN_ADMIN            403  the caller is no administrator
-  SUBSCRIPTION_NOT_FOUND  404  there is no such subscription, it has ended, or it is Stripe's
+  SUBSCRIPTION_NOT_FOUND  404  there is no such subscription, or it has ended
   DISCOUNT_NOT_VALID      422  details name the reason; one code at a time, none under a contract$$;
 
 
