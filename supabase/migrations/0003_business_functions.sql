@@ -10723,7 +10723,7 @@ declare
   v_anchor timestamp := p_anchor at time zone 'UTC';
   -- Never too late: no month or year is 4 % longer than Postgres counts it.
   v_number integer := greatest(
-    floor(extract(epoch from p_at - p_anchor) / (extract(epoch from p_interval) * 1.04)), 0);
+    floor(date_part('epoch', p_at - p_anchor) / (date_part('epoch', p_interval) * 1.04)), 0);
 begin
   while (v_anchor + (v_number + 1) * p_interval) at time zone 'UTC' <= p_at loop
     v_number := v_number + 1;
@@ -16147,6 +16147,8 @@ limit; where none does, months since the account was made (UTC). The limit is th
 sources. A limit feature has one period, without beginning and end.$$;
 
 
+-- The same look-up again, because every count waits for it: a set of one costs two or three times as
+-- much. A test compares them.
 create function billing_private.usage_terms(
   p_account_id uuid,
   p_feature_key text,
@@ -16156,21 +16158,78 @@ returns billing_private.usage_terms
 language plpgsql
 stable
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
   v_terms billing_private.usage_terms;
+  v_period record;
 begin
-  select * into v_terms
-  from billing_private.usage_terms_of(array[p_account_id], array[p_feature_key], array[p_at]);
-  if v_terms.kind is null then
+  select
+    features.kind, features.aggregation, features.alert_percents, features.stripe_event_name,
+    best.is_included is not null, best.limit_value,
+    coalesce(
+      best.billing_anchor, (select created_at from billing.accounts where id = p_account_id)),
+    coalesce(
+      best.resets_every,
+      billing_private.interval_of(best.billing_interval, best.interval_count),
+      interval '1 month'),
+    timestamptz '-infinity', timestamptz 'infinity',
+    coalesce(best.overage, 'refuse'), best.overage_limit,
+    coalesce(best.rollover_floor, 0), coalesce(best.rollover_cap, 0),
+    coalesce(best.on_plan_change, 'keep')
+  into v_terms
+  from billing.features
+  left join (
+    select
+      true as is_included,
+      case when not bool_or(entitlements.limit_value is null) over ()
+        then max(entitlements.limit_value) over () end as limit_value,
+      subscriptions.billing_anchor, prices.billing_interval, prices.interval_count,
+      plan_features.resets_every, plan_features.overage, plan_features.overage_limit,
+      plan_features.rollover_floor, plan_features.rollover_cap, plan_features.on_plan_change
+    from billing.entitlements
+    left join billing.subscription_items
+      on entitlements.source_kind = 'subscription_item'
+      and subscription_items.id = entitlements.source_id
+    left join billing.contracts
+      on contracts.id
+        = case when entitlements.source_kind = 'contract' then entitlements.source_id end
+    left join billing.subscriptions
+      on subscriptions.id
+        = coalesce(subscription_items.subscription_id, contracts.subscription_id)
+    left join billing.prices
+      on prices.id = coalesce(subscription_items.price_id, contracts.price_id)
+    left join billing.plan_features
+      on plan_features.plan_id = entitlements.plan_id
+      and plan_features.version = subscription_items.plan_version
+      and plan_features.feature_key = entitlements.feature_key
+    where entitlements.account_id = p_account_id
+      and entitlements.feature_key = p_feature_key
+      and entitlements.access_level = 'full'
+      and entitlements.valid_from <= p_at
+      and entitlements.valid_until > p_at
+    order by
+      subscriptions.billing_anchor is null, entitlements.limit_value desc nulls first,
+      entitlements.source_id
+    limit 1
+  ) as best on true
+  where features.key = p_feature_key;
+  if not found then
     perform billing_private.fail('FEATURE_NOT_FOUND', jsonb_build_object('feature', p_feature_key));
+  end if;
+
+  if v_terms.kind = 'metered' and v_terms.anchor is not null then
+    v_period := billing_private.usage_period(v_terms.anchor, v_terms.length, p_at);
+    v_terms.period_start := v_period.period_start;
+    v_terms.period_end := v_period.period_end;
   end if;
   return v_terms;
 end;
 $$;
 
 comment on function billing_private.usage_terms(uuid, text, timestamptz) is
-$$What an account may use of a feature at an instant, and in which period: usage_terms_of() of one.
+$$What an account may use of a feature at an instant, and in which period: what usage_terms_of()
+says of it, sooner.
 
 Errors
   FEATURE_NOT_FOUND  404  there is no such feature$$;
@@ -16878,27 +16937,21 @@ comment on function billing_private.lock_usage_keys(uuid) is
   'hour of the turn of a month (UTC); nothing at other times.';
 
 
-create function billing_private.require_consumable(p_account_id uuid, p_feature_key text)
-returns billing_private.usage_terms
+create function billing_private.refuse_consuming(p_feature_key text)
+returns void
 language plpgsql
 stable
 set search_path = ''
 as $$
-declare
-  v_terms billing_private.usage_terms := billing_private.usage_terms(
-    p_account_id, p_feature_key, billing_private.now());
 begin
-  if v_terms.kind = 'boolean' or v_terms.aggregation not in ('sum', 'count') then
-    perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
-      'field', 'feature', 'problem', 'only a sum or a count can be consumed',
-      'feature', p_feature_key));
-  end if;
-  return v_terms;
+  perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+    'field', 'feature', 'problem', 'only a sum or a count can be consumed',
+    'feature', p_feature_key));
 end;
 $$;
 
-comment on function billing_private.require_consumable(uuid, text) is
-  'The terms of a feature that can be consumed (VALIDATION_FAILED, 400; FEATURE_NOT_FOUND, 404).';
+comment on function billing_private.refuse_consuming(text) is
+  'Raises the error of whoever consumes what cannot be consumed (VALIDATION_FAILED, 400).';
 
 
 create function billing_private.not_included(p_feature_key text, p_quantity numeric)
@@ -16923,12 +16976,11 @@ comment on function billing_private.not_included(text, numeric) is
   'The answer to whoever asks for units of a feature the account does not have.';
 
 
-create function billing_private.write_count(
+create function billing_private.write_record(
   p_state billing_private.usage_state,
-  p_terms billing_private.usage_terms,
-  p_quantity numeric,
-  p_units numeric,
+  p_id uuid,
   p_idempotency_key text,
+  p_quantity numeric,
   p_properties jsonb
 )
 returns void
@@ -16938,96 +16990,53 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := billing_private.now();
-  v_id uuid := gen_random_uuid();
   v_totals billing.usage_totals := p_state.totals;
 begin
-  if p_terms.kind = 'metered' or p_idempotency_key is not null then
-    insert into billing.usage_records (
-      account_id, idempotency_key, recorded_month, id, feature_key, quantity, occurred_at,
-      recorded_at, period_start, used_after, allowance, properties
-    )
-    values (
-      v_totals.account_id, coalesce(p_idempotency_key, v_id::text),
-      billing_private.usage_month(v_now), v_id, v_totals.feature_key, p_quantity, v_now, v_now,
-      v_totals.period_start, v_totals.used,
-      p_state.included + v_totals.rollover + v_totals.prepaid, p_properties
-    );
-  end if;
+  insert into billing.usage_records (
+    account_id, idempotency_key, recorded_month, id, feature_key, quantity, occurred_at,
+    recorded_at, period_start, used_after, allowance, properties
+  )
+  values (
+    v_totals.account_id, p_idempotency_key, billing_private.usage_month(v_now), p_id,
+    v_totals.feature_key, p_quantity, v_now, v_now, v_totals.period_start, v_totals.used,
+    p_state.included + v_totals.rollover + v_totals.prepaid, p_properties
+  );
+end;
+$$;
+
+comment on function billing_private.write_record(
+  billing_private.usage_state, uuid, text, numeric, jsonb
+) is
+  'Writes the record of units that were counted, with the answer.';
+
+
+create function billing_private.follow_count(
+  p_state billing_private.usage_state,
+  p_terms billing_private.usage_terms,
+  p_id uuid,
+  p_units numeric
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
   if billing_private.is_at_threshold(p_state, p_terms) then
     perform billing_private.note_thresholds(p_state, p_terms);
   end if;
   if p_terms.stripe_event_name is not null then
     perform billing_private.report_usage(
-      v_id, v_totals.account_id, p_terms.stripe_event_name, p_units, v_now);
+      p_id, (p_state.totals).account_id, p_terms.stripe_event_name, p_units,
+      billing_private.now());
   end if;
 end;
 $$;
 
-comment on function billing_private.write_count(
-  billing_private.usage_state, billing_private.usage_terms, numeric, numeric, text, jsonb
+comment on function billing_private.follow_count(
+  billing_private.usage_state, billing_private.usage_terms, uuid, numeric
 ) is
-  'What follows from units that were counted: their record, a threshold, a report to Stripe. A key '
-  'somebody else has used meanwhile is a unique violation.';
-
-
--- Its body is long because the quick way is written out: one statement that decides and counts.
-create function billing_private.count_units(
-  p_account_id uuid,
-  p_feature_key text,
-  p_quantity numeric,
-  p_idempotency_key text,
-  p_properties jsonb
-)
-returns billing.usage_decision
-language plpgsql
-volatile
-set search_path = ''
-set plan_cache_mode = 'force_generic_plan'
-as $$
-declare
-  v_terms billing_private.usage_terms;
-  v_state billing_private.usage_state;
-  v_totals billing.usage_totals;
-  v_units numeric;
-begin
-  v_terms := billing_private.require_consumable(p_account_id, p_feature_key);
-  if not v_terms.is_included then
-    return billing_private.not_included(p_feature_key, p_quantity);
-  end if;
-  v_units := case when v_terms.aggregation = 'count' then 1 else p_quantity end;
-
-  -- The condition and the count are one statement: two callers cannot both take the last unit.
-  -- What it lets pass, every policy lets pass; the rest is looked at in full.
-  update billing.usage_totals
-  set used = used + v_units
-  where account_id = p_account_id
-    and feature_key = p_feature_key
-    and period_start = v_terms.period_start
-    and (
-      v_terms.limit_value is null
-      or (used + reserved + v_units <= v_terms.limit_value + rollover
-        and v_terms.on_plan_change = 'keep')
-    )
-  returning * into v_totals;
-  if found then
-    v_state.totals := v_totals;
-    v_state.included := v_terms.limit_value;
-    v_state.is_allowed := true;
-  else
-    v_state := billing_private.take_units(p_account_id, p_feature_key, v_units, v_terms);
-  end if;
-
-  if v_state.is_allowed then
-    perform billing_private.write_count(
-      v_state, v_terms, p_quantity, v_units, p_idempotency_key, p_properties);
-  end if;
-  return billing_private.decision_of(v_state, p_quantity);
-end;
-$$;
-
-comment on function billing_private.count_units(uuid, text, numeric, text, jsonb) is
-  'Counts units if the account may use them, and writes what follows. A key somebody else has used '
-  'meanwhile is a unique violation.';
+  'What follows from units that were counted: a threshold, a report to Stripe.';
 
 
 create function billing_private.report_usage(
@@ -17098,6 +17107,77 @@ comment on function billing_private.require_key(text) is
   'Refuses an idempotency key that is none (VALIDATION_FAILED, 400); null is no key.';
 
 
+create function billing_private.take_key(
+  p_account_id uuid,
+  p_idempotency_key text,
+  p_id uuid,
+  p_feature_key text,
+  p_quantity numeric,
+  p_period_start timestamptz,
+  p_properties jsonb
+)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := billing_private.now();
+begin
+  insert into billing.usage_records (
+    account_id, idempotency_key, recorded_month, id, feature_key, quantity, occurred_at,
+    recorded_at, period_start, properties
+  )
+  values (
+    p_account_id, p_idempotency_key, billing_private.usage_month(v_now), p_id, p_feature_key,
+    p_quantity, v_now, v_now, p_period_start, p_properties
+  )
+  on conflict do nothing;
+  return found;
+end;
+$$;
+
+comment on function billing_private.take_key(
+  uuid, text, uuid, text, numeric, timestamptz, jsonb
+) is
+  'Writes the record of a key before its units are counted; false where somebody else has done so '
+  'meanwhile, after they have come to an end.';
+
+
+create function billing_private.answer_key(
+  p_state billing_private.usage_state,
+  p_idempotency_key text
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_totals billing.usage_totals := p_state.totals;
+  v_month timestamptz := billing_private.usage_month(billing_private.now());
+begin
+  if p_state.is_allowed then
+    update billing.usage_records
+    set used_after = v_totals.used,
+        allowance = p_state.included + v_totals.rollover + v_totals.prepaid
+    where account_id = v_totals.account_id
+      and idempotency_key = p_idempotency_key
+      and recorded_month = v_month;
+  else
+    delete from billing.usage_records
+    where account_id = v_totals.account_id
+      and idempotency_key = p_idempotency_key
+      and recorded_month = v_month;
+  end if;
+end;
+$$;
+
+comment on function billing_private.answer_key(billing_private.usage_state, text) is
+  'Completes the record of a key with the answer, or takes it back: a refusal is not kept.';
+
+
+-- Long because the quick way is written out: terms, one statement that decides, counts and records.
 -- Asks nobody who they are: it is for triggers, and for definer functions of the application, which
 -- run as whoever signed in.
 create function billing_private.try_consume(
@@ -17111,35 +17191,96 @@ returns billing.usage_decision
 language plpgsql
 volatile
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
-  v_decision billing.usage_decision;
+  v_now timestamptz := billing_private.now();
+  v_month timestamptz := date_trunc('month', v_now, 'UTC');
+  v_id uuid := gen_random_uuid();
+  v_terms billing_private.usage_terms;
+  v_state billing_private.usage_state;
+  v_totals billing.usage_totals;
   v_earlier billing.usage_decision;
+  v_units numeric;
 begin
-  perform billing_private.require_quantity(p_quantity, 'quantity');
-  if p_idempotency_key is null then
-    return billing_private.count_units(
-      p_account_id, p_feature_key, p_quantity, null, p_properties);
+  if (p_quantity > 0 and p_quantity <= 1e15) is not true then
+    perform billing_private.require_quantity(p_quantity, 'quantity');
+  end if;
+  if p_idempotency_key is not null then
+    perform billing_private.require_key(p_idempotency_key);
+    perform billing_private.lock_usage_keys(p_account_id);
+    v_earlier := billing_private.recorded_decision(p_account_id, p_idempotency_key);
+    if v_earlier.is_repeated then
+      return v_earlier;
+    end if;
   end if;
 
-  perform billing_private.require_key(p_idempotency_key);
-  perform billing_private.lock_usage_keys(p_account_id);
-  v_earlier := billing_private.recorded_decision(p_account_id, p_idempotency_key);
-  if v_earlier.is_repeated then
-    return v_earlier;
+  v_terms := billing_private.usage_terms(p_account_id, p_feature_key, v_now);
+  if v_terms.kind = 'boolean' or v_terms.aggregation not in ('sum', 'count') then
+    perform billing_private.refuse_consuming(p_feature_key);
+  elsif not v_terms.is_included then
+    return billing_private.not_included(p_feature_key, p_quantity);
   end if;
-  begin
-    v_decision := billing_private.count_units(
-      p_account_id, p_feature_key, p_quantity, p_idempotency_key, p_properties);
-    if v_decision.is_allowed then
-      return v_decision;
+  v_units := case when v_terms.aggregation = 'count' then 1 else p_quantity end;
+
+  -- The key before the count, as in a batch: whoever comes with the same key waits here, and holds
+  -- nothing that somebody else waits for.
+  if p_idempotency_key is not null and not billing_private.take_key(
+    p_account_id, p_idempotency_key, v_id, p_feature_key, p_quantity, v_terms.period_start,
+    p_properties)
+  then
+    return billing_private.recorded_decision(p_account_id, p_idempotency_key);
+  end if;
+
+  -- The condition and the count are one statement: two callers cannot both take the last unit.
+  -- What it lets pass, every policy lets pass; the rest is looked at in full.
+  with counted as (
+    update billing.usage_totals
+    set used = used + v_units
+    where account_id = p_account_id
+      and feature_key = p_feature_key
+      and period_start = v_terms.period_start
+      and (
+        v_terms.limit_value is null
+        or (used + reserved + v_units <= v_terms.limit_value + rollover
+          and v_terms.on_plan_change = 'keep')
+      )
+    returning *
+  ),
+  recorded as (
+    insert into billing.usage_records (
+      account_id, idempotency_key, recorded_month, id, feature_key, quantity, occurred_at,
+      recorded_at, period_start, used_after, allowance, properties
+    )
+    select
+      p_account_id, v_id::text, v_month, v_id, p_feature_key, p_quantity, v_now, v_now,
+      period_start, used, v_terms.limit_value + rollover + prepaid, p_properties
+    from counted
+    where v_terms.kind = 'metered' and p_idempotency_key is null
+  )
+  select * into v_totals from counted;
+  if found then
+    v_state.totals := v_totals;
+    v_state.included := v_terms.limit_value;
+    v_state.is_allowed := true;
+  else
+    v_state := billing_private.take_units(p_account_id, p_feature_key, v_units, v_terms);
+    v_totals := v_state.totals;
+    if v_state.is_allowed and v_terms.kind = 'metered' and p_idempotency_key is null then
+      perform billing_private.write_record(v_state, v_id, v_id::text, p_quantity, p_properties);
     end if;
-  exception when unique_violation then
-    null;
-  end;
-  -- The same key at once: it took the last unit, or the key.
-  v_earlier := billing_private.recorded_decision(p_account_id, p_idempotency_key);
-  return case when v_earlier.is_repeated then v_earlier else v_decision end;
+  end if;
+
+  if p_idempotency_key is not null then
+    perform billing_private.answer_key(v_state, p_idempotency_key);
+  end if;
+  -- No threshold is below one percent.
+  if v_state.is_allowed
+    and (v_terms.stripe_event_name is not null or v_totals.used * 100 >= v_state.included)
+  then
+    perform billing_private.follow_count(v_state, v_terms, v_id, v_units);
+  end if;
+  return billing_private.decision_of(v_state, p_quantity);
 end;
 $$;
 
@@ -17269,12 +17410,18 @@ security definer -- members may read what they used, never write it
 set search_path = ''
 as $$
 declare
+  v_is_trusted boolean := p_account_id is not null and billing_private.is_trusted();
   v_decision billing.usage_decision;
 begin
   v_decision := billing_private.try_consume(
-    billing_private.require_counting(p_account_id, p_feature_key), p_feature_key, p_quantity,
-    p_idempotency_key, p_properties);
+    case when v_is_trusted then p_account_id
+      else billing_private.require_counting(p_account_id, p_feature_key) end,
+    p_feature_key, p_quantity, p_idempotency_key, p_properties);
   if not v_decision.is_allowed then
+    -- An account that does not exist has nothing, which is found out without looking for it.
+    if v_is_trusted then
+      perform billing_private.resolve_account(p_account_id);
+    end if;
     perform billing_private.refuse_usage(v_decision);
   end if;
   return v_decision;
@@ -20301,7 +20448,10 @@ begin
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'expires_in', 'problem', 'must be from one second to 30 days'));
   end if;
-  v_terms := billing_private.require_consumable(v_account_id, p_feature_key);
+  v_terms := billing_private.usage_terms(v_account_id, p_feature_key, v_now);
+  if v_terms.kind = 'boolean' or v_terms.aggregation not in ('sum', 'count') then
+    perform billing_private.refuse_consuming(p_feature_key);
+  end if;
 
   begin
     select * into v_reservation
@@ -20394,6 +20544,7 @@ as $$
 declare
   v_terms billing_private.usage_terms := billing_private.usage_terms(
     p_reservation.account_id, p_reservation.feature_key, billing_private.now());
+  v_id uuid := gen_random_uuid();
   v_totals billing.usage_totals;
   v_state billing_private.usage_state;
   v_units numeric := case
@@ -20425,8 +20576,9 @@ begin
     end if;
   end if;
   if p_quantity > 0 then
-    perform billing_private.write_count(
-      v_state, v_terms, p_quantity, v_units, 'reservation ' || p_reservation.id, null);
+    perform billing_private.write_record(
+      v_state, v_id, 'reservation ' || p_reservation.id, p_quantity, null);
+    perform billing_private.follow_count(v_state, v_terms, v_id, v_units);
   end if;
 end;
 $$;
@@ -21596,7 +21748,6 @@ revoke all on function
   billing_private.usage_month,
   billing_private.recorded_decision,
   billing_private.lock_usage_keys,
-  billing_private.count_units,
   billing_private.report_usage,
   billing_private.require_quantity,
   billing_private.require_key,
@@ -21621,9 +21772,12 @@ revoke all on function
   billing_private.repair_metering,
   billing_private.release_dropped_tables,
   billing_private.usage_terms_of,
-  billing_private.require_consumable,
+  billing_private.refuse_consuming,
   billing_private.not_included,
-  billing_private.write_count,
+  billing_private.write_record,
+  billing_private.follow_count,
+  billing_private.take_key,
+  billing_private.answer_key,
   billing_private.lines_of,
   billing_private.require_lines,
   billing_private.add_records,

@@ -1699,14 +1699,22 @@ begin
       from given
       join billing.features on features.key = given.feature_key
       left join lateral (
-        select usage_totals.used as units, period_end
-        from billing.usage_totals
-        where account_id = v_account_id
-          and feature_key = given.feature_key
-          and period_start <= v_now
-          and period_end > v_now
-        order by period_start desc
-        limit 1
+        -- Before the first use a period has no row. One of a plan that ended may have.
+        select
+          terms.period_end,
+          (
+            select usage_totals.used
+            from billing.usage_totals
+            where account_id = v_account_id
+              and feature_key = given.feature_key
+              and (period_start = terms.period_start or not terms.is_included)
+              and period_start <= v_now
+              and period_end > v_now
+            order by period_start desc
+            limit 1
+          ) as units
+        from billing_private.usage_terms(v_account_id, given.feature_key, v_now) as terms
+        where features.kind <> 'boolean'
       ) as used on true
     ),
     billing_private.access_version(v_account_id);

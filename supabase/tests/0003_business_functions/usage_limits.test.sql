@@ -1,7 +1,7 @@
 -- What a period allows: hard and soft limits, leftovers, prepaid units, plans that change.
 begin;
 \ir usage.psql
-select plan(45);
+select plan(48);
 
 -- ---- periods ----------------------------------------------------------------
 
@@ -158,6 +158,62 @@ values (md5('ann')::uuid, 'exports', 50, '2027-03-03', 'sorry');
 select ok(pg_temp.use(41) and not pg_temp.use(1), 'a gift raises the limit');
 select is(
   (pg_temp.total()).period_start, timestamptz '2027-02-10', 'and leaves the period the subscription''s'
+);
+
+-- ---- terms of one and of many ------------------------------------------------
+
+create function pg_temp.asked() returns table (
+  account_id uuid, feature_key text, at timestamptz
+)
+language sql as $$
+  select md5('ann')::uuid, features.key, at
+  from billing.features
+  cross join unnest(array[
+    timestamptz '2026-01-01', '2026-02-09', '2027-02-09', '2027-03-03', '2029-01-01']) as at;
+$$;
+
+insert into billing.features (key, name, kind) values ('reads', 'Reads', 'metered');
+select set_eq(
+  $$
+    select asked.feature_key, asked.at, to_jsonb(terms)
+    from pg_temp.asked() as asked
+    cross join lateral billing_private.usage_terms(
+      asked.account_id, asked.feature_key, asked.at) as terms
+  $$,
+  $$
+    select asked.feature_key, asked.at, to_jsonb(terms)
+    from pg_temp.asked() as asked
+    cross join lateral billing_private.usage_terms_of(
+      array[asked.account_id], array[asked.feature_key], array[asked.at]) as terms
+  $$,
+  'the terms of one are what they are among many'
+);
+
+-- ---- before the first use of a period ---------------------------------------
+
+select pg_temp.terms('rollover_cap = 20');
+insert into billing.usage_grants (account_id, feature_key, quantity, valid_from, valid_until, reason)
+values (md5('ann')::uuid, 'exports', 5, '2027-03-03', 'infinity', 'bought');
+select tests.set_time('2027-04-10');
+select pg_temp.renewed(15, 'price_plus_monthly');
+create temporary table unused as select * from (select (pg_temp.summary()).*) as summary;
+select pg_temp.use(1);
+select results_eq(
+  $$
+    select
+      period_start, period_end, included, rollover, prepaid_used, prepaid_left, remaining, overage
+    from unused
+  $$,
+  $$
+    select
+      period_start, period_end, included, rollover, prepaid_used, prepaid_left, remaining + used,
+      overage
+    from (select (pg_temp.summary()).*) as summary
+  $$,
+  'what a period allows is told before its first use as after it'
+);
+select ok(
+  (select rollover > 0 and prepaid_left > 0 from unused), 'leftovers and prepaid units are in it'
 );
 
 select * from finish();

@@ -72,8 +72,12 @@ select is(
 select tests.be_owner();
 delete from billing.usage_totals where account_id = md5('ann')::uuid;
 select is(
-  (select features #>> '{exports,used}' from billing.my_access(md5('ann')::uuid)), '0',
-  'before the first use nothing is used'
+  (
+    select array[features #>> '{exports,used}', features #>> '{exports,resets_at}']
+    from billing.my_access(md5('ann')::uuid)
+  ),
+  array['0', '2026-02-10T00:00:00+00:00'],
+  'before the first use nothing is used, of the same period'
 );
 
 -- ---- what changes it --------------------------------------------------------

@@ -2,6 +2,7 @@
 import type { Client } from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
+import { pidOf, waitsOrEnds } from "../support/overlapping.ts";
 import { createRandom } from "../support/random.ts";
 
 const clients = 100;
@@ -137,6 +138,58 @@ describe("a hundred clients at once", () => {
       [account],
     );
     expect(rows).toEqual([{ quantity: 5 }]);
+  });
+
+  it("count a key once, whether it comes alone or in a batch", async () => {
+    for (const round of [1, 2, 3, 4, 5]) {
+      const keys = Array.from({ length: 20 }, (_, number) => `${round}: key ${number}`);
+      await Promise.all(
+        servers.slice(0, 40).map((server, place) =>
+          place % 2 === 0
+            ? attempt(() => consume(server, 0.001, keys[place / 2]))
+            : server.query("select billing.record_usage_batch($1)", [
+                JSON.stringify(
+                  keys.map((key) => ({
+                    account_id: account,
+                    feature: "exports",
+                    quantity: 0.001,
+                    idempotency_key: key,
+                  })),
+                ),
+              ]),
+        ),
+      ).then((answers) => expect(answers).not.toContain("40P01"));
+    }
+    const { rows } = await owner.query(
+      `select sum(quantity)::text as recorded, count(*)::integer as records,
+        (select used::text from billing.usage_totals where account_id = $1) as used
+      from billing.usage_records where account_id = $1`,
+      [account],
+    );
+    expect(rows).toEqual([{ recorded: "0.100", records: 100, used: "0.100" }]);
+  });
+
+  it("never wait crosswise for a key that comes alone and in a batch", async () => {
+    const [alone, batch] = servers as [Client, Client];
+    const [alonePid, batchPid] = [await pidOf(alone), await pidOf(batch)];
+    const holder = await database.connect();
+    await consume(holder, 1);
+    await holder.query("begin");
+    await holder.query("select from billing.usage_totals where account_id = $1 for update", [
+      account,
+    ]);
+
+    const first = attempt(() => consume(alone, 1, "shared"));
+    await waitsOrEnds(owner, alonePid, first);
+    const second = attempt(() =>
+      batch.query("select billing.record_usage_batch($1)", [
+        JSON.stringify([{ account_id: account, feature: "exports", idempotency_key: "shared" }]),
+      ]),
+    );
+    await waitsOrEnds(owner, batchPid, second);
+    await holder.query("commit");
+    expect(await Promise.all([first, second])).toEqual(["taken", "taken"]);
+    expect(await total()).toEqual({ used: 2, reserved: 0, records: 2 });
   });
 
   it("record overlapping batches once for each key", async () => {
