@@ -16147,8 +16147,8 @@ limit; where none does, months since the account was made (UTC). The limit is th
 sources. A limit feature has one period, without beginning and end.$$;
 
 
--- The same look-up again, because every count waits for it: a set of one costs two or three times as
--- much. A test compares them.
+-- Long because it is the same look-up again: every count waits for it, and a set of one takes twice
+-- as long. A test compares them.
 create function billing_private.usage_terms(
   p_account_id uuid,
   p_feature_key text,
