@@ -2986,6 +2986,13 @@ export type Database = {
         ComputedFields: never;
         Relationships: [];
       };
+      clock: {
+        Row: {
+          at: string | null;
+        };
+        ComputedFields: never;
+        Relationships: [];
+      };
       current_access: {
         Row: {
           access_level: string | null;

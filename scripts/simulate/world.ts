@@ -1,5 +1,6 @@
 /** A database in which many lives are told at once: its catalog, and what is there before Stripe says anything. */
 import type { Client } from "pg";
+import { clockAsksFunction } from "../stack/clock.ts";
 import type { TestDatabase } from "../../supabase/tests/support/database.ts";
 import type { Telling } from "./stripe.ts";
 
@@ -23,7 +24,8 @@ export async function openWorld(database: TestDatabase, connections: number): Pr
   // In the middle of the lives: some have access, some had it.
   await owner.query(`
     create or replace function billing_private.now() returns timestamptz
-    language sql stable set search_path = '' as $$ select '2026-03-15 12:00Z'::timestamptz $$`);
+    language sql stable set search_path = '' as $$ select '2026-03-15 12:00Z'::timestamptz $$;
+    ${clockAsksFunction}`);
   await owner.query(`
     insert into billing.features (key, name) values ('reading', 'Reading'), ('writing', 'Writing')`);
   await owner.query(`

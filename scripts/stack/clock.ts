@@ -1,6 +1,7 @@
 /**
- * A clock one can hold, for a local database. All billing logic asks billing_private.now(); this
- * replaces that one function by one that adds an offset, and leaves everything else as shipped.
+ * A clock one can hold, for a local database. All billing logic asks billing_private.now(), or reads
+ * billing.clock; this replaces the function by one that adds an offset, lets the view ask it, and
+ * leaves everything else as shipped.
  */
 
 import { withClient } from "./database.ts";
@@ -18,6 +19,12 @@ export interface SimulatorClock {
   advanceTo(seconds: number): Promise<void>;
 }
 
+/** For whoever replaces billing_private.now(): the view, which says now() as shipped, asks it. */
+export const clockAsksFunction = `
+  create or replace view billing.clock with (security_invoker = true) as
+  select billing_private.now() as at;
+`;
+
 // Security definer, because the shipped function is called by every role and needs no privilege, while nobody
 // may read the table. `create or replace` keeps owner and grants.
 const heldNow = `
@@ -27,12 +34,19 @@ const heldNow = `
   create table if not exists local_stack.clock (
     is_only_row boolean primary key default true check (is_only_row),
     shift interval not null,
-    shipped_function text not null
+    shipped_function text not null,
+    shipped_view text not null
   );
   revoke all on local_stack.clock from public, anon, authenticated, service_role;
   alter table local_stack.clock enable row level security;
-  insert into local_stack.clock (shift, shipped_function)
-  values ('0', pg_get_functiondef('billing_private.now()'::regprocedure))
+  insert into local_stack.clock (shift, shipped_function, shipped_view)
+  values (
+    '0',
+    pg_get_functiondef('billing_private.now()'::regprocedure),
+    format(
+      'create or replace view billing.clock with (security_invoker = true) as %s',
+      pg_get_viewdef('billing.clock'::regclass))
+  )
   on conflict do nothing;
 
   create or replace function billing_private.now()
@@ -47,20 +61,22 @@ const heldNow = `
     return now() + (select clock.shift from local_stack.clock);
   end;
   $$;
+
+  ${clockAsksFunction}
 `;
 
-/** Puts the held clock in place of the shipped function; it shows the real time until it is set. Needs the migrations. */
+/** Puts the held clock in place of the shipped one; it shows the real time until it is set. Needs the migrations. */
 export function holdClock(url: string): Promise<void> {
   return withClient(url, async (client) => {
     await client.query(heldNow);
   });
 }
 
-/** Puts the shipped function back. */
+/** Puts the shipped clock back. */
 export function releaseClock(url: string): Promise<void> {
   return withClient(url, async (client) => {
     const { rows } = await client.query<{ shipped: string }>(
-      "select shipped_function as shipped from local_stack.clock",
+      "select unnest(array[shipped_function, shipped_view]) as shipped from local_stack.clock",
     );
     for (const { shipped } of rows) await client.query(shipped);
     await client.query("drop schema local_stack cascade");

@@ -1,7 +1,7 @@
 -- billing.has_entitlement(): true only while a source gives the feature, and only to its members.
 begin;
 \ir ../helpers.psql
-select plan(19);
+select plan(22);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -92,6 +92,70 @@ select ok(
   billing.has_entitlement('premium', md5('ann')::uuid),
   'the owner may ask about any account'
 );
+
+-- ---- every kind of token -----------------------------------------------------
+
+-- has_entitlement() reads Supabase Auth's tokens itself.
+insert into billing.external_identities (issuer, subject, user_id) values
+  ('https://clerk.example', 'user_2abc', md5('ann')::uuid),
+  ('https://clerk.example', md5('bob')::uuid::text, md5('ann')::uuid),
+  ('https://clerk.example', md5('ann')::uuid::text, md5('bob')::uuid),
+  ('https://project.example/auth/v1', 'user_2abc', md5('eve')::uuid),
+  ('https://project.example/auth/v1', md5('ann')::uuid::text, md5('eve')::uuid),
+  ('https://project.example/auth/v2', md5('ann')::uuid::text, md5('eve')::uuid);
+
+create function pg_temp.answer_to(
+  p_claims text,
+  out whose uuid,
+  out is_entitled boolean
+)
+language plpgsql as $$
+begin
+  perform set_config('request.jwt.claims', p_claims, true);
+  select user_id into whose from billing.caller;
+  is_entitled := billing.has_entitlement('premium');
+end;
+$$;
+
+create temporary table answers as
+select tokens.issuer, tokens.claims, answer.*
+from (
+  select
+    issuer,
+    jsonb_strip_nulls(jsonb_build_object('iss', issuer, 'sub', subject))::text as claims
+  from unnest(array[
+    null, 'https://project.example/auth/v1', 'https://project.example/auth/v2',
+    'https://clerk.example'
+  ]) as issuer
+  cross join unnest(array[
+    null, '', 'user_2abc', md5('ann')::uuid::text, upper(md5('ann')::uuid::text), md5('ann'),
+    '{' || md5('ann')::uuid || '}', md5('bob')::uuid::text
+  ]) as subject
+  union all
+  select null, unnest(array[null, '', 'null', '["a list"]', '"ann"', '{"iss": {}, "sub": []}'])
+) as tokens
+cross join lateral pg_temp.answer_to(tokens.claims) as answer;
+
+select is_empty(
+  $$ select * from answers where is_entitled <> (whose is not distinct from md5('ann')::uuid) $$,
+  'whatever the token says, the answer is about whom the rest of billing takes it for'
+);
+select bag_eq(
+  $$ select issuer from answers where is_entitled $$,
+  $$
+    values
+      (null), (null), ('https://project.example/auth/v1'), ('https://project.example/auth/v1'),
+      ('https://project.example/auth/v2'),
+      ('https://clerk.example'), ('https://clerk.example'), ('https://clerk.example')
+  $$,
+  'and that is so in either spelling of a uuid, by every issuer, and by a link'
+);
+select set_eq(
+  $$ select whose from answers where issuer = 'https://project.example/auth/v1' $$,
+  array[null, md5('ann')::uuid, md5('bob')::uuid],
+  'the tokens of Supabase Auth are never looked up'
+);
+select tests.be_owner();
 
 -- ---- the way to the answer --------------------------------------------------
 

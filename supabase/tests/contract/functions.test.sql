@@ -1,7 +1,7 @@
 -- Rules that every function keeps: who may call it, what it resolves, what it raises.
--- Without helpers.psql, which puts a clock into billing_private.now(): this is the shipped schema.
+-- Without helpers.psql, which puts a clock into billing_private.now() and billing.clock: this is the shipped schema.
 begin;
-select plan(26);
+select plan(27);
 
 create temporary view functions as
 select
@@ -24,6 +24,11 @@ select is(
 select is(
   billing_private.now(), now(),
   'the clock, as shipped, says what the transaction''s clock says'
+);
+
+select is(
+  regexp_replace(pg_get_viewdef('billing.clock'::regclass), '\s+', ' ', 'g'), ' SELECT now() AS at;',
+  'and so does the view that stands for it, as shipped'
 );
 
 select is_empty(

@@ -72,6 +72,7 @@ select set_eq(
   array[
     'billing.access_policies',
     'billing.caller',
+    'billing.clock',
     'billing.current_access',
     'billing.current_entitlements',
     'billing.current_sources',
@@ -99,6 +100,7 @@ select set_eq(
     'billing.access_restrictions',
     'billing.accounts',
     'billing.caller',
+    'billing.clock',
     'billing.checkout_sessions',
     'billing.coupons',
     'billing.credit_notes',

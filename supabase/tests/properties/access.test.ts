@@ -3,6 +3,7 @@
 // was answered once is what is told of that instant later.
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { Client } from "pg";
+import { clockAsksFunction } from "../../../scripts/stack/clock.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { createRandom, type Random } from "../support/random.ts";
 import { idOf } from "../support/readers.ts";
@@ -27,7 +28,8 @@ beforeAll(async () => {
     begin
       return current_setting('tests.now')::timestamptz;
     end;
-    $$`);
+    $$;
+    ${clockAsksFunction}`);
 });
 
 afterAll(() => database?.drop());

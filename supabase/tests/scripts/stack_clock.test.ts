@@ -138,13 +138,23 @@ test("without a simulator the joint clock moves the database alone", async () =>
   expect(await clock.now()).toBeGreaterThanOrEqual(target);
 });
 
-test("released, the function is the shipped one again and nothing is left", async () => {
+test("whoever reads the clock is told the same as who asks for it", async () => {
+  await setClock(database.url, realNow() + 30 * day);
+  const { rows } = await client.query(
+    "select at = billing_private.now() as agree, at > now() + interval '29 days' as held from billing.clock",
+  );
+  expect(rows).toEqual([{ agree: true, held: true }]);
+});
+
+test("released, the clock is the shipped one again and nothing is left", async () => {
   const other = await createTestDatabase();
   const pristine = await other.connect();
   const read = async () =>
     (
       await pristine.query(
         `select pg_get_functiondef('billing_private.now()'::regprocedure) as text,
+           pg_get_viewdef('billing.clock'::regclass) as view,
+           (select reloptions from pg_class where oid = 'billing.clock'::regclass) as options,
            to_regnamespace('local_stack') as schema`,
       )
     ).rows;

@@ -1,6 +1,7 @@
 /** A catalog, readers and a clock for tests with real connections. */
 import { createHash } from "node:crypto";
 import type { Client } from "pg";
+import { clockAsksFunction } from "../../../scripts/stack/clock.ts";
 import { eventBody, type EventFields } from "./stripe-objects.ts";
 
 /** Ids from names, so that failures read the same every time. */
@@ -17,7 +18,8 @@ export async function setClock(owner: Client, instant?: string): Promise<void> {
     begin
       return ${instant === undefined ? "now()" : `'${instant}'::timestamptz`};
     end;
-    $$`);
+    $$;
+    ${clockAsksFunction}`);
 }
 
 /** Plans basic (reading) and plus (reading, clubs), each with a monthly price that Stripe knows. */
