@@ -16076,27 +16076,33 @@ set plan_cache_mode = 'force_generic_plan'
 as $$
 begin
   return query
-  select
-    features.kind, features.aggregation, features.alert_percents, features.stripe_event_name,
-    best.is_included is not null, best.limit_value, basis.anchor, basis.length,
-    case when features.kind = 'metered' then period.period_start else '-infinity' end,
-    case when features.kind = 'metered' then period.period_end else 'infinity' end,
-    coalesce(best.overage, 'refuse'), best.overage_limit,
-    coalesce(best.rollover_floor, 0), coalesce(best.rollover_cap, 0),
-    coalesce(best.on_plan_change, 'keep')
-  from unnest(p_account_ids, p_feature_keys, p_instants)
-    with ordinality as asked (account_id, feature_key, at, place)
-  left join billing.features on features.key = asked.feature_key
-  left join billing.accounts on accounts.id = asked.account_id
-  left join lateral (
-    select
-      true as is_included,
-      case when not bool_or(entitlements.limit_value is null) over ()
-        then max(entitlements.limit_value) over () end as limit_value,
-      subscriptions.billing_anchor, prices.billing_interval, prices.interval_count,
-      plan_features.resets_every, plan_features.overage, plan_features.overage_limit,
-      plan_features.rollover_floor, plan_features.rollover_cap, plan_features.on_plan_change
-    from billing.entitlements
+  with best as materialized (
+    -- A gift may raise the limit; the period stays the subscription's, or it would reset what was
+    -- used.
+    select distinct on (asked.place)
+      asked.place, asked.at, features.kind, features.aggregation, features.alert_percents,
+      features.stripe_event_name,
+      entitlements.source_id is not null as is_included,
+      case when not bool_or(entitlements.limit_value is null) over by_place
+        then max(entitlements.limit_value) over by_place end as limit_value,
+      coalesce(
+        subscriptions.billing_anchor,
+        (select created_at from billing.accounts where id = asked.account_id)) as anchor,
+      coalesce(
+        plan_features.resets_every,
+        billing_private.interval_of(prices.billing_interval, prices.interval_count),
+        interval '1 month') as length,
+      plan_features.overage, plan_features.overage_limit, plan_features.rollover_floor,
+      plan_features.rollover_cap, plan_features.on_plan_change
+    from unnest(p_account_ids, p_feature_keys, p_instants)
+      with ordinality as asked (account_id, feature_key, at, place)
+    left join billing.features on features.key = asked.feature_key
+    left join billing.entitlements
+      on entitlements.account_id = asked.account_id
+      and entitlements.feature_key = asked.feature_key
+      and entitlements.access_level = 'full'
+      and entitlements.valid_from <= asked.at
+      and entitlements.valid_until > asked.at
     left join billing.subscription_items
       on entitlements.source_kind = 'subscription_item'
       and subscription_items.id = entitlements.source_id
@@ -16112,29 +16118,21 @@ begin
       on plan_features.plan_id = entitlements.plan_id
       and plan_features.version = subscription_items.plan_version
       and plan_features.feature_key = entitlements.feature_key
-    where entitlements.account_id = asked.account_id
-      and entitlements.feature_key = asked.feature_key
-      and entitlements.access_level = 'full'
-      and entitlements.valid_from <= asked.at
-      and entitlements.valid_until > asked.at
-    -- A gift may raise the limit; the period stays the subscription's, or it would reset what was
-    -- used.
+    window by_place as (partition by asked.place)
     order by
-      subscriptions.billing_anchor is null, entitlements.limit_value desc nulls first,
-      entitlements.source_id
-    limit 1
-  ) as best on true
-  cross join lateral (
-    select
-      coalesce(best.billing_anchor, accounts.created_at) as anchor,
-      coalesce(
-        best.resets_every,
-        billing_private.interval_of(best.billing_interval, best.interval_count),
-        interval '1 month') as length
-  ) as basis
-  left join lateral billing_private.usage_period(basis.anchor, basis.length, asked.at) as period
-    on features.kind = 'metered' and basis.anchor is not null
-  order by asked.place;
+      asked.place, subscriptions.billing_anchor is null,
+      entitlements.limit_value desc nulls first, entitlements.source_id
+  )
+  select
+    kind, aggregation, alert_percents, stripe_event_name, is_included, limit_value, anchor, length,
+    case when kind = 'metered' then period.period_start else '-infinity' end,
+    case when kind = 'metered' then period.period_end else 'infinity' end,
+    coalesce(overage, 'refuse'), overage_limit, coalesce(rollover_floor, 0),
+    coalesce(rollover_cap, 0), coalesce(on_plan_change, 'keep')
+  from best
+  left join lateral billing_private.usage_period(anchor, length, at) as period
+    on kind = 'metered' and anchor is not null
+  order by place;
 end;
 $$;
 
@@ -16913,7 +16911,7 @@ comment on function billing_private.recorded_decision(uuid, text) is
   'The answer an idempotency key was given before; null when it is new.';
 
 
-create function billing_private.lock_usage_keys(p_account_id uuid)
+create function billing_private.lock_usage_keys(p_account_ids uuid[])
 returns void
 language plpgsql
 volatile
@@ -16927,14 +16925,17 @@ begin
   if billing_private.usage_month(v_now - interval '1 hour')
     <> billing_private.usage_month(v_now + interval '1 hour')
   then
-    perform pg_advisory_xact_lock(hashtextextended('billing.usage_keys:' || p_account_id, 0));
+    perform pg_advisory_xact_lock(hashtextextended('billing.usage_keys:' || account_id, 0))
+    from (
+      select distinct account_id from unnest(p_account_ids) as account_id order by account_id
+    ) as accounts;
   end if;
 end;
 $$;
 
-comment on function billing_private.lock_usage_keys(uuid) is
-  'Keeps others from using idempotency keys of this account until the transaction ends, within an '
-  'hour of the turn of a month (UTC); nothing at other times.';
+comment on function billing_private.lock_usage_keys(uuid[]) is
+  'Keeps others from using idempotency keys of these accounts until the transaction ends, within '
+  'an hour of the turn of a month (UTC); nothing at other times.';
 
 
 create function billing_private.refuse_consuming(p_feature_key text)
@@ -17208,7 +17209,7 @@ begin
   end if;
   if p_idempotency_key is not null then
     perform billing_private.require_key(p_idempotency_key);
-    perform billing_private.lock_usage_keys(p_account_id);
+    perform billing_private.lock_usage_keys(array[p_account_id]);
     v_earlier := billing_private.recorded_decision(p_account_id, p_idempotency_key);
     if v_earlier.is_repeated then
       return v_earlier;
@@ -20022,19 +20023,32 @@ set plan_cache_mode = 'force_generic_plan'
 as $$
 begin
   return query
-  with sums as materialized (
+  with lines as materialized (
     select
-      account_id, feature_key, (terms).period_start as period_start,
-      (terms).aggregation as aggregation, min((terms).period_end) as period_end,
-      case (terms).aggregation
-        when 'max' then max(quantity)
-        when 'latest' then (array_agg(quantity order by occurred_at desc, place desc))[1]
+      place, account_id, feature_key, quantity, units, occurred_at, idempotency_key,
+      (terms).period_start as period_start, (terms).period_end as period_end,
+      (terms).aggregation as aggregation
+    from billing_private.lines_of(p_lines)
+  ),
+  latest as materialized (
+    select distinct on (account_id, feature_key, period_start)
+      account_id, feature_key, period_start, quantity
+    from lines
+    where aggregation = 'latest'
+    order by account_id, feature_key, period_start, occurred_at desc, place desc
+  ),
+  sums as materialized (
+    select
+      account_id, feature_key, period_start, aggregation, min(period_end) as period_end,
+      case aggregation
+        when 'max' then max(lines.quantity)
+        when 'latest' then min(latest.quantity)
         else sum(units)
       end as units,
-      max(occurred_at) as latest_at,
-      (array_agg(idempotency_key order by place))[1] as idempotency_key
-    from billing_private.lines_of(p_lines)
-    group by account_id, feature_key, (terms).period_start, (terms).aggregation
+      max(occurred_at) as latest_at, min(idempotency_key) as idempotency_key
+    from lines
+    left join latest using (account_id, feature_key, period_start)
+    group by account_id, feature_key, period_start, aggregation
   ),
   counted as (
     insert into billing.usage_totals (
@@ -20057,6 +20071,17 @@ begin
     where usage_totals.closed_at is null
     returning *
   ),
+  uncounted as materialized (
+    select sums.*
+    from sums
+    where not exists (
+      select
+      from counted
+      where counted.account_id = sums.account_id
+        and counted.feature_key = sums.feature_key
+        and counted.period_start = sums.period_start
+    )
+  ),
   adjusted as (
     insert into billing.usage_adjustments (
       account_id, feature_key, period_start, quantity, kind, idempotency_key, reason
@@ -20064,7 +20089,7 @@ begin
     select
       sums.account_id, sums.feature_key, sums.period_start, difference.units, p_kind,
       sums.idempotency_key, p_reason
-    from sums
+    from uncounted as sums
     join billing.usage_totals as closed using (account_id, feature_key, period_start)
     cross join lateral (
       select case
@@ -20082,13 +20107,6 @@ begin
       end as units
     ) as difference
     where difference.units <> 0
-      and not exists (
-        select
-        from counted
-        where counted.account_id = sums.account_id
-          and counted.feature_key = sums.feature_key
-          and counted.period_start = sums.period_start
-      )
   )
   select * from counted;
 end;
@@ -20234,6 +20252,7 @@ stable
 set search_path = ''
 as $$
 declare
+  v_latest timestamptz := billing_private.now() + interval '1 day';
   v_terms billing_private.usage_terms[];
   v_lines billing_private.usage_line[];
 begin
@@ -20242,8 +20261,8 @@ begin
     array(select account_id from unnest(p_lines)), array(select feature_key from unnest(p_lines)),
     -- What is no time is refused later, by name.
     array(
-      select least(greatest(occurred_at, '2000-01-01'), billing_private.now() + interval '1 day')
-      from billing_private.lines_of(p_lines)
+      select least(greatest(occurred_at, '2000-01-01'), v_latest)
+      from unnest(p_lines)
     )) as terms;
 
   select array_agg(row(
@@ -20289,10 +20308,7 @@ declare
   v_new billing_private.usage_line[];
 begin
   perform billing_private.require_lines(v_lines);
-  perform billing_private.lock_usage_keys(account_id)
-  from (
-    select distinct account_id from billing_private.lines_of(v_lines) order by account_id
-  ) as accounts;
+  perform billing_private.lock_usage_keys(array(select account_id from unnest(v_lines)));
 
   v_new := billing_private.add_records(v_lines);
   if v_new is not null then
