@@ -19175,6 +19175,62 @@ comment on function billing_private.repair_metering(text, uuid[], boolean) is
   'Corrects the totals of a limit feature and keeps each correction; returns how many there were.';
 
 
+create function billing_private.follow_partitions()
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_new record;
+  v_trigger record;
+  v_count bigint := 0;
+begin
+  for v_new in
+    select members.relation, metered_tables.feature_key, metered_tables.owner_column
+    from billing_private.metered_tables() as metered_tables
+    cross join lateral billing_private.with_partitions(metered_tables.relation) as members
+    join pg_catalog.pg_class on pg_class.oid = members.relation
+    where metered_tables.is_broken
+      and pg_class.relispartition
+      -- One that was switched off or dropped is somebody's wish, or mistake, and is told.
+      and not exists (
+        select
+        from pg_catalog.pg_trigger
+        join billing_private.metering_triggers(metered_tables.feature_key) as wanted
+          on wanted.trigger_name = pg_trigger.tgname
+        where pg_trigger.tgrelid = members.relation
+      )
+    order by members.relation::text, metered_tables.feature_key
+  loop
+    begin
+      -- Better later than holding up who writes the table.
+      perform set_config('lock_timeout', '500ms', true);
+      for v_trigger in
+        select * from billing_private.metering_triggers(v_new.feature_key)
+      loop
+        execute format(
+          'create trigger %I after %s on %s %s
+          for each statement execute function billing_private.count_rows(%L, %L)',
+          v_trigger.trigger_name, v_trigger.event, v_new.relation, v_trigger.transition,
+          v_new.feature_key, v_new.owner_column);
+      end loop;
+      v_count := v_count + 1;
+    exception when lock_not_available or insufficient_privilege then
+      -- It stays one of the critical issues.
+      continue;
+    end;
+  end loop;
+  perform set_config('lock_timeout', '0', true);
+  return v_count;
+end;
+$$;
+
+comment on function billing_private.follow_partitions() is
+  'Has the rows of partitions counted that came after their table was metered; returns how many. '
+  'What is in them by then, a recount finds.';
+
+
 create function billing_private.release_dropped_tables()
 returns bigint
 language plpgsql
@@ -21786,6 +21842,7 @@ revoke all on function
   billing_private.count_held_rows,
   billing_private.unmeter_table,
   billing_private.repair_metering,
+  billing_private.follow_partitions,
   billing_private.release_dropped_tables,
   billing_private.usage_terms_of,
   billing_private.refuse_consuming,

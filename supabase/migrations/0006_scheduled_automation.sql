@@ -1152,7 +1152,8 @@ declare
   v_feature_keys text[];
   v_account_ids uuid[];
   v_feature_key text;
-  v_count bigint := billing_private.release_dropped_tables();
+  v_count bigint := billing_private.release_dropped_tables()
+    + billing_private.follow_partitions();
 begin
   v_feature_keys := array(
     select key from billing.features where counts_rows and kind = 'limit' order by key

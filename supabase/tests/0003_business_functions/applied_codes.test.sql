@@ -1,7 +1,7 @@
 -- billing_admin.apply_discount_code() on a subscription that runs at Stripe.
 begin;
 \ir ../helpers.psql
-select plan(20);
+select plan(23);
 
 select tests.catalog();
 select tests.set_time('2026-01-31 10:00');
@@ -122,6 +122,34 @@ select is(tests.answer(503, '{}'), 'apply_discount pending', 'where it is only b
 select is(tests.redemptions(), 'reserved (open)', 'the code stays kept');
 select tests.set_time('2026-01-31 10:30');
 select is(tests.answer_taken(), 'apply_discount succeeded', 'until it goes through');
+rollback to s;
+
+-- An answer that was lost, a day ago: Stripe is asked what comes off before anything else.
+select tests.apply('stay'), tests.answer_coupon();
+select is(tests.answer(503, '{}'), 'apply_discount pending', 'where nobody knows whether it went through');
+select tests.set_time('2026-02-01 10:00');
+create function tests.look(p_discounts jsonb) returns text
+language sql as $$
+  select claimed.method || ' ' || claimed.path || ' ' || outcome.status
+  from billing.claim_commands() as claimed
+  cross join lateral billing.complete_command(
+    claimed.id, claimed.lease, 200,
+    tests.subscription('ann', 'active', '2026-01-10', p_extra =>
+      jsonb_build_object('discounts', p_discounts)), null,
+    'Sun, 01 Feb 2026 10:00:00 GMT', 0) as outcome;
+$$;
+savepoint lost;
+select is(
+  tests.look(jsonb_build_array(jsonb_build_object(
+    'id', 'di_ann', 'object', 'discount', 'subscription', 'sub_ann', 'source',
+    jsonb_build_object('type', 'coupon', 'coupon', tests.coupon())))),
+  'GET /v1/subscriptions/sub_ann succeeded', 'Stripe is asked first: it did'
+);
+rollback to lost;
+select tests.look('[]');
+select is(
+  tests.redemptions(), 'released', 'it did not: it is not done again, and the code is given back'
+);
 rollback to s;
 
 -- ---- who may not ------------------------------------------------------------

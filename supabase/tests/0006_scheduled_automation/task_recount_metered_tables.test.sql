@@ -1,7 +1,7 @@
 -- The task recount_metered_tables: works through all accounts in batches and sets totals to what tables hold.
 begin;
 \ir ../helpers.psql
-select plan(19);
+select plan(27);
 
 select tests.take_tasks();
 select tests.catalog();
@@ -114,6 +114,47 @@ select is(
   billing_private.task_recount_metered_tables(), 0::bigint,
   'what metered features have used is never recounted'
 );
+
+select billing_admin.unmeter_table('public.clubs', 'posts');
+drop table public.clubs;
+
+-- ---- partitions that come later ---------------------------------------------
+
+insert into billing.entitlement_grants (account_id, feature_key, valid_from, reason)
+values (lpad('1', 32, '0')::uuid, 'posts', '2026-01-10', 'a gift');
+create table public.halls (owner_id uuid, year integer) partition by range (year);
+create table public.halls_2025 partition of public.halls for values from (2025) to (2026);
+select billing_admin.meter_table('public.halls', 'clubs', 'owner_id'),
+  billing_admin.meter_table('public.halls', 'posts', 'owner_id');
+create table public.halls_2026 partition of public.halls
+  for values from (2026) to (2028) partition by range (year);
+create table public.halls_2026_a partition of public.halls_2026 for values from (2026) to (2027);
+insert into public.halls_2026_a values (lpad('1', 32, '0')::uuid, 2026);
+select is(pg_temp.counted(), '{0,0}', 'rows written straight into a partition that is new are missed');
+update billing_private.tasks set resume_after = null where key = 'recount_metered_tables';
+select is(
+  billing_private.task_recount_metered_tables(), 5::bigint,
+  'until the next run, which takes it up for each feature, on any level, and corrects a total'
+);
+select is(pg_temp.counted(), '{1,0}', 'by what was missed');
+insert into public.halls_2026_a values (lpad('1', 32, '0')::uuid, 2026);
+select is(pg_temp.counted(), '{3,0}', 'from then on such rows count at once, for both features');
+select is_empty(
+  $$ select * from billing_private.metered_tables() where is_broken $$, 'and nothing is broken'
+);
+alter table public.halls_2026_a disable trigger user;
+update billing_private.tasks set resume_after = null where key = 'recount_metered_tables';
+select is(
+  billing_private.task_recount_metered_tables(), 0::bigint,
+  'triggers that somebody switched off stay off'
+);
+select is(
+  (select count(*) from billing_admin.critical_issues where issue = 'broken_metering'), 2::bigint,
+  'and are told'
+);
+alter table public.halls_2026_a enable trigger user;
+delete from public.halls where year = 2026;
+select is(pg_temp.counted(), '{1,0}', 'deleted through the table they release what is held, once');
 
 select * from finish();
 rollback;

@@ -30,13 +30,13 @@ async function makeUnheard(code: string, more: Partial<Stripe.PromotionCodeCreat
   return made;
 }
 
-async function checkOut(client: Client, discountCode: string): Promise<string> {
+async function checkOut(client: Client, discountCode?: string): Promise<string> {
   const { data, error } = await client.functions.invoke<{ data: { url: string } }>("checkout", {
     body: {
       price_key: "privileged_monthly",
       success_url: "https://app.example/welcome",
       cancel_url: "https://app.example/plans",
-      discount_code: discountCode,
+      ...(discountCode === undefined ? {} : { discount_code: discountCode }),
     },
   });
   if (error instanceof FunctionsHttpError) {
@@ -94,6 +94,45 @@ it("a code of our own is a coupon at Stripe, and used up by who pays first", asy
   await stack.simulator.pay(session);
   const { data } = await client.from("discount_redemptions").select("status").single();
   expect(data).toEqual({ status: "confirmed" });
+});
+
+it("a code of our own comes off a subscription that runs, once Stripe has taken it", async () => {
+  const { client, id } = await stack.user("stayer");
+  await stack.simulator.pay(await checkOut(client));
+  const apply = () =>
+    withClient(stack.database.url, (db) =>
+      db.query<{ status: string }>(
+        `select applied.status
+        from billing.subscriptions
+        cross join lateral billing_admin.apply_discount_code(
+          subscriptions.id, 'stay', 'to keep them') as applied
+        where subscriptions.account_id = $1`,
+        [id],
+      ),
+    );
+  await withClient(stack.database.url, (db) =>
+    db.query(
+      "select billing_admin.create_discount_code('Stay', 'a test', percent_off => 25, periods => 2)",
+    ),
+  );
+  expect((await apply()).rows).toEqual([{ status: "reserved" }]);
+  await stack.doorbell.now();
+  await stack.simulator.delivery.idle();
+
+  const { data } = await client.from("discount_redemptions").select("status").single();
+  expect(data).toEqual({ status: "confirmed" });
+  const { data: subscription } = await client
+    .from("subscriptions")
+    .select("stripe_subscription_id")
+    .single();
+  const { discounts } = await stripe.subscriptions.retrieve(
+    String(subscription?.stripe_subscription_id),
+    { expand: ["discounts.source.coupon"] },
+  );
+  expect(discounts).toMatchObject([
+    { source: { coupon: { percent_off: 25, duration_in_months: 2 } } },
+  ]);
+  await expect(apply()).rejects.toThrow("the discount code is not valid");
 });
 
 it("B8: six tabs with the same unheard code open one page", async () => {
