@@ -1749,6 +1749,7 @@ declare
   v_is_active boolean := p_event.type <> 'price.deleted'
     and coalesce(p_object -> 'active' = 'true', true);
   v_key text := nullif(p_object ->> 'lookup_key', '');
+  v_currency text := billing_private.stripe_currency(p_object -> 'currency');
   v_package_size bigint := nullif(greatest(
     billing_private.stripe_integer(p_object #> '{transform_quantity,divide_by}'), 0), 0);
 begin
@@ -1766,7 +1767,7 @@ begin
   values (
     v_key,
     (select id from billing.plans where stripe_product_id = v_product_id),
-    billing_private.stripe_currency(p_object -> 'currency'),
+    v_currency,
     billing_private.stripe_integer(p_object -> 'unit_amount'),
     billing_private.stripe_decimal(p_object -> 'unit_amount_decimal'),
     p_object #>> '{recurring,interval}',
@@ -1782,7 +1783,7 @@ begin
     v_is_active,
     -- Only prices with a name are on offer: one made in the dashboard for one customer stays
     -- private.
-    v_key is not null,
+    v_key is not null and v_currency <> 'xxx',
     v_id,
     v_product_id,
     billing_private.stripe_id(p_object #> '{recurring,meter}')
@@ -5474,7 +5475,8 @@ begin
   select array_agg(event), array_agg((event).event_id) into v_new, v_new_ids from stored;
 
   perform billing_private.lock_for_events(v_new);
-  -- As they happened, so that the history tells it so; the final state needs no order.
+  -- Object by object, the newest second first: what is older then costs next to nothing. Only what
+  -- has a history is told as it happened; the final state needs no order.
   perform billing_private.try_events(array(
     select event
     from unnest(v_new) as event
@@ -5484,7 +5486,12 @@ begin
       group by event_id
     ) as delivered using (event_id)
     where event.status = 'applied'
-    order by event.occurred_at, delivered.position
+    order by
+      min(event.occurred_at) over (partition by event.object_id),
+      event.object_id,
+      case when event.object_type is distinct from 'subscription' then event.occurred_at end desc,
+      event.occurred_at,
+      delivered.position
   ));
 
   return query

@@ -285,11 +285,13 @@ select is_empty(
 );
 rollback to s;
 
--- ---- the service: what cannot be stored -------------------------------------
+-- ---- the service: what cannot be sold ---------------------------------------
 
-select is(
-  tests.price('price_1', '2026-01-02', '{"currency": "dollars"}'), 'failed',
-  'a price in a currency that does not exist is kept in the inbox as failed'
+select tests.price('price_1', '2026-01-02', '{"currency": "dollars", "lookup_key": "odd"}');
+select results_eq(
+  $$ select currency, is_listed from billing.prices where stripe_price_id = 'price_1' $$,
+  $$ values ('xxx', false) $$,
+  'a price in a currency that does not exist is mirrored as of none, and not on offer'
 );
 
 -- ---- a visitor --------------------------------------------------------------
