@@ -4363,7 +4363,10 @@ begin
     stripe_customer_id
   )
   values (
-    v_account_id, p_object ->> 'type', p_object ->> 'value', p_object ->> 'country',
+    v_account_id, p_object ->> 'type',
+    -- Stripe goes on knowing whom we forgot.
+    case when not billing_private.is_closed(v_account_id) then p_object ->> 'value' end,
+    p_object ->> 'country',
     p_object #>> '{verification,status}',
     case when p_event.type = 'customer.tax_id.deleted' then p_event.occurred_at end,
     p_object ->> 'id', v_customer_id
@@ -8256,6 +8259,9 @@ begin
       billing_private.asked_at(p_stripe_date, p_elapsed_seconds));
   elsif v_verdict.status in ('dead', 'declined') then
     perform billing_private.command_refused(v_command, v_verdict.error);
+  end if;
+  if v_verdict.status = 'succeeded' and billing_private.is_closed(v_command.account_id) then
+    perform billing_private.forget_calls(v_command.account_id);
   end if;
   return row(v_verdict.status, v_verdict.retry_at);
 end;
@@ -19698,6 +19704,8 @@ comment on function billing_private.end_subscriptions(uuid) is
   'how many Stripe has to end.';
 
 
+-- What Stripe wrote stays as it is where it belongs to the bill (lines, links to documents, why a
+-- payment failed), and so do the reasons administrators gave: both are part of the record.
 create function billing_private.forget_person(p_account_id uuid)
 returns void
 language plpgsql
@@ -19705,6 +19713,15 @@ volatile
 set search_path = ''
 as $$
 begin
+  -- Their names can no longer be looked up once they are gone from here.
+  update billing_private.drifts
+  set differences = '[]'
+  where object_id = any (array(
+    select stripe_customer_id from billing.customers where account_id = p_account_id
+    union all
+    select stripe_subscription_id from billing.subscriptions where account_id = p_account_id
+    union all
+    select stripe_tax_id from billing.tax_ids where account_id = p_account_id));
   update billing.customers
   set email = null,
       name = null,
@@ -19715,15 +19732,81 @@ begin
   set metadata = '{}',
       cancellation_feedback = null
   where account_id = p_account_id;
+  update billing.subscription_changes
+  set cause = cause - 'reason'
+  where account_id = p_account_id
+    and cause ->> 'kind' = 'user';
   update billing.tax_ids
   set value = null
   where account_id = p_account_id;
+  update billing.checkout_sessions
+  set success_url = 'https://closed.invalid/',
+      cancel_url = 'https://closed.invalid/',
+      url = null,
+      failure = null
+  where account_id = p_account_id;
+  perform billing_private.forget_usage(p_account_id);
+  perform billing_private.forget_calls(p_account_id);
 end;
 $$;
 
 comment on function billing_private.forget_person(uuid) is
   'Takes the names, addresses, numbers and remarks of a closed account''s person out of what is '
   'kept.';
+
+
+create function billing_private.forget_usage(p_account_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Hashed, not taken away: how many different ones there were goes on being true.
+  update billing_private.usage_unique_values
+  set value = billing_private.salted_hash(value)
+  where account_id = p_account_id;
+  update billing.usage_records
+  set properties = null,
+      unique_value = billing_private.salted_hash(unique_value)
+  where account_id = p_account_id
+    and (properties is not null or unique_value is not null);
+end;
+$$;
+
+comment on function billing_private.forget_usage(uuid) is
+  'Takes out of a closed account''s usage what its application wrote beside the numbers.';
+
+
+create function billing_private.forget_calls(p_account_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Of whoever is gone Stripe need not be told a new address.
+  update billing_private.commands
+  set status = 'canceled',
+      finished_at = billing_private.now()
+  where account_id = p_account_id
+    and kind = 'update_customer'
+    and status = 'pending'
+    and attempts = 0;
+  -- What may still be called again keeps what it is called with.
+  update billing_private.commands
+  set params = '{}',
+      last_error = null,
+      looked_up_to = null,
+      cause = cause - 'reason'
+  where account_id = p_account_id
+    and status in ('succeeded', 'declined', 'canceled');
+end;
+$$;
+
+comment on function billing_private.forget_calls(uuid) is
+  'Takes what Stripe was told out of a closed account''s calls that are done; those that are not '
+  'follow when they are.';
 
 
 create function billing_private.is_closed(p_account_id uuid)
@@ -19850,9 +19933,14 @@ begin
 
   delete from billing.external_identities where user_id = p_user_id;
   delete from billing_private.administrators where user_id = p_user_id;
+  delete from billing_private.store_admins where user_id = p_user_id;
+  update billing.invitations
+  set email = 'closed@invalid'
+  where accepted_by = p_user_id;
   perform billing_private.close_account(p_user_id);
   update billing_private.deleted_users
-  set settled_at = billing_private.now()
+  set settled_at = billing_private.now(),
+      problem = null
   where user_id = p_user_id;
 end;
 $$;
@@ -21724,6 +21812,8 @@ revoke all on function
   billing_private.close_account,
   billing_private.end_subscriptions,
   billing_private.forget_person,
+  billing_private.forget_usage,
+  billing_private.forget_calls,
   billing_private.is_closed,
   billing_private.close_my_account,
   billing.close_account,
