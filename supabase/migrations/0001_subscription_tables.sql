@@ -3190,7 +3190,7 @@ grant select on billing.entitlements to authenticated, service_role;
 -- -----------------------------------------------------------------------------
 
 create table billing_private.entitlement_history (
-  id uuid not null default gen_random_uuid(),
+  id bigint generated always as identity,
   account_id uuid not null,
   feature_key text not null,
   source_kind text not null,
@@ -3204,7 +3204,8 @@ create table billing_private.entitlement_history (
   recorded_at timestamptz not null,
   replaced_at timestamptz not null,
 
-  primary key (id)
+  -- In the order in which it is asked: a plan's change adds a row for each of its subscribers.
+  primary key (account_id, feature_key, replaced_at, id)
 );
 
 comment on table billing_private.entitlement_history is
@@ -3212,9 +3213,6 @@ comment on table billing_private.entitlement_history is
   'it was.';
 comment on column billing_private.entitlement_history.replaced_at is
   'Until when the row said what it says, exclusive.';
-
-create index entitlement_history_account_id_idx
-  on billing_private.entitlement_history (account_id, feature_key, replaced_at);
 
 alter table billing_private.entitlement_history enable row level security;
 create policy select_nobody on billing_private.entitlement_history

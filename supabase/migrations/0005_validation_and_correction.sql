@@ -164,7 +164,10 @@ create type billing_private.entitlement_source as (
 );
 
 -- Long because it is one query: what bears on an item, level by level.
-create function billing_private.sources_beside_contracts(p_account_ids uuid[])
+create function billing_private.sources_beside_contracts(
+  p_account_ids uuid[],
+  p_features text[] default null
+)
 returns setof billing_private.entitlement_source
 language plpgsql
 stable
@@ -230,19 +233,21 @@ begin
   join billing.plan_features
     on plan_features.plan_id = items.plan_id
     and plan_features.version = items.plan_version
+  where p_features is null or plan_features.feature_key = any (p_features)
   union all
   select
     account_id, feature_key, 'grant', id, 'full', null, null, null, limit_value, valid_from,
     case when revoked_at is null then valid_until end,
     case when revoked_at is null then kind else 'revoked' end
   from billing.entitlement_grants
-  where account_id = any (p_account_ids);
+  where account_id = any (p_account_ids)
+    and (p_features is null or entitlement_grants.feature_key = any (p_features));
 end;
 $$;
 
-comment on function billing_private.sources_beside_contracts(uuid[]) is
-  'Every subscription item and grant of these accounts with what it gives and why; also those that'
-  ' give nothing (valid_until is null).';
+comment on function billing_private.sources_beside_contracts(uuid[], text[]) is
+  'Every subscription item and grant of these accounts with what it gives, of these features or of '
+  'all, and why; also those that give nothing (valid_until is null).';
 
 
 create function billing_private.contract_sources(p_account_ids uuid[])
@@ -355,7 +360,10 @@ comment on function billing_private.are_contracted(uuid[]) is
   'Whether any of these accounts has, or had, a contract.';
 
 
-create function billing_private.computed_entitlements(p_account_ids uuid[])
+create function billing_private.computed_entitlements(
+  p_account_ids uuid[],
+  p_features text[] default null
+)
 returns setof billing_private.entitlement_source
 language plpgsql
 stable
@@ -365,7 +373,7 @@ begin
   if not billing_private.are_contracted(p_account_ids) then
     return query
     select *
-    from billing_private.sources_beside_contracts(p_account_ids) as sources
+    from billing_private.sources_beside_contracts(p_account_ids, p_features) as sources
     where sources.valid_from < sources.valid_until
       and sources.valid_until > billing_private.now();
     return;
@@ -374,13 +382,14 @@ begin
   return query
   select *
   from billing_private.entitlement_sources(p_account_ids) as sources
-  where sources.valid_from < sources.valid_until
+  where (p_features is null or sources.feature_key = any (p_features))
+    and sources.valid_from < sources.valid_until
     and sources.valid_until > billing_private.now();
 end;
 $$;
 
-comment on function billing_private.computed_entitlements(uuid[]) is
-  'What billing.entitlements has to say about these accounts now.';
+comment on function billing_private.computed_entitlements(uuid[], text[]) is
+  'What billing.entitlements has to say about these accounts now, of these features or of all.';
 
 
 -- -----------------------------------------------------------------------------
@@ -392,7 +401,10 @@ create type billing_private.entitlement_difference as (
   computed billing_private.entitlement_source
 );
 
-create function billing_private.refresh_entitlements(p_account_ids uuid[])
+create function billing_private.refresh_entitlements(
+  p_account_ids uuid[],
+  p_features text[] default null
+)
 returns void
 language plpgsql
 volatile
@@ -414,8 +426,9 @@ begin
     select entitlements as whole, entitlements.*
     from billing.entitlements
     where account_id = any (p_account_ids)
+      and (p_features is null or feature_key = any (p_features))
   ) as stored
-  full join billing_private.computed_entitlements(p_account_ids) as computed
+  full join billing_private.computed_entitlements(p_account_ids, p_features) as computed
     using (account_id, feature_key, source_kind, source_id, access_level, valid_from)
   where (stored.plan_id, stored.store_key, stored.limit_value, stored.valid_until)
     is distinct from
@@ -428,9 +441,9 @@ begin
 end;
 $$;
 
-comment on function billing_private.refresh_entitlements(uuid[]) is
-  'Brings entitlements and profiles of these accounts in step with their sources; writes only '
-  'differences, keeps what it replaces, and tells whoever listens.';
+comment on function billing_private.refresh_entitlements(uuid[], text[]) is
+  'Brings entitlements, of these features or of all, and profiles of these accounts in step with '
+  'their sources; writes only differences, keeps what it replaces, and tells whoever listens.';
 
 
 create function billing_private.finish_refresh(
@@ -930,8 +943,10 @@ as $$
 declare
   v_price_ids uuid[];
   v_account_ids uuid[];
+  v_features text[];
 begin
   if tg_op <> 'UPDATE' then
+    v_features := array(select feature_key from changed_rows);
     -- A version that is not on sale yet is nobody's.
     v_price_ids := array(
       select prices.id
@@ -943,6 +958,10 @@ begin
         where changed_rows.version <= plans.version
       ));
   elsif tg_table_name = 'plan_features' then
+    v_features := array(
+      select feature_key from rows_before
+      union
+      select feature_key from rows_after);
     v_price_ids := array(
       select prices.id
       from billing.prices
@@ -991,7 +1010,7 @@ begin
     and subscriptions.ended_at is null;
 
   if v_account_ids is not null then
-    perform billing_private.refresh_entitlements(v_account_ids);
+    perform billing_private.refresh_entitlements(v_account_ids, v_features);
   end if;
   return null;
 end;

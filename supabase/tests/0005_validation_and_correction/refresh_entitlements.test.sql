@@ -2,7 +2,7 @@
 -- alone.
 begin;
 \ir ../helpers.psql
-select plan(17);
+select plan(20);
 
 select tests.catalog();
 select tests.set_time('2026-01-10');
@@ -115,6 +115,34 @@ select is_empty(
 select is(
   pg_temp.history_of('bob'), array['clubs 3 2026-01-10-2026-03-01'],
   'it is remembered as it was'
+);
+
+-- ---- of some features -------------------------------------------------------
+
+select tests.account('eve');
+select tests.subscribe('eve', 'active', '2026-03-01');
+update billing.entitlements set limit_value = 77 where account_id = md5('eve')::uuid;
+create temporary table disagreeing as
+select feature_key from billing.entitlements where account_id = md5('eve')::uuid;
+select billing_private.refresh_entitlements(array[md5('eve')::uuid], '{clubs}');
+select set_eq(
+  $$
+    select feature_key from billing.entitlements
+    where account_id = md5('eve')::uuid and limit_value = 77
+  $$,
+  $$ select feature_key from disagreeing where feature_key <> 'clubs' $$,
+  'only the features it is asked for are brought in step'
+);
+select cmp_ok(
+  (select count(*) from disagreeing), '>', 1::bigint, 'of those there are some'
+);
+select billing_private.refresh_entitlements(array[md5('eve')::uuid]);
+select is_empty(
+  $$
+    select * from billing.entitlements
+    where account_id = md5('eve')::uuid and limit_value = 77
+  $$,
+  'all are where it is asked for none'
 );
 
 -- ---- odd arguments ----------------------------------------------------------

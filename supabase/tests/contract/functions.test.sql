@@ -563,7 +563,7 @@ select set_eq(
     'billing_private.refresh_after_policies()',
     'billing_private.refresh_after_restrictions()',
     'billing_private.refresh_after_subscriptions()',
-    'billing_private.refresh_entitlements(uuid[])',
+    'billing_private.refresh_entitlements(uuid[],text[])',
     'billing_private.rebuild_all(text,text,integer,boolean)',
     'billing_private.rebuild_subscription(uuid,text,boolean)',
     'billing_private.remove_administrator(uuid,text)',
