@@ -291,6 +291,52 @@ describe("an invoice under a late pause", () => {
       amount_paid: 0,
     });
   });
+
+  /** Paused too late, as an administrator may; the draft Stripe made is to be closed, and then treated so. */
+  async function paysLate(name: string, behavior: string) {
+    const { client, id } = await subscriber(name);
+    const { data } = await client.from("subscriptions").select("account_id").single();
+    const account_id = data?.account_id ?? "";
+    await wish(stack.service().rpc("pause_subscription", { account_id, behavior }));
+    const { data: paid } = await client.from("subscriptions").select("current_period_end").single();
+    await stack.clock.advanceTo(Date.parse(paid?.current_period_end ?? "") / 1_000 + 1_200);
+    await stack.heartbeat.now();
+    const { latest_invoice } = await stripe.subscriptions.retrieve(id);
+    return { client, invoice: String(latest_invoice) };
+  }
+
+  const treatments = [
+    { kind: "void_invoice", behavior: "void", path: "void", status: "void" },
+    {
+      kind: "mark_uncollectible",
+      behavior: "mark_uncollectible",
+      path: "mark_uncollectible",
+      status: "uncollectible",
+    },
+  ];
+  it.each(treatments)(
+    "B10, G15: $kind is seen to be done, although Stripe refuses to do it again",
+    async ({ kind, behavior, path, status }) => {
+      const { client, invoice } = await paysLate(`late-${kind.replace("_", "-")}`, behavior);
+      const unheard = ["invoice.voided", "invoice.marked_uncollectible", "invoice.updated"];
+      stack.simulator.delivery.configure({ dropTypes: unheard });
+      await loseAnswer(`/v1/invoices/${invoice}/${path}`);
+      expect((await stripe.invoices.retrieve(invoice)).status).toBe(status);
+      await stack.doorbell.now();
+      stack.simulator.delivery.configure({ dropTypes: [] });
+
+      expect((await outcomesOf(kind)).at(-1)).toEqual({
+        status: "succeeded",
+        fresh_key: true,
+        read: true,
+      });
+      const { data } = await client
+        .from("invoices")
+        .select("status")
+        .eq("stripe_invoice_id", invoice);
+      expect(data).toEqual([{ status }]);
+    },
+  );
 });
 
 describe("a payment", () => {
