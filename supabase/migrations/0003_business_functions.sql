@@ -13469,7 +13469,8 @@ begin
     join billing.invoices using (stripe_subscription_id)
     where invoices.payment_failed_at is not null
       or invoices.due_at is not null
-      or invoices.status = 'open' and invoices.attempt_count > 0;
+      or invoices.status = 'open' and invoices.attempt_count > 0
+      or exists (select from billing.dunning_cases where invoice_id = invoices.id);
   else
     select array_agg(concerned.invoice_id) into v_invoice_ids
     from rows_after as after

@@ -4,7 +4,7 @@ begin;
 \ir ../helpers.psql
 \ir convergence.psql
 \ir dunning.psql
-select plan(41);
+select plan(42);
 
 select tests.catalog();
 
@@ -96,6 +96,22 @@ select tests.hear(tests.bill('chad', 'invoice.paid', '2026-02-12', tests.paid('2
 select is(
   (tests.case_of('chad')).status, 'recovered',
   'H4: and paying settles it, though nothing says any more that it failed'
+);
+
+-- All about the invoice comes before its subscription; that it failed is a guess by the next attempt.
+select tests.account('chet');
+select tests.hear(tests.bill('chet', 'invoice.updated', '2026-02-10 02:00',
+  jsonb_build_object('next_payment_attempt', tests.seconds('2026-02-12'))));
+select tests.hear(tests.bill('chet', 'invoice.paid', '2026-02-12', tests.paid('2026-02-12')));
+select tests.subscribe('chet', 'active', '2026-01-10');
+select results_eq(
+  $$
+    select settled.status, stripe_subscription_id
+    from tests.case_of('chet') as settled
+    left join billing.subscriptions on subscriptions.id = subscription_id
+  $$,
+  $$ values ('recovered', 'sub_chet') $$,
+  'A5: a case that was settled before its subscription came is that subscription''s'
 );
 
 select tests.account('first');
