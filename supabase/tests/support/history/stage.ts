@@ -99,6 +99,13 @@ function gone({ id, object }: StripeObject): StripeObject {
   return { id, object, deleted: true };
 }
 
+/** Whose a customer is cannot be read any more when it is deleted, so some event has to show it. */
+function namesItsAccount({ object, metadata }: StripeObject): boolean {
+  return (
+    object === "customer" && (metadata as JsonObject | undefined)?.["account_id"] !== undefined
+  );
+}
+
 /** Previous attributes that all versions write alike. */
 export function inAllVersions(previous: JsonObject): Previous {
   return { endive: previous, acacia: previous };
@@ -148,7 +155,7 @@ export function setStage(seed: number, copy: string): Stage {
     if (unheard.some((prefix) => type.startsWith(prefix))) return;
     if (thinTypes.has(object.object) && !type.endsWith(".deleted") && random.chance(thinness)) {
       history.isThin = true;
-      const isShown = random.chance(0.5);
+      const isShown = random.chance(0.5) || namesItsAccount(object);
       tellThinly(`${event}_thin`, type, object, isShown ? event : null);
       if (!isShown) return;
     }
