@@ -17217,6 +17217,7 @@ declare
   v_totals billing.usage_totals;
   v_earlier billing.usage_decision;
   v_units numeric;
+  v_allowance numeric;
 begin
   if (p_quantity > 0 and p_quantity <= 1e15) is not true then
     perform billing_private.require_quantity(p_quantity, 'quantity');
@@ -17274,7 +17275,18 @@ begin
     where v_terms.kind = 'metered' and p_idempotency_key is null
   )
   select * into v_totals from counted;
-  if found then
+  if found
+    and p_idempotency_key is null
+    and v_terms.stripe_event_name is null
+    and coalesce(v_totals.used * 100 < v_terms.limit_value, true)
+  then
+    -- Nothing follows: no threshold is below one percent. What decision_of() says, at once.
+    v_allowance := v_terms.limit_value + v_totals.rollover + v_totals.prepaid;
+    return row(
+      true, p_feature_key, p_quantity, v_totals.used, v_totals.reserved, v_allowance,
+      v_allowance - v_totals.used - v_totals.reserved, 0, v_totals.period_start,
+      v_totals.period_end, null, false)::billing.usage_decision;
+  elsif found then
     v_state.totals := v_totals;
     v_state.included := v_terms.limit_value;
     v_state.is_allowed := true;
@@ -17289,10 +17301,7 @@ begin
   if p_idempotency_key is not null then
     perform billing_private.answer_key(v_state, p_idempotency_key);
   end if;
-  -- No threshold is below one percent.
-  if v_state.is_allowed
-    and (v_terms.stripe_event_name is not null or v_totals.used * 100 >= v_state.included)
-  then
+  if v_state.is_allowed then
     perform billing_private.follow_count(v_state, v_terms, v_id, v_units);
   end if;
   return billing_private.decision_of(v_state, p_quantity);
