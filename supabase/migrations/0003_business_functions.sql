@@ -18076,6 +18076,8 @@ begin
   where account_id = p_account_id
     and user_id = p_user_id
   returning * into v_membership;
+  perform billing_private.revoke_invitations_by(p_account_id, p_user_id);
+  perform billing_private.sync_seats(p_account_id);
   return v_membership;
 end;
 $$;
@@ -18096,6 +18098,7 @@ end;
 
 comment on function billing.change_role(uuid, uuid, text) is
 $$Makes a member owner, admin or member. For owners and admins; only owners make and unmake owners.
+Open invitations they could not make in their new role are withdrawn.
 
 Errors
   VALIDATION_FAILED    400  an unknown role
@@ -18110,6 +18113,42 @@ Errors
   ACCOUNT_CLOSED       422  it was closed$$;
 
 
+create function billing_private.revoke_invitations_by(
+  p_account_id uuid,
+  p_user_id uuid
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  -- Whoever invites has the token in hand, and could come in again with it, as what they were.
+  update billing.invitations
+  set revoked_at = billing_private.now()
+  where account_id = p_account_id
+    and invited_by = p_user_id
+    and accepted_at is null
+    and revoked_at is null
+    and not exists (
+      select
+      from billing.memberships
+      join billing.role_permissions on role_permissions.role = memberships.role
+      where memberships.account_id = p_account_id
+        and memberships.user_id = p_user_id
+        and role_permissions.permission = case invitations.role
+          when 'owner' then 'own_account'
+          else 'manage_members'
+        end
+    );
+end;
+$$;
+
+comment on function billing_private.revoke_invitations_by(uuid, uuid) is
+  'Withdraws the open invitations of somebody who could not make them any more: they have left, or '
+  'have another role.';
+
+
 create function billing_private.end_membership(p_membership billing.memberships)
 returns billing.memberships
 language plpgsql
@@ -18121,6 +18160,8 @@ begin
   delete from billing.memberships
   where account_id = p_membership.account_id
     and user_id = p_membership.user_id;
+  perform billing_private.revoke_invitations_by(
+    p_membership.account_id, p_membership.user_id);
   perform billing_private.sync_seats(p_membership.account_id);
   return p_membership;
 end;
@@ -18256,6 +18297,8 @@ begin
       user_id = p_user_id and role <> 'owner'
       or user_id = v_user_id and role = 'owner' and v_user_id <> p_user_id
     );
+  perform billing_private.revoke_invitations_by(p_account_id, v_user_id);
+  perform billing_private.sync_seats(p_account_id);
   return billing_private.membership(p_account_id, p_user_id);
 end;
 $$;
@@ -19933,6 +19976,7 @@ begin
     delete from billing.memberships
     where account_id = v_membership.account_id
       and user_id = p_user_id;
+    perform billing_private.revoke_invitations_by(v_membership.account_id, p_user_id);
     if exists (select from billing.memberships where account_id = v_membership.account_id) then
       -- Without an owner, if they were the last: nobody is made one unasked. Administrators see it.
       perform billing_private.sync_seats(v_membership.account_id);
@@ -21849,6 +21893,7 @@ revoke all on function
   billing.revoke_invitation,
   billing_private.change_role,
   billing.change_role,
+  billing_private.revoke_invitations_by,
   billing_private.end_membership,
   billing_private.remove_member,
   billing.remove_member,
