@@ -209,6 +209,42 @@ comment on function billing_private.charged_despite_pause() is
   'Stripe was told too late: money to give back, or to keep with the customer''s consent.';
 
 
+create function billing_private.unbilled_usage()
+returns table (
+  severity text,
+  issue text,
+  subject text,
+  account_id uuid,
+  details jsonb,
+  since timestamptz
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    'warning', 'unbilled_usage', billed_usage.subscription_id::text, billed_usage.account_id,
+    jsonb_build_object(
+      'feature', billed_usage.feature_key, 'billed', billed_usage.quantity, 'used', usage.used,
+      'period_start', billed_usage.period_start, 'period_end', billed_usage.period_end),
+    subscriptions.ended_at
+  from billing.subscriptions
+  join billing_private.billed_usage on billed_usage.subscription_id = subscriptions.id
+  cross join lateral billing_private.used_in(
+    billed_usage.account_id, billed_usage.feature_key, billed_usage.period_start,
+    billed_usage.period_end) as usage (used)
+  where subscriptions.ended_at > billing_private.now() - interval '90 days'
+    and usage.used <> billed_usage.quantity;
+end;
+$$;
+
+comment on function billing_private.unbilled_usage() is
+  'Usage under a contract that was heard of when no invoice was to follow any more, of '
+  'subscriptions that ended in the last 90 days: to be billed, or given back, by hand.';
+
+
 -- Long because it is a list: one select for each kind of issue.
 create function billing_private.admin_critical_issues()
 returns table (
@@ -349,6 +385,8 @@ begin
   select * from billing_private.paid_after_end()
   union all
   select * from billing_private.charged_despite_pause()
+  union all
+  select * from billing_private.unbilled_usage()
   union all
   select
     'critical', 'broken_metering', metered_tables.relation::text, null,
@@ -6784,6 +6822,7 @@ revoke all on function
   billing_private.admin_problem_accounts,
   billing_private.paid_after_end,
   billing_private.charged_despite_pause,
+  billing_private.unbilled_usage,
   billing_private.admin_overdue_invoices,
   billing_private.admin_money_invariants,
   billing_private.admin_entitlement_drift,

@@ -1,7 +1,7 @@
 -- Usage a contract bills that is heard of after its period was invoiced: billed once, with the next.
 begin;
 \ir ../helpers.psql
-select plan(15);
+select plan(17);
 
 select tests.catalog();
 insert into billing.features (key, name, kind) values ('api_calls', 'API calls', 'metered');
@@ -108,6 +108,25 @@ select is(
   (select string_agg(lines, '; ' order by issued_on) from pg_temp.bills where lines like '%of 2026%'),
   'API calls: +50 of 2026-01-31 to 2026-02-28 0, API calls: 0 0',
   'what costs nothing is told, and told once'
+);
+rollback to s;
+
+select pg_temp.agree(), pg_temp.work_at('2026-04-30 10:00');
+select is_empty(
+  $$ select * from billing_admin.critical_issues where issue = 'unbilled_usage' $$,
+  'when the last invoice is written nothing is left to bill'
+);
+select pg_temp.use('a', 200, '2026-04-20');
+update billing.subscriptions set ended_at = '2026-04-30 10:00', status = 'canceled'
+where account_id = md5('ann')::uuid;
+select results_eq(
+  $$
+    select details ->> 'feature', details ->> 'billed', details ->> 'used'
+    from billing_admin.critical_issues
+    where issue = 'unbilled_usage'
+  $$,
+  $$ values ('api_calls', '0', '200') $$,
+  'what is heard of after that is shown to admins'
 );
 rollback to s;
 
