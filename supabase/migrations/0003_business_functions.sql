@@ -20581,6 +20581,37 @@ Errors
   FEATURE_NOT_FOUND  404  there is no such feature$$;
 
 
+create function billing_private.refuse_unreadable_record(p_records jsonb)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_record jsonb;
+  v_place bigint;
+begin
+  for v_record, v_place in
+    select * from jsonb_array_elements(p_records) with ordinality
+  loop
+    if jsonb_typeof(v_record) <> 'object' then
+      perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+        'record', v_place, 'field', 'records', 'problem', 'must be an object'));
+    end if;
+    perform
+    from jsonb_to_record(v_record) as (account_id uuid, quantity numeric, at timestamptz);
+  end loop;
+exception when data_exception then
+  perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
+    'record', v_place, 'field', 'records', 'problem', sqlerrm));
+end;
+$$;
+
+comment on function billing_private.refuse_unreadable_record(jsonb) is
+  'Names the first of many records that is no object, or has what cannot be an id, a quantity or a '
+  'time (VALIDATION_FAILED, 400).';
+
+
 create function billing_private.record_usage_batch(p_records jsonb)
 returns setof billing.recorded_usage
 language plpgsql
@@ -20596,20 +20627,24 @@ begin
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
       'field', 'records', 'problem', 'must be a list'));
   end if;
-  select array_agg(row(
-    listed.place, listed.account_id, listed.feature, coalesce(listed.quantity, 1),
-    coalesce(listed.idempotency_key, new.id::text), new.id, coalesce(listed.at, v_now),
-    listed.unique_value, listed.properties, null, null, null
-  )::billing_private.usage_line order by listed.place)
-  into v_lines
-  from rows from (
-    jsonb_to_recordset(p_records) as (
-      account_id uuid, feature text, quantity numeric, idempotency_key text, at timestamptz,
-      unique_value text, properties jsonb)
-  ) with ordinality as listed (
-    account_id, feature, quantity, idempotency_key, at, unique_value, properties, place)
-  -- One for each record, not one for all.
-  cross join lateral (select gen_random_uuid() as id where listed.place > 0) as new;
+  begin
+    select array_agg(row(
+      listed.place, listed.account_id, listed.feature, coalesce(listed.quantity, 1),
+      coalesce(listed.idempotency_key, new.id::text), new.id, coalesce(listed.at, v_now),
+      listed.unique_value, listed.properties, null, null, null
+    )::billing_private.usage_line order by listed.place)
+    into v_lines
+    from rows from (
+      jsonb_to_recordset(p_records) as (
+        account_id uuid, feature text, quantity numeric, idempotency_key text, at timestamptz,
+        unique_value text, properties jsonb)
+    ) with ordinality as listed (
+      account_id, feature, quantity, idempotency_key, at, unique_value, properties, place)
+    -- One for each record, not one for all.
+    cross join lateral (select gen_random_uuid() as id where listed.place > 0) as new;
+  exception when data_exception then
+    perform billing_private.refuse_unreadable_record(p_records);
+  end;
 
   return query select * from billing_private.record_lines(v_lines);
 end;
@@ -22014,6 +22049,7 @@ revoke all on function
   billing_private.on_terms,
   billing_private.record_lines,
   billing.record_usage,
+  billing_private.refuse_unreadable_record,
   billing_private.record_usage_batch,
   billing.record_usage_batch,
   billing_private.reserve,

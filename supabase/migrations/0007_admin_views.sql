@@ -5145,8 +5145,7 @@ security definer -- reads everybody's rows after checking the caller
 set search_path = ''
 as $$
 declare
-  v_from timestamptz := date_trunc('month', p_month, 'UTC');
-  v_until timestamptz := (v_from at time zone 'UTC' + interval '1 month') at time zone 'UTC';
+  v_from timestamp := date_trunc('month', p_month at time zone 'UTC');
   v_store_id uuid;
 begin
   perform billing_private.store_scope();
@@ -5155,11 +5154,14 @@ begin
     perform billing_private.fail('STORE_NOT_FOUND', jsonb_build_object('store', p_store));
   end if;
   perform billing_private.require_store(v_store_id);
-  if p_month is null then
+  if coalesce(p_month not between '0001-01-01Z' and '9999-12-31Z', true) then
     perform billing_private.fail('VALIDATION_FAILED', jsonb_build_object(
-      'field', 'month', 'problem', 'is required'));
+      'field', 'month', 'problem', 'must be a time of a month from year 1 to 9999'));
   end if;
-  return query select * from billing_private.admin_store_revenue(v_from, v_until, p_store);
+  return query
+  select *
+  from billing_private.admin_store_revenue(
+    v_from at time zone 'UTC', (v_from + interval '1 month') at time zone 'UTC', p_store);
 end;
 $$;
 

@@ -1,7 +1,7 @@
 -- billing.record_usage() and record_usage_batch(): what counts, once, in which period, how.
 begin;
 \ir ../helpers.psql
-select plan(36);
+select plan(40);
 
 select tests.catalog();
 insert into billing.features (key, name, kind, aggregation) values
@@ -185,6 +185,36 @@ select throws_ok(
 select is_empty(
   $$ select billing.record_usage_batch('[]') $$,
   'which may be empty'
+);
+create function pg_temp.refused_record(p_records jsonb)
+returns text
+language plpgsql
+as $$
+declare
+  v_details text;
+begin
+  perform billing.record_usage_batch(p_records);
+  return null;
+exception when sqlstate 'PT400' then
+  get stacked diagnostics v_details = pg_exception_detail;
+  return (v_details::jsonb ->> 'record') || ' ' || (v_details::jsonb ->> 'problem');
+end;
+$$;
+select is(
+  pg_temp.refused_record('[{"feature": "exports"}, 2]'), '2 must be an object',
+  'of objects'
+);
+select is(
+  pg_temp.refused_record('[{}, {"quantity": "many"}]'),
+  '2 invalid input syntax for type numeric: "many"', 'whose quantities are numbers,'
+);
+select is(
+  pg_temp.refused_record('[{"account_id": "ann"}]'),
+  '1 invalid input syntax for type uuid: "ann"', 'whose accounts are ids,'
+);
+select is(
+  pg_temp.refused_record('[{"at": "noon-ish"}]'),
+  '1 invalid input syntax for type timestamp with time zone: "noon-ish"', 'and whose times are times'
 );
 
 -- ---- what is refused --------------------------------------------------------

@@ -2,7 +2,7 @@
 -- exact to the smallest unit.
 begin;
 \ir ../helpers.psql
-select plan(43);
+select plan(44);
 
 select tests.catalog();
 select tests.set_time('2025-12-01');
@@ -378,6 +378,10 @@ select throws_ok(
 select throws_ok(
   $$ select * from billing_admin.store_statement('lark', null) $$,
   'PT400', 'the request is not valid', 'and the month be named'
+);
+select throws_ok(
+  $$ select * from billing_admin.store_statement('lark', '294276-12-31') $$,
+  'PT400', 'the request is not valid', 'as one of a calendar'
 );
 select tests.be_owner();
 select is(
