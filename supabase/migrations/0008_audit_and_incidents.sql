@@ -59,8 +59,11 @@ comment on column billing_private.audit_log.actor_id is
 comment on column billing_private.audit_log.cause is
   'kind (stripe_event, command, task, admin, user), reference (its id) and reason.';
 
-create index audit_log_account_id_idx on billing_private.audit_log (account_id, id desc);
-create index audit_log_row_idx on billing_private.audit_log (table_name, row_key, id desc);
+-- Each change stands in one of the two: what belongs to an account is looked for under the account.
+create index audit_log_account_id_idx on billing_private.audit_log (account_id, id desc)
+  where account_id is not null;
+create index audit_log_row_idx on billing_private.audit_log (table_name, row_key, id desc)
+  where account_id is null;
 
 alter table billing_private.audit_log enable row level security;
 create policy select_nobody on billing_private.audit_log for select to public using (false);

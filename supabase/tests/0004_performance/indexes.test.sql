@@ -205,11 +205,22 @@ insert into tests.served values
     $$ select billing_private.task_clean_up() $$),
   ('billing_private.audit_log_account_id_idx', 'audit_of_account',
     $$ select * from billing_admin.audit_of_account(tests.person(5)) $$),
-  ('billing_private.audit_log_row_idx', 'whoever looks for the history of a row',
+  ('billing_private.audit_log_account_id_idx', 'whoever looks for the history of a row',
     $$
       select *
       from billing_private.audit_log
-      where table_name = 'billing.subscriptions' and row_key = tests.person(5)::text
+      where account_id = tests.person(5)
+        and table_name = 'billing.subscriptions'
+        and row_key = tests.person(5)::text
+      order by id desc
+    $$),
+  ('billing_private.audit_log_row_idx', 'whoever looks for the history of a row of no account',
+    $$
+      select *
+      from billing_private.audit_log
+      where account_id is null
+        and table_name = 'billing.plans'
+        and row_key = tests.person(5)::text
       order by id desc
     $$);
 
