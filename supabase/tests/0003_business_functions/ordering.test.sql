@@ -1,7 +1,7 @@
 -- Which snapshot of an object wins: any order of delivery, equal seconds, final states.
 begin;
 \ir ../helpers.psql
-select plan(59);
+select plan(60);
 
 select tests.catalog();
 select tests.set_time('2026-02-01');
@@ -413,6 +413,13 @@ select tests.deliver('evt_1', 'payment_method.attached', '2026-01-11',
 select is(
   (select detached_at from billing.payment_methods), '2026-01-12 00:00:00+00'::timestamptz,
   'E10: a payment method that was detached stays so'
+);
+select tests.deliver('evt_3', 'payment_method.attached', '2026-01-12',
+  '{"id": "pm_1", "object": "payment_method", "type": "card", "customer": "cus_ann"}');
+select results_eq(
+  $$ select detached_at, tests.is_ambiguous('pm_1') from billing.payment_methods $$,
+  $$ values ('2026-01-12 00:00:00+00'::timestamptz, false) $$,
+  'E10: also where it had been attached in the same second: nothing leads back'
 );
 rollback to s;
 
