@@ -414,12 +414,13 @@ select is(
   (select detached_at from billing.payment_methods), '2026-01-12 00:00:00+00'::timestamptz,
   'E10: a payment method that was detached stays so'
 );
-select tests.deliver('evt_3', 'payment_method.attached', '2026-01-12',
-  '{"id": "pm_1", "object": "payment_method", "type": "card", "customer": "cus_ann"}');
+select tests.deliver('evt_3', 'payment_method.updated', '2026-01-13',
+  '{"id": "pm_1", "object": "payment_method", "type": "card", "customer": "cus_ann",
+    "metadata": {"a": "1"}}');
 select results_eq(
   $$ select detached_at, tests.is_ambiguous('pm_1') from billing.payment_methods $$,
   $$ values ('2026-01-12 00:00:00+00'::timestamptz, false) $$,
-  'E10: also where it had been attached in the same second: nothing leads back'
+  'E10: whatever is told of it afterwards: nothing leads back'
 );
 rollback to s;
 
