@@ -3385,6 +3385,7 @@ begin
   end if;
   -- What a failed attempt says of the payment is told by its intent, which outlives it.
   if v_intent_id is not null and not v_is_paid then
+    perform billing_private.refresh_cases_of_customer(v_customer_id);
     return;
   end if;
   perform billing_private.lock_payment(coalesce(v_intent_id, p_object ->> 'id'));
@@ -3437,6 +3438,9 @@ begin
       stripe_invoice_id = coalesce(stored.stripe_invoice_id, excluded.stripe_invoice_id);
 
   perform billing_private.bind_payment_rows(coalesce(v_intent_id, p_object ->> 'id'));
+  if not v_is_paid then
+    perform billing_private.refresh_cases_of_customer(v_customer_id);
+  end if;
 end;
 $$;
 
@@ -13535,6 +13539,32 @@ $$;
 comment on function billing_private.refresh_cases_of_methods() is
   'Plans cases anew when a payment method came or went, or became the default.';
 
+
+create function billing_private.refresh_cases_of_customer(p_stripe_customer_id text)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_invoice_ids uuid[];
+begin
+  select array_agg(invoices.id) into v_invoice_ids
+  from billing.invoices
+  join billing.dunning_cases on dunning_cases.invoice_id = invoices.id
+  where invoices.stripe_customer_id = p_stripe_customer_id
+    and dunning_cases.status = 'open';
+
+  if v_invoice_ids is not null then
+    perform billing_private.plan_dunning(v_invoice_ids);
+  end if;
+end;
+$$;
+
+comment on function billing_private.refresh_cases_of_customer(text) is
+  'Plans a customer''s cases anew when one of its attempts to pay is heard of.';
+
+
 create trigger t060_dunning_of_inserts
   after insert on billing.invoices
   referencing new table as rows_after
@@ -21649,6 +21679,7 @@ revoke all on function
   billing_private.restrict_access,
   billing_private.project_refund,
   billing_private.note_decline,
+  billing_private.refresh_cases_of_customer,
   billing_private.method_hash,
   billing_private.project_payment_method,
   billing_private.decided_at,

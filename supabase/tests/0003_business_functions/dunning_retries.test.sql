@@ -3,7 +3,7 @@
 begin;
 \ir ../helpers.psql
 \ir dunning.psql
-select plan(60);
+select plan(62);
 
 select tests.catalog();
 
@@ -196,6 +196,13 @@ select is_empty(
 );
 select tests.owing('soft', 'generic_decline', '{}', '{"advice_code": "try_again_later"}');
 select is(pg_temp.next('soft'), '02-11 01:00', 'a soft decline is tried again');
+
+select tests.owing('late');
+select is(pg_temp.next('late'), '02-11 01:00', 'the next retry is planned by what is known;');
+select tests.declined('late', 'ch_late_2', 'fp_late', '2026-02-10 02:00', 'stolen_card');
+select is(
+  pg_temp.next('late'), 'hard_decline', 'an attempt that is heard of late changes it at once'
+);
 
 select tests.owing('sca', 'authentication_required');
 select is(
