@@ -37,8 +37,9 @@ const lost: Record<string, readonly string[]> = {
 
 /** What only events tell. */
 const told: Record<string, readonly string[]> = {
-  disputes: ["decided_at"],
+  disputes: ["decided_at", "lost_at", "returned_at"],
   invoices: ["action_required_at", "payment_failed_at"],
+  refunds: ["returned_at"],
 };
 
 /** What Stripe does not say any more of what is gone. */
