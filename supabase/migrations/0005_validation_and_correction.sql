@@ -369,13 +369,15 @@ language plpgsql
 stable
 set search_path = ''
 as $$
+declare
+  v_now constant timestamptz := billing_private.now();
 begin
   if not billing_private.are_contracted(p_account_ids) then
     return query
     select *
     from billing_private.sources_beside_contracts(p_account_ids, p_features) as sources
     where sources.valid_from < sources.valid_until
-      and sources.valid_until > billing_private.now();
+      and sources.valid_until > v_now;
     return;
   end if;
 
@@ -384,7 +386,7 @@ begin
   from billing_private.entitlement_sources(p_account_ids) as sources
   where (p_features is null or sources.feature_key = any (p_features))
     and sources.valid_from < sources.valid_until
-    and sources.valid_until > billing_private.now();
+    and sources.valid_until > v_now;
 end;
 $$;
 
