@@ -17,14 +17,7 @@ import {
   type Disturbance,
 } from "./disturbance.ts";
 import { createStripe, type Stripe, type Telling } from "./stripe.ts";
-import {
-  differencesOf,
-  isLasting,
-  isPast,
-  restrictedLonger,
-  settled,
-  type Certainty,
-} from "./rows.ts";
+import { differencesOf, isLasting, restrictedLonger, settled, type Certainty } from "./rows.ts";
 import { contradictions } from "./truth.ts";
 import { catalog, inboxOf, prepare, readableTypes, troubles, type World } from "./world.ts";
 
@@ -83,11 +76,9 @@ export async function checkCases(world: World, cases: Case[]): Promise<Failure[]
     const first = orderly.get(telling.history.seed)!;
     const { shape, isCut, isThin } = telling.history;
     const certainty = certaintyOf(disturbance, isThin);
-    // That a payment failed may be told by an event that shows nothing.
-    const known = (rows: StoredRow[]) => (isThin ? rows.filter((row) => !isPast(row)) : rows);
     const differences = [
       ...(isTheSameSet(disturbance) && shape !== "both" && !isCut
-        ? differencesOf(known(unasked(first)), known(unasked(telling)))
+        ? differencesOf(unasked(first), unasked(telling))
         : []),
       ...differencesOf(settled(asked(first), certainty), settled(asked(telling), certainty)),
       ...restrictedLonger(asked(first), asked(telling)),

@@ -84,7 +84,7 @@ export function settled(rows: StoredRow[], certainty: Certainty): StoredRow[] {
 }
 
 /** That an invoice was overdue once cannot be read any more when it is paid. */
-export function isPast({ of, row }: StoredRow): boolean {
+function isPast({ of, row }: StoredRow): boolean {
   return of === "dunning_cases" && ["closed", "recovered"].includes(String(row["status"]));
 }
 

@@ -3177,7 +3177,9 @@ begin
     excluded.amount_due_minor, excluded.amount_paid_minor, excluded.amount_remaining_minor,
     excluded.amount_overpaid_minor, excluded.tax_minor, excluded.discount_minor,
     excluded.collection_method, excluded.attempt_count, excluded.next_payment_attempt_at,
-    excluded.payment_failed_at, excluded.action_required_at, excluded.issued_at, excluded.due_at,
+    -- What an older snapshot showed has happened, also where this one does not show it any more.
+    coalesce(excluded.payment_failed_at, stored.payment_failed_at), excluded.action_required_at,
+    excluded.issued_at, excluded.due_at,
     excluded.finalized_at, excluded.paid_at, excluded.voided_at, excluded.marked_uncollectible_at,
     excluded.uncollectible_reason, excluded.finalization_error, excluded.deleted_at,
     excluded.hosted_invoice_url, excluded.invoice_pdf_url,
@@ -4897,6 +4899,35 @@ comment on function billing_private.follow_thin_event(billing_private.stripe_eve
   'Returns the status reason that keeps it out of the object''s snapshots.';
 
 
+create function billing_private.date_back_invoice(p_event billing_private.stripe_events)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update billing.invoices
+  set payment_failed_at = known.failed_at,
+      action_required_at = failure.action_required_at
+  from billing_private.failed_attempts(p_event.object_id) as failure
+  cross join lateral (
+    select coalesce(
+      failure.failed_at, stored.payment_failed_at,
+      billing_private.inferred_failure(
+        billing_private.parse_json(p_event.payload) #> '{data,object}')) as failed_at
+    from billing.invoices as stored
+    where stored.stripe_invoice_id = p_event.object_id
+  ) as known
+  where invoices.stripe_invoice_id = p_event.object_id
+    and (invoices.payment_failed_at, invoices.action_required_at)
+      is distinct from (known.failed_at, failure.action_required_at);
+end;
+$$;
+
+comment on function billing_private.date_back_invoice(billing_private.stripe_events) is
+  'Notes that collecting an invoice had failed, where only an older snapshot shows it.';
+
+
 create function billing_private.date_back(p_event billing_private.stripe_events)
 returns void
 language plpgsql
@@ -4927,12 +4958,8 @@ begin
     where stripe_session_id = p_event.object_id
       and completed_at > p_event.occurred_at
       and billing_private.parse_json(p_event.payload) #>> '{data,object,status}' = 'complete';
-  elsif p_event.type in ('invoice.payment_failed', 'invoice.payment_action_required') then
-    update billing.invoices
-    set payment_failed_at = failure.failed_at,
-        action_required_at = failure.action_required_at
-    from billing_private.failed_attempts(p_event.object_id) as failure
-    where stripe_invoice_id = p_event.object_id;
+  elsif p_event.object_type = 'invoice' then
+    perform billing_private.date_back_invoice(p_event);
   elsif p_event.object_type = 'payment_method' then
     update billing.payment_methods
     set stripe_customer_id = p_event.stripe_customer_id,
@@ -21709,6 +21736,7 @@ revoke all on function
   billing_private.is_thin,
   billing_private.related_resource,
   billing_private.follow_thin_event,
+  billing_private.date_back_invoice,
   billing_private.date_back,
   billing_private.project_event,
   billing_private.call_projector,

@@ -4,7 +4,7 @@ begin;
 \ir ../helpers.psql
 \ir convergence.psql
 \ir dunning.psql
-select plan(42);
+select plan(44);
 
 select tests.catalog();
 
@@ -112,6 +112,19 @@ select results_eq(
   $$,
   $$ values ('recovered', 'sub_chet') $$,
   'A5: a case that was settled before its subscription came is that subscription''s'
+);
+
+-- The same, told backwards.
+select tests.account('chip');
+select tests.subscribe('chip', 'active', '2026-01-10');
+select tests.hear(tests.bill('chip', 'invoice.paid', '2026-02-12', tests.paid('2026-02-12')));
+select is((tests.case_of('chip')).id, null, 'an invoice that was paid at once was never overdue');
+select tests.hear(tests.bill('chip', 'invoice.updated', '2026-02-10 02:00',
+  jsonb_build_object('next_payment_attempt', tests.seconds('2026-02-12'))));
+select results_eq(
+  $$ select status, opened_at, closed_at from tests.case_of('chip') $$,
+  $$ values ('recovered', '2026-02-10 01:00'::timestamptz, '2026-02-12'::timestamptz) $$,
+  'A1: that it was is noted when an older snapshot shows it'
 );
 
 select tests.account('first');
